@@ -1,0 +1,79 @@
+"""Context aggregation ``A V`` in its fast forms: no affinity matrix is ever built.
+
+Every function has an explicit twin in :mod:`mmcontainer.ops.affinity`; the tests prove that both
+give the same numbers, forward and backward.
+
+Shape legend: B batch, C channels, H and W spatial size, N = H * W positions in row-major order,
+M heads, D = C / M channels of one head.
+"""
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """Turn a feature map into per-head token sequences.
+
+    Args:
+        x (Tensor): Feature map (B, C, H, W); head m owns channels m*D ... (m+1)*D - 1.
+        num_heads (int): Number of heads M; C must be a multiple of it.
+
+    Returns:
+        Tensor: Tokens (B, M, N, D), contiguous in D.
+    """
+    batch, channels, height, width = x.shape
+    x = x.reshape(batch, num_heads, channels // num_heads, height * width)
+    # The fused attention kernels need the channels of a token next to each other; with any other
+    # layout PyTorch silently falls back to the form that builds the N x N matrix.
+    return x.transpose(-2, -1).contiguous()
+
+
+def merge_heads(x: Tensor, height: int, width: int) -> Tensor:
+    """Undo :func:`split_heads`: tokens (B, M, N, D) to a feature map (B, C, H, W)."""
+    batch, num_heads, _, head_dim = x.shape
+    return x.transpose(-2, -1).reshape(batch, num_heads * head_dim, height, width)
+
+
+def self_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
+    """Aggregate ``value`` with the dynamic affinity softmax(Q K^T / sqrt(D)).
+
+    Equation (4) of the Container paper (arXiv 2106.01401), in memory linear in N.
+
+    Args:
+        query, key, value (Tensor): Feature maps (B, C, H, W) of the same shape.
+        num_heads (int): Number of heads M.
+
+    Returns:
+        Tensor: Aggregated feature map (B, C, H, W).
+    """
+    height, width = query.shape[-2:]
+    tokens = F.scaled_dot_product_attention(*(split_heads(t, num_heads)
+                                              for t in (query, key, value)))
+    return merge_heads(tokens, height, width)
+
+
+def depthwise_aggregation(value: Tensor, weight: Tensor, bias: Tensor = None) -> Tensor:
+    """Aggregate ``value`` with the static affinity of a depth-wise convolution.
+
+    Equation (5) of the Container paper in two dimensions, zero padding, stride 1.
+
+    Args:
+        value (Tensor): Feature map (B, C, H, W).
+        weight (Tensor): One odd k x k kernel per channel, (C, 1, k, k).
+        bias (Tensor, optional): Per-channel offset (C, ), added after the aggregation.
+
+    Returns:
+        Tensor: Aggregated feature map (B, C, H, W).
+    """
+    padding = weight.shape[-1] // 2
+    return F.conv2d(value, weight, bias, padding=padding, groups=value.shape[1])
+
+
+def mix(dynamic: Tensor, static: Tensor, alpha: Tensor) -> Tensor:
+    """Return ``alpha * dynamic + (1 - alpha) * static``, the mixture of equation (9).
+
+    Args:
+        dynamic, static (Tensor): Tensors of one shape.
+        alpha (Tensor): Share of the dynamic part in [0, 1], broadcastable to both.
+    """
+    return torch.lerp(static, dynamic, alpha.to(static.dtype))
