@@ -1,0 +1,122 @@
+"""What every backbone of this package does alike: outputs, freezing, initialisation, deployment."""
+from typing import List, Sequence, Tuple
+
+import torch
+from mmengine.model import BaseModule, initialize, update_init_info
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from torch import Tensor, nn
+
+MIN_SIZE = 32
+
+
+class BaseBackbone(BaseModule):
+    """Staged backbone with multi-scale output.
+
+    A subclass builds its stages, defines ``stem_modules()`` and ``stage_modules(stage)`` (what
+    ``frozen_stages`` freezes) and ``forward``, calls ``self.freeze()`` at the end of its constructor,
+    and lets its blocks have ``switch_to_deploy()``.
+
+    Args:
+        num_stages (int): Number of stages.
+        out_indices (Sequence[int]): Stages whose output is returned, 0-based, in ascending order.
+        frozen_stages (int): -1 freezes nothing, 0 the stem, k > 0 the stem and the first k stages:
+            no gradients, and norms keep their statistics.
+        norm_cfg (dict): Config of the norms. With ``requires_grad=False`` norms are frozen entirely:
+            affine parameters and, unlike in MMDetection's ResNet, running statistics too.
+        norm_eval (bool): Keep all batch norms in evaluation mode (fixed statistics) in training.
+        init_cfg (dict | list[dict], optional): Initialisation config. A ``StrictPretrained`` entry is
+            applied after everything else.
+
+    Raises:
+        ValueError: If ``out_indices`` or ``frozen_stages`` is out of range.
+    """
+
+    def __init__(self,
+                 num_stages: int,
+                 out_indices: Sequence[int],
+                 frozen_stages: int,
+                 norm_cfg: dict,
+                 norm_eval: bool,
+                 init_cfg=None):
+        super().__init__(init_cfg)
+        indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+        if not indices or indices != sorted(set(indices) & set(range(num_stages))):
+            raise ValueError(f'out_indices must be ascending stage numbers out of 0 ... '
+                             f'{num_stages - 1}, without repetition, got {out_indices!r}.')
+        if frozen_stages not in range(-1, num_stages + 1):
+            raise ValueError(f'frozen_stages must be -1 (none), 0 (stem) or 1 ... {num_stages} '
+                             f'(stem and that many stages), got {frozen_stages!r}.')
+        self.out_indices: Tuple[int, ...] = tuple(indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval or not norm_cfg.get('requires_grad', True)
+
+    def stem_modules(self) -> List[nn.Module]:
+        """Modules that ``frozen_stages >= 0`` freezes."""
+        raise NotImplementedError
+
+    def stage_modules(self, stage: int) -> List[nn.Module]:
+        """Modules of stage ``stage`` (0-based), frozen when ``stage < frozen_stages``."""
+        raise NotImplementedError
+
+    def freeze(self) -> None:
+        """Freeze the stem and the first ``frozen_stages`` stages."""
+        if self.frozen_stages < 0:
+            return
+        modules = self.stem_modules()
+        for stage in range(self.frozen_stages):
+            modules = modules + self.stage_modules(stage)
+        for module in modules:
+            module.eval()
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'BaseBackbone':
+        """Set training mode, except for what is frozen."""
+        super().train(mode)
+        if mode:
+            self.freeze()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initialise children first and load ``StrictPretrained`` weights last.
+
+        MMEngine gives only ``type='Pretrained'`` that precedence; any other initialiser runs before
+        the children's, which would overwrite loaded weights without a word.
+        """
+        init_cfgs = self.init_cfg or []
+        init_cfgs = [init_cfgs] if isinstance(init_cfgs, dict) else list(init_cfgs)
+        strict = [cfg for cfg in init_cfgs if cfg['type'] == 'StrictPretrained']
+        if not strict or self._is_init:
+            super().init_weights()
+            return
+        original = self.init_cfg
+        self.init_cfg = [cfg for cfg in init_cfgs if cfg not in strict]
+        try:
+            super().init_weights()
+        finally:
+            self.init_cfg = original
+        initialize(self, strict)
+        if hasattr(self, '_params_init_info'):  # part of a bigger model that logs initialisation
+            update_init_info(self, f'Loaded by {strict[-1]}')
+
+    def switch_to_deploy(self) -> 'BaseBackbone':
+        """Re-parameterise in place for inference and return the model, in evaluation mode.
+
+        Norms and identities are folded into convolutions: outputs stay equal up to rounding, running
+        statistics are gone. A deployed model can neither be trained on nor load ordinary weights.
+        """
+        self.eval()
+        for module in self.modules():
+            if module is not self and hasattr(module, 'switch_to_deploy'):
+                module.switch_to_deploy()
+        return self
+
+    @staticmethod
+    def check_input(x: Tensor) -> None:
+        """Raise a ValueError if an image batch (B, C, H, W) is smaller than 32 x 32."""
+        if not torch.jit.is_tracing() and min(x.shape[-2:]) < MIN_SIZE:
+            raise ValueError(f'Images must be at least {MIN_SIZE} x {MIN_SIZE} pixels, because the last '
+                             f'stage has stride 32; got {tuple(x.shape[-2:])}. Resize or pad them.')

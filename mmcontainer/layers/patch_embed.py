@@ -1,0 +1,28 @@
+"""Non-overlapping patch embedding that opens every stage of a Container."""
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+
+class PatchEmbed(BaseModule):
+    """Strided convolution, then layer norm over the channels of each position.
+
+    Rows and columns that do not fill a whole patch are dropped (floor division), as in the official
+    code; so is its norm epsilon of 1e-5, although that code passes 1e-6 around.
+
+    Args:
+        in_channels (int): Channels of the input map.
+        embed_dims (int): Channels of the output map.
+        patch_size (int): Kernel size and stride of the convolution.
+        init_cfg (dict, optional): Initialisation config.
+
+    Shapes: (B, in_channels, H, W) -> (B, embed_dims, H // patch_size, W // patch_size).
+    """
+
+    def __init__(self, in_channels: int, embed_dims: int, patch_size: int, init_cfg=None):
+        super().__init__(init_cfg)
+        self.proj = nn.Conv2d(in_channels, embed_dims, patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(embed_dims, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.proj(x).permute(0, 2, 3, 1)  # B C H W -> B H W C
+        return self.norm(x).permute(0, 3, 1, 2).contiguous()
