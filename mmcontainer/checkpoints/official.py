@@ -1,0 +1,38 @@
+"""Where the official weights are, by the stable name under which our configs expect them."""
+from pathlib import Path
+from typing import Union
+
+_RELEASED = {
+    'container_light_in1k':
+    ('https://drive.google.com/file/d/1WMOWoxTX7AQDCbfMYh7naqIHube3K85A/view '
+     '(Container-Light, ImageNet-1k, README of github.com/allenai/container)'),
+}
+
+# Sizes of the papers of which no weights were ever published.
+_NEVER_RELEASED = {
+    'container_light_paper_in1k':
+    ("No weights of the paper's 20.0 M model were published; the released ones belong to "
+     "arch 'light' (configs named container_light_fpn_*). Pre-train it yourself and put the file there."),
+}
+
+_FROM_SCRATCH = ('To train from random weights on purpose, add --from-scratch to tools/train.py (or set '
+                 'model.backbone.init_cfg to None in your own config).')
+
+
+def missing_message(path: Union[str, Path]) -> str:
+    """Explain to a person how to get the pretrained checkpoint that should be at ``path``."""
+    path = Path(path)
+    lines = [f'Pretrained weights not found: {path}']
+    if path.stem in _RELEASED:
+        lines += [
+            f'1. Download the official file in a browser: {_RELEASED[path.stem]}.',
+            f'2. Convert it: python tools/convert_checkpoint.py DOWNLOADED_FILE {path}',
+            '   (it adds a content hash to the name; the file is found all the same).'
+        ]
+    elif path.stem in _NEVER_RELEASED:
+        lines.append(_NEVER_RELEASED[path.stem])
+    else:
+        lines.append('Check the path in init_cfg; a relative path starts from the current folder. Official '
+                     'files are converted by: python tools/convert_checkpoint.py DOWNLOADED_FILE '
+                     f'{path}')
+    return '\n'.join([*lines, _FROM_SCRATCH])
