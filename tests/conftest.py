@@ -1,0 +1,31 @@
+"""Fixtures that every test may use."""
+import os
+from pathlib import Path
+
+import pytest
+
+# Several torch processes on few cores slow each other down many times over, so tests that start
+# processes, and pytest itself, keep to one thread each.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+# What the tools do as well: no code of a checkpoint file is ever run.
+os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def repo_root():
+    """Root folder of the checkout."""
+    return REPO_ROOT
+
+
+@pytest.fixture(scope='session')
+def real_data():
+    """Folder of real data sets (coco128, bccd), named by MMCONTAINER_TEST_DATA."""
+    folder = os.environ.get('MMCONTAINER_TEST_DATA')
+    if not folder:
+        pytest.skip('needs real data: set MMCONTAINER_TEST_DATA to the folder that holds coco128/ '
+                    'and bccd/')
+    if not Path(folder).is_dir():
+        pytest.skip(f'needs real data, but MMCONTAINER_TEST_DATA={folder} is no folder')
+    return Path(folder).resolve()
