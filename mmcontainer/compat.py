@@ -1,0 +1,218 @@
+"""What mmcontainer asks of torch and OpenMMLab, and two seams that MMEngine leaves to plugins.
+
+This module imports the standard library only, so that ``mmcontainer.doctor`` can use its tables
+in an environment where torch or mmcv cannot be imported.
+"""
+import re
+import sys
+from importlib import metadata, util
+from pathlib import Path
+from typing import NamedTuple
+
+PIP = 'python -m pip install'
+# The pinned versions of requirements/openmmlab-{onedl,upstream}.txt, {import name: requirement}.
+STACKS = {
+    'onedl': {
+        'mmengine': 'onedl-mmengine==0.10.12',
+        'mmcv': 'onedl-mmcv==2.3.6',
+        'mmdet': 'onedl-mmdetection==3.5.1',
+        'mmpretrain': 'onedl-mmpretrain==1.3.6',
+    },
+    'openmmlab': {
+        'mmengine': 'mmengine==0.10.7',
+        'mmcv': 'mmcv==2.1.0',
+        'mmdet': 'mmdet==3.3.0',
+        'mmpretrain': 'mmpretrain==1.2.0',
+    },
+}
+
+
+class Supported(NamedTuple):
+    """One row of the table of supported versions: ``minimum <= version < below``."""
+    module: str
+    minimum: str
+    below: str | None
+    mandatory: bool
+    # The names under which pip may know the module, those of the default stack first.
+    distributions: tuple
+
+    @property
+    def range(self):
+        """The range as pip writes it, for example '>=2.0.0,<2.4.0'."""
+        return f'>={self.minimum}' + (f',<{self.below}' if self.below else '')
+
+    def accepts(self, version):
+        """True if ``version`` lies in the range; suffixes such as 'rc4' or '+cpu' do not count."""
+        return (release(self.minimum) <= release(version)
+                and (self.below is None or release(version) < release(self.below)))
+
+
+SUPPORTED = (
+    Supported('torch', '2.1.0', None, True, ('torch',)),
+    Supported('mmengine', '0.10.0', '1.0.0', True, ('onedl-mmengine', 'mmengine')),
+    Supported('mmcv', '2.0.0', '2.4.0', True, ('onedl-mmcv', 'mmcv', 'mmcv-lite')),
+    Supported('mmdet', '3.0.0', '4.0.0', False, ('onedl-mmdetection', 'mmdet')),
+    Supported('mmpretrain', '1.0.0', '2.0.0', False, ('onedl-mmpretrain', 'mmpretrain')),
+)
+
+
+class IncompatibleVersionError(ImportError):
+    """A package mmcontainer needs is missing, or has a version it does not work with."""
+
+
+def release(version):
+    """Return the numbers of a version as a tuple of three: '2.1.0rc4+cu121' -> (2, 1, 0)."""
+    numbers = re.match(r'\d+(?:\.\d+)*', version)
+    if numbers is None:
+        raise ValueError(f'expected a version such as 2.1.0, found {version!r}')
+    parts = [int(part) for part in numbers.group().split('.')][:3]
+    return tuple(parts + [0] * (3 - len(parts)))
+
+
+def installed_distributions(supported):
+    """Return {distribution: version} of the names in ``supported`` that pip has installed."""
+    found = {}
+    for name in supported.distributions:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def installed_version(supported):
+    """Return the version of the code that ``import`` would run, without running it.
+
+    ``version.py`` beside the module is asked before pip's record: two distributions may own the
+    same module (onedl-mmcv and mmcv), and then the record of either may be of overwritten files.
+
+    Args:
+        supported (Supported): A row of the table.
+
+    Returns:
+        str | None: The version, None when the module cannot be found.
+    """
+    module = sys.modules.get(supported.module)
+    if getattr(module, '__version__', None):
+        return str(module.__version__)
+    spec = util.find_spec(supported.module)
+    if spec is None or spec.origin is None:
+        return None
+    version_file = Path(spec.origin).with_name('version.py')
+    if version_file.is_file():
+        text = version_file.read_text(encoding='utf-8')
+        literal = re.search(r"^__version__\s*(?::\s*\w+)?\s*=\s*['\"]([^'\"]+)['\"]", text, re.M)
+        if literal:
+            return literal.group(1)
+    return next(iter(installed_distributions(supported).values()), None)
+
+
+def current_stack():
+    """Return 'openmmlab' where only upstream packages are installed, else the default 'onedl'."""
+    owners = [name for row in SUPPORTED[1:] for name in installed_distributions(row)]
+    upstream = bool(owners) and not any(name.startswith('onedl-') for name in owners)
+    return 'openmmlab' if upstream else 'onedl'
+
+
+def install_command(module, stack):
+    """Return the shell command that installs ``module`` in the version this project is tested with.
+
+    mmcv is compiled on the spot. Isolation would hide torch from its build and give a wheel
+    without operators; pip's cache would return a wheel compiled against another torch.
+    """
+    if module == 'torch':
+        return f'{PIP} "torch>={SUPPORTED[0].minimum}" torchvision'
+    requirement = STACKS[stack][module]
+    if module != 'mmcv':
+        return f'{PIP} "{requirement}"'
+    name = requirement.partition('==')[0]
+    return (f'{PIP} "setuptools>=80,<81" wheel packaging ninja psutil && '
+            f'MMCV_WITH_OPS=1 {PIP} --no-build-isolation --no-cache-dir --force-reinstall '
+            f'--no-deps --no-binary {name} "{requirement}" && {PIP} "{requirement}"')
+
+
+def check_versions(supported=SUPPORTED):
+    """Check that every package is there in a version this project works with.
+
+    torch, mmengine and mmcv are mandatory; mmdet and mmpretrain may be missing, but not of a
+    version that would fail later in a less readable way.
+
+    Raises:
+        IncompatibleVersionError: One sentence: what was found, what is expected, what to run.
+    """
+    for row in supported:
+        version = installed_version(row)
+        if version is None and not row.mandatory:
+            continue
+        if version is None or not row.accepts(version):
+            found = 'it is not installed' if version is None else f'found {version}'
+            raise IncompatibleVersionError(
+                f'mmcontainer needs {row.module} {row.range}, but {found}: run '
+                f'`{install_command(row.module, current_stack())}`, and '
+                '`python -m mmcontainer.doctor` if that does not help.')
+
+
+def running_doctor():
+    """True while Python locates the package for ``python -m mmcontainer.doctor``.
+
+    ``-m`` imports the package before the module. The doctor must run where the package refuses to
+    be imported, so ``__init__`` asks here and then imports nothing. ``sys.argv[0]`` is '-m' only
+    during that search (documented for ``sys.argv``).
+    """
+    return sys.argv[:1] == ['-m'] and 'mmcontainer.doctor' in sys.orig_argv
+
+
+def register_config_scope():
+    """Let MMEngine resolve ``mmcontainer::...`` in configs, which it does for known names only.
+
+    Upstream MMEngine looks beside the *metadata* of a distribution, which for an editable install
+    is not where the package is. The name of a module without a distribution of its own makes it
+    ask the import system instead, which knows.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+    MODULE2PACKAGE['mmcontainer'] = 'mmcontainer'
+    try:
+        metadata_folder = Path(str(metadata.distribution('mmcontainer').locate_file('')))
+    except metadata.PackageNotFoundError:  # on PYTHONPATH: MMEngine asks the import system itself
+        return
+    if (metadata_folder / 'mmcontainer').is_dir():
+        return
+    from mmengine.utils import get_installed_path
+    try:
+        resolved = Path(get_installed_path('mmcontainer')).is_dir()
+    except ImportError:  # upstream without pkg_resources (setuptools >= 82): the doctor's case
+        return
+    if not resolved:
+        MODULE2PACKAGE['mmcontainer'] = 'mmcontainer.version'
+
+
+def history_buffer_method(owner, name):
+    """``getattr`` for the weights-only unpickler, restricted to the methods of HistoryBuffer."""
+    from mmengine.logging import HistoryBuffer
+    if owner is not HistoryBuffer or name not in HistoryBuffer._statistics_methods:
+        raise ValueError(f'a checkpoint may not ask for the attribute {name!r} of {owner!r}')
+    return getattr(owner, name)
+
+
+def allow_mmengine_checkpoints():
+    """Let ``torch.load(weights_only=True)`` read what MMEngine's own checkpoints hold.
+
+    From torch 2.6 on this is the default of ``torch.load``, and upstream MMEngine cannot resume
+    from its checkpoints: they hold HistoryBuffer objects (NumPy arrays, and references to their
+    own statistics methods). Nothing is allowed that can run foreign code.
+    """
+    import torch
+    if release(torch.__version__) < (2, 6, 0):
+        return
+    import numpy as np
+    from mmengine.logging import HistoryBuffer
+    HistoryBuffer()  # fills the table of statistics methods that history_buffer_method consults
+    core = np.core if release(np.__version__) < (2, 0, 0) else np._core
+    names = ('numpy.core.multiarray', 'numpy._core.multiarray')  # written by NumPy 1 and 2
+    torch.serialization.add_safe_globals([
+        HistoryBuffer, np.ndarray, np.dtype,
+        *[(core.multiarray._reconstruct, f'{name}._reconstruct') for name in names],
+        *[(core.multiarray.scalar, f'{name}.scalar') for name in names],
+        *{type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', 'u4', 'u8', '?')},
+        (history_buffer_method, 'builtins.getattr'),
+    ])
