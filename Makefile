@@ -1,0 +1,63 @@
+# mmcontainer: `make` lists what there is. Two commands show everything: make demo, make test.
+
+# The Python that makes the environments: `make env PYTHON=/path/to/python3.11`.
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.10; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& echo $$p && break; done || true)
+ifeq ($(strip $(PYTHON)),)
+PYTHON := python3
+endif
+VENV ?= .venv
+VENV_UPSTREAM ?= .venv-upstream
+# For example: make test PYTEST_ARGS='-k doctor -x'
+PYTEST_ARGS ?=
+# The folder of real data; tests that need it say so and are skipped where it is not given.
+ifdef MMCONTAINER_TEST_DATA
+export MMCONTAINER_TEST_DATA
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help env setup demo test test-fast test-upstream lint doctor clean
+
+help:
+	@echo 'make env            make .venv: torch, OpenMMLab (mmcv compiled), this project; 10 to 20 min'
+	@echo '                    the first time, then seconds. `make setup` is the same.'
+	@echo 'make demo           env, then train, evaluate and draw a detector on generated data; 10 min'
+	@echo 'make test           env, then all tests; 25 min on 2 cores'
+	@echo 'make test-fast      env, then the tests that take seconds; 3 min on 2 cores'
+	@echo 'make test-upstream  the same tests on the upstream OpenMMLab packages, in .venv-upstream'
+	@echo 'make lint           env, then ruff; seconds'
+	@echo 'make doctor         examine the environment, and say how to mend it; 30 s'
+	@echo 'make clean          remove the environments (compiled mmcv stays in the cache)'
+	@echo
+	@echo 'PYTHON=... chooses the Python (3.10 to 3.12, tested 3.11; now: $(PYTHON)), VENV=... the'
+	@echo 'folder, PYTEST_ARGS=... goes to pytest, MMCONTAINER_TEST_DATA=... is real data for tests.'
+
+env setup:
+	@$(PYTHON) tools/setup_env.py --venv $(VENV)
+
+demo: env
+	@$(VENV)/bin/python tools/demo.py
+
+test: env
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+test-fast: env
+	$(VENV)/bin/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+test-upstream:
+	@$(PYTHON) tools/setup_env.py --stack upstream --venv $(VENV_UPSTREAM)
+	$(VENV_UPSTREAM)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: env
+	$(VENV)/bin/python -m ruff check .
+
+doctor:
+	@test -x $(VENV)/bin/python || { echo 'There is no $(VENV) yet: run `make env`.'; exit 1; }
+	@$(VENV)/bin/python -m mmcontainer.doctor
+
+# Only what was made here: a folder that is no virtual environment is left alone.
+clean:
+	@for folder in $(VENV) $(VENV_UPSTREAM); do \
+		if [ -f $$folder/pyvenv.cfg ]; then echo "removing $$folder"; rm -rf $$folder; fi; done
+	rm -rf build dist mmcontainer/.mim mmcontainer.egg-info .pytest_cache .ruff_cache
