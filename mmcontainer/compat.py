@@ -3,13 +3,14 @@
 This module imports the standard library only, so that ``mmcontainer.doctor`` can use its tables
 in an environment where torch or mmcv cannot be imported.
 """
+import os
 import re
+import shlex
 import sys
 from importlib import metadata, util
 from pathlib import Path
 from typing import NamedTuple
 
-PIP = 'python -m pip install'
 # The pinned versions of requirements/openmmlab-{onedl,upstream}.txt, {import name: requirement}.
 STACKS = {
     'onedl': {
@@ -48,7 +49,7 @@ class Supported(NamedTuple):
 
 
 SUPPORTED = (
-    Supported('torch', '2.1.0', None, True, ('torch',)),
+    Supported('torch', '2.5.0', None, True, ('torch',)),
     Supported('mmengine', '0.10.0', '1.0.0', True, ('onedl-mmengine', 'mmengine')),
     Supported('mmcv', '2.0.0', '2.4.0', True, ('onedl-mmcv', 'mmcv', 'mmcv-lite')),
     Supported('mmdet', '3.0.0', '4.0.0', False, ('onedl-mmdetection', 'mmdet')),
@@ -114,21 +115,28 @@ def current_stack():
     return 'openmmlab' if upstream else 'onedl'
 
 
+def python_command():
+    """Return how to call this very Python from the current folder, as a shell understands it."""
+    relative = os.path.relpath(sys.executable)
+    return shlex.quote(sys.executable if relative.startswith('..') else relative)
+
+
 def install_command(module, stack):
     """Return the shell command that installs ``module`` in the version this project is tested with.
 
     mmcv is compiled on the spot. Isolation would hide torch from its build and give a wheel
     without operators; pip's cache would return a wheel compiled against another torch.
     """
+    pip = f'{python_command()} -m pip install'
     if module == 'torch':
-        return f'{PIP} "torch>={SUPPORTED[0].minimum}" torchvision'
+        return f'{pip} "torch>={SUPPORTED[0].minimum}" torchvision'
     requirement = STACKS[stack][module]
     if module != 'mmcv':
-        return f'{PIP} "{requirement}"'
+        return f'{pip} "{requirement}"'
     name = requirement.partition('==')[0]
-    return (f'{PIP} "setuptools>=80,<81" wheel packaging ninja psutil && '
-            f'MMCV_WITH_OPS=1 {PIP} --no-build-isolation --no-cache-dir --force-reinstall '
-            f'--no-deps --no-binary {name} "{requirement}" && {PIP} "{requirement}"')
+    return (f'{pip} "setuptools>=80,<81" wheel packaging ninja psutil && '
+            f'MMCV_WITH_OPS=1 {pip} --no-build-isolation --no-cache-dir --force-reinstall '
+            f'--no-deps --no-binary {name} "{requirement}" && {pip} "{requirement}"')
 
 
 def check_versions(supported=SUPPORTED):
@@ -149,7 +157,7 @@ def check_versions(supported=SUPPORTED):
             raise IncompatibleVersionError(
                 f'mmcontainer needs {row.module} {row.range}, but {found}: run '
                 f'`{install_command(row.module, current_stack())}`, and '
-                '`python -m mmcontainer.doctor` if that does not help.')
+                f'`{python_command()} -m mmcontainer.doctor` if that does not help.')
 
 
 def running_doctor():

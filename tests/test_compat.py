@@ -1,0 +1,215 @@
+"""The version check, and the two seams that mmcontainer fills in MMEngine."""
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import _load_checkpoint
+
+from mmcontainer import compat
+
+ROWS = {row.module: row for row in compat.SUPPORTED}
+REQUIREMENTS = Path(__file__).resolve().parent.parent / 'requirements'
+
+
+def fake_versions(monkeypatch, **versions):
+    """Let the check find these versions, and the installed ones for the other packages."""
+    real = compat.installed_version
+    monkeypatch.setattr(compat, 'installed_version', lambda row: (
+        versions[row.module] if row.module in versions else real(row)))
+
+
+def run_python(code, *paths):
+    """Run code in a new Python that looks into ``paths`` first."""
+    env = {'PYTHONPATH': ':'.join(map(str, paths)), 'PATH': '/usr/bin:/bin'}
+    return subprocess.run([sys.executable, *code], text=True, capture_output=True, env=env)
+
+
+def fake_module(folder, name, version, body=''):
+    """Write a package ``name`` of a given version."""
+    package = folder / name
+    package.mkdir()
+    (package / 'version.py').write_text(f"__version__ = '{version}'\n")
+    (package / '__init__.py').write_text(f'from .version import __version__\n{body}\n')
+
+
+@pytest.mark.parametrize('version, expected', [
+    ('2.1.0', (2, 1, 0)), ('2.12.1+cu130', (2, 12, 1)), ('2.0.0rc4', (2, 0, 0)),
+    ('1.26', (1, 26, 0)), ('3.5.1.post1', (3, 5, 1))])
+def test_release(version, expected):
+    assert compat.release(version) == expected
+
+
+def test_release_refuses_what_is_no_version():
+    with pytest.raises(ValueError, match='found .unknown.'):
+        compat.release('unknown')
+
+
+@pytest.mark.parametrize('module, version, accepted', [
+    ('torch', '2.12.1+cu130', True), ('torch', '2.0.1', False), ('torch', '1.13.1', False),
+    ('mmengine', '0.10.7', True), ('mmengine', '0.10.12', True), ('mmengine', '0.9.1', False),
+    ('mmengine', '1.0.0', False), ('mmcv', '2.1.0', True), ('mmcv', '2.3.6', True),
+    ('mmcv', '1.7.2', False), ('mmcv', '2.4.0', False), ('mmdet', '3.3.0', True),
+    ('mmdet', '3.5.1', True), ('mmdet', '2.28.2', False), ('mmpretrain', '1.2.0', True),
+    ('mmpretrain', '0.25.0', False)])
+def test_ranges(module, version, accepted):
+    assert ROWS[module].accepts(version) is accepted
+
+
+def test_installed_stack_passes():
+    compat.check_versions()
+
+
+@pytest.mark.parametrize('module, version', [
+    ('mmengine', '0.7.0'), ('mmcv', '1.7.0'), ('torch', '1.13.0'), ('mmdet', '2.28.0'),
+    ('mmpretrain', '0.25.0')])
+def test_incompatible_version_is_one_sentence_with_the_command(monkeypatch, module, version):
+    fake_versions(monkeypatch, **{module: version})
+    with pytest.raises(compat.IncompatibleVersionError) as caught:
+        compat.check_versions()
+    message = str(caught.value)
+    assert '\n' not in message
+    assert f'needs {module} {ROWS[module].range}, but found {version}' in message
+    assert compat.install_command(module, compat.current_stack()) in message
+    assert 'mmcontainer.doctor' in message
+
+
+@pytest.mark.parametrize('module', ['torch', 'mmengine', 'mmcv'])
+def test_missing_mandatory_package(monkeypatch, module):
+    fake_versions(monkeypatch, **{module: None})
+    with pytest.raises(ImportError, match=f'needs {module} .*it is not installed'):
+        compat.check_versions()
+
+
+@pytest.mark.parametrize('module', ['mmdet', 'mmpretrain'])
+def test_missing_optional_package_is_no_error(monkeypatch, module):
+    fake_versions(monkeypatch, **{module: None})
+    compat.check_versions()
+
+
+def test_commands_pin_what_the_requirement_files_pin():
+    for stack, name in (('onedl', 'openmmlab-onedl.txt'), ('openmmlab', 'openmmlab-upstream.txt')):
+        lines = (REQUIREMENTS / name).read_text().splitlines()
+        assert set(compat.STACKS[stack].values()) <= set(lines)
+
+
+def test_mmcv_command_compiles_against_the_installed_torch():
+    command = compat.install_command('mmcv', 'onedl')
+    for needed in ('--no-build-isolation', '--no-cache-dir', 'MMCV_WITH_OPS=1', '--no-binary'):
+        assert needed in command
+
+
+def test_version_of_a_module_is_read_without_running_it(tmp_path, monkeypatch):
+    fake_module(tmp_path, 'mm_fake', '1.2.3', body='raise RuntimeError("must not run")')
+    monkeypatch.syspath_prepend(tmp_path)
+    row = compat.Supported('mm_fake', '1.0.0', None, True, ('mm-fake',))
+    assert compat.installed_version(row) == '1.2.3'
+    assert compat.installed_version(row._replace(module='mm_absent')) is None
+
+
+def test_version_falls_back_to_the_record_of_pip(tmp_path, monkeypatch):
+    (tmp_path / 'mm_fake2').mkdir()
+    (tmp_path / 'mm_fake2' / '__init__.py').touch()
+    info = tmp_path / 'mm_fake2-4.5.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: mm-fake2\nVersion: 4.5\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    row = compat.Supported('mm_fake2', '1.0', None, True, ('mm-fake2',))
+    assert compat.installed_version(row) == '4.5'
+
+
+def test_import_refuses_an_old_mmcv(tmp_path):
+    fake_module(tmp_path, 'mmcv', '1.7.0')
+    done = run_python(['-c', 'import mmcontainer'], tmp_path, Path(compat.__file__).parents[1])
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith('mmcontainer.compat.IncompatibleVersionError: mmcontainer needs mmcv')
+    assert 'found 1.7.0' in last
+
+
+@pytest.mark.parametrize('blocked', ['mmdet', 'mmcv._ext', 'mmpretrain'])
+def test_backbones_register_without(blocked):
+    code = f'''
+import importlib.abc, sys
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == {blocked!r} or name.startswith({blocked + '.'!r}):
+            raise ModuleNotFoundError('No module named ' + repr(name), name=name)
+sys.meta_path.insert(0, Block())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == {blocked!r} else found(
+    name, package)
+import mmcontainer, torch
+from mmengine.registry import MODELS
+model = MODELS.build(dict(type='ContainerLight'))
+print(len(model(torch.zeros(1, 3, 64, 64))), {blocked!r} in sys.modules)
+'''
+    done = run_python(['-c', code], Path(compat.__file__).parents[1])
+    assert done.stdout.split() == ['4', 'False'], done.stderr
+
+
+def test_import_is_light():
+    code = '''
+import sys, mmcontainer
+print([name for name in ('mmdet', 'mmpretrain', 'mmcv.ops', 'matplotlib.pyplot') if
+       name in sys.modules])
+'''
+    done = run_python(['-c', code], Path(compat.__file__).parents[1])
+    assert done.stdout.strip() == '[]', done.stdout + done.stderr
+
+
+def test_checkpoint_of_mmengine_loads_with_weights_only():
+    buffer = HistoryBuffer([1., 2., 3.], [1, 1, 2])
+    file = io.BytesIO()
+    torch.save({'message_hub': {'log_scalars': {'train/loss': buffer}},
+                'rng': np.array([1, 2], dtype=np.uint32), 'lr': np.float64(0.1)}, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)
+    assert loaded['message_hub']['log_scalars']['train/loss'].mean() == buffer.mean()
+    assert loaded['lr'] == 0.1 and loaded['rng'].tolist() == [1, 2]
+
+
+def test_checkpoint_of_mmengine_resumes_through_its_own_loader(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
+    path = tmp_path / 'iter_1.pth'
+    torch.save({'message_hub': {'log_scalars': {'loss': HistoryBuffer([0.5], [1])}}}, path)
+    loaded = _load_checkpoint(str(path), map_location='cpu')
+    assert loaded['message_hub']['log_scalars']['loss'].current() == 0.5
+
+
+class Evil:
+    """Pickles as a call of ``getattr`` that reaches for code."""
+
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, '__init__')
+
+
+def test_getattr_stays_closed_for_anything_else():
+    file = io.BytesIO()
+    torch.save({'x': Evil()}, file)
+    file.seek(0)
+    with pytest.raises(Exception, match='may not ask for|Unsupported|not allowed') as caught:
+        torch.load(file, weights_only=True)
+    assert not isinstance(caught.value, AssertionError)
+    with pytest.raises(ValueError, match='__init__'):
+        compat.history_buffer_method(HistoryBuffer, '__init__')
+
+
+def test_scope_is_registered_with_mmengine():
+    from mmengine.config.utils import MODULE2PACKAGE
+    from mmengine.utils import get_installed_path
+    path = Path(get_installed_path(MODULE2PACKAGE['mmcontainer']))
+    assert path == Path(compat.__file__).parent
+
+
+def test_doctor_runs_where_the_import_fails(tmp_path):
+    fake_module(tmp_path, 'mmcv', '1.7.0')
+    done = run_python(['-m', 'mmcontainer.doctor'], tmp_path, Path(compat.__file__).parents[1])
+    assert done.returncode == 1, done.stderr
+    assert re.search(r'BROKEN: mmcv 1\.7\.0 is installed, mmcontainer works with >=', done.stdout)
