@@ -78,7 +78,9 @@ def load_file(path: Union[str, Path]) -> Any:
             'extract the weights once, in a throw-away environment, and use the new file:\n'
             '  python -c "import torch; c = torch.load(\'OLD.pth\', weights_only=False); '
             "torch.save(c.get('model', c.get('state_dict', c)), 'NEW.pth')\"") from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except PermissionError:
+        raise
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CorruptCheckpointError(_corrupt_message(path)) from error
 
 
