@@ -1,0 +1,1 @@
+"""Data sets made by this package (see :mod:`mmcontainer.datasets.shapes`)."""
