@@ -1,0 +1,122 @@
+"""Loss and AP curves from the log that mmengine writes anyway."""
+import json
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+_AP_LINES = (('coco/bbox_mAP', 'AP, IoU 0.50:0.95'), ('coco/bbox_mAP_50', 'AP50'),
+             ('coco/bbox_mAP_75', 'AP75'), ('coco/segm_mAP', 'mask AP, IoU 0.50:0.95'))
+_LOSS_LINES = (('loss', 'total', 'tab:blue'), ('loss_cls', 'classification', 'tab:orange'),
+               ('loss_bbox', 'box regression', 'tab:green'))
+
+
+def read_scalars(path: Union[str, Path]) -> tuple[list[dict], list[dict]]:
+    """Read mmengine's ``vis_data/scalars.json`` (one JSON object per line).
+
+    Returns:
+        Training records (they have ``loss``, and ``step`` counts iterations) and validation records
+        (they have a ``coco/...`` metric, and ``step`` counts epochs), each in the file's order.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a line is no JSON object, or no line is a training record.
+    """
+    train, val = [], []
+    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            step_is_there = 'step' in record
+        except (ValueError, TypeError):
+            step_is_there = False
+        if not step_is_there:
+            raise ValueError(f'{path}, line {number}: expected a JSON object with "step", as '
+                             f'mmengine writes them, found {line[:60]!r}')
+        if 'loss' in record:
+            train.append(record)
+        elif any(key.startswith('coco/') for key in record):
+            val.append(record)
+    if not train:
+        raise ValueError(f'{path} has no training record (no line with "loss")')
+    return train, val
+
+
+def smooth(values: np.ndarray, span: int) -> np.ndarray:
+    """Exponential moving average of a (N,) series, unbiased at its start.
+
+    Point i weighs point j <= i by (1 - 2 / (span + 1)) ** (i - j).
+    """
+    keep = 1 - 2 / (span + 1)
+    result = np.empty(len(values))
+    total = weight = 0.0
+    for i, value in enumerate(values):
+        total = keep * total + value
+        weight = keep * weight + 1
+        result[i] = total / weight
+    return result
+
+
+def _draw_loss(axes, train: list[dict]) -> None:
+    for key, label, colour in _LOSS_LINES:
+        records = [record for record in train if key in record]
+        if not records:
+            continue
+        steps = [record['step'] for record in records]
+        values = np.array([record[key] for record in records], float)
+        axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
+        axes.plot(steps, smooth(values, max(1, len(values) // 12)), color=colour, linewidth=2,
+                  label=label)
+    axes.plot([], [], color='grey', alpha=0.5, linewidth=1, label='as logged')
+    axes.set(xlabel='iteration', ylabel='training loss', title='training loss (smoothed)')
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+
+
+def _draw_ap(axes, val: list[dict]) -> None:
+    for key, label in _AP_LINES:
+        records = [record for record in val if key in record]
+        if not records:
+            continue
+        epochs, values = zip(*[(record['step'], record[key]) for record in records])
+        (line, ) = axes.plot(epochs, values, marker='o', markersize=4, label=label)
+        axes.annotate(f'{values[-1]:.3f}', (epochs[-1], values[-1]), xytext=(6, 0),
+                      textcoords='offset points', va='center', color=line.get_color())
+    axes.set(xlabel='epoch', ylabel='average precision', title='validation AP', ylim=(0, 1))
+    axes.margins(x=0.12)  # room for the numbers at the ends of the lines
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if val:
+        axes.legend(frameon=False, loc='upper left')
+    else:
+        axes.text(0.5, 0.5, 'no validation in this log', transform=axes.transAxes, ha='center')
+
+
+def draw_curves(scalars: Union[str, Path], out: Union[str, Path], title: str = '') -> None:
+    """Draw the training loss by iteration and the validation AP by epoch.
+
+    Args:
+        scalars: ``vis_data/scalars.json`` of a run.
+        out: PNG file to write.
+        title: Text above both panels.
+
+    Raises:
+        FileNotFoundError: If ``scalars`` does not exist.
+        ValueError: If it is not a log of a training run.
+    """
+    train, val = read_scalars(scalars)
+    # Figure and canvas directly, not pyplot: no global state, no display needed.
+    figure = Figure(figsize=(11, 4.2), dpi=110, layout='constrained')
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    _draw_loss(left, train)
+    _draw_ap(right, val)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.spines[['top', 'right']].set_visible(False)
+    if title:
+        figure.suptitle(title)
+    figure.savefig(out, format='png')
