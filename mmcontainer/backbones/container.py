@@ -129,6 +129,7 @@ class Container(BaseBackbone):
         depths = arch['depths']
         super().__init__(
             len(depths), out_indices, frozen_stages, norm_cfg, norm_eval, init_cfg=init_cfg)
+        self.arch = arch
         rates = torch.linspace(0, drop_path_rate, sum(depths)).split(depths)
         dims = (in_channels, *arch['embed_dims'])
         self.stages = ModuleList(
