@@ -1,0 +1,37 @@
+"""``tools/get_flops.py``: the cost of a config's model as text."""
+import math
+from typing import Optional, Sequence
+
+from mmengine.registry import MODELS, init_default_scope
+
+from ..engine.configs import load_config
+from ..engine.errors import UserError
+from .flops import count_flops
+
+
+def report_flops(config: str, shape: Sequence[int], options: Optional[dict] = None) -> str:
+    """Count the multiply-adds and parameters of a config's model.
+
+    Args:
+        config (str): Config file.
+        shape (Sequence[int]): Height and width of one image; padded as the data preprocessor would.
+        options (dict, optional): ``--cfg-options``.
+
+    Returns:
+        str: One line per part, notes, and the line 'FLOPs: 218.4 G  Params: 29.7 M'.
+
+    Raises:
+        UserError: Impossible shape or config.
+    """
+    cfg = load_config(config, options)
+    if min(shape) < 32:
+        raise UserError(f'--shape: at least 32 32 is needed, found {shape[0]} {shape[1]}.')
+    divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
+    height, width = (math.ceil(side / divisor) * divisor for side in shape)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    count = count_flops(MODELS.build(cfg.model), (1, 3, height, width))
+    padded = f' (padded from {shape[0]} x {shape[1]})' if (height, width) != tuple(shape) else ''
+    lines = [f'one image of {height} x {width}{padded}; multiply-adds up to the raw predictions:']
+    lines += [f'  {name:<16}{flops / 1e9:9.2f} G' for name, flops in count.parts.items()]
+    lines += [f'  {note}' for note in count.notes]
+    return '\n'.join([*lines, str(count)])

@@ -1,0 +1,6 @@
+"""What the training engine needs beyond MMEngine: initialisers, hooks, wrappers."""
+from .amp import CPUAmpOptimWrapper
+from .initializers import StrictPretrained
+from .rng_state import RNGStateHook
+
+__all__ = ['CPUAmpOptimWrapper', 'RNGStateHook', 'StrictPretrained']

@@ -1,0 +1,53 @@
+"""Several processes: what MMEngine's launchers do not cover."""
+import os
+
+import torch
+from torch import distributed
+
+from .errors import UserError
+
+
+def setup_distributed(cfg, launcher: str) -> None:
+    """Check a launcher's environment, and start the process group where there is no GPU.
+
+    MMEngine starts process groups on GPUs only. On the CPU this starts one with the gloo backend, and
+    wraps the model without ``device_ids``. Statistics of norms that are not frozen differ from process
+    to process, since MMEngine does not broadcast buffers: ``SyncBuffersHook`` averages them after every
+    epoch, so that what is evaluated and saved does not depend on the process.
+
+    Args:
+        cfg (Config): ``launcher``, ``custom_hooks`` and on the CPU ``model_wrapper_cfg`` are set in
+            place.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Raises:
+        UserError: If the environment is not that of the launcher, or there are too few GPUs.
+    """
+    cfg.launcher = launcher
+    if launcher == 'none':
+        return
+    if launcher == 'pytorch':
+        missing = [name for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+                   if name not in os.environ]
+        if missing:
+            raise UserError(f'--launcher pytorch: {", ".join(missing)} not set, so this process was not '
+                            'started by torchrun. Use tools/dist_train.sh or tools/dist_test.sh.')
+    hooks = list(cfg.get('custom_hooks') or [])
+    if not any(hook.get('type') == 'SyncBuffersHook' for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type='SyncBuffersHook')]
+    if torch.cuda.is_available():
+        gpus, rank = torch.cuda.device_count(), int(os.environ.get('LOCAL_RANK', 0))
+        if rank >= gpus:
+            raise UserError(f'This machine has {gpus} GPUs, but more processes were started on it: '
+                            f'start {gpus} (the second argument of tools/dist_*.sh).')
+        return
+    if launcher != 'pytorch':
+        raise UserError(f'--launcher {launcher} needs GPUs; on the CPU use tools/dist_train.sh.')
+    if not distributed.is_initialized():
+        distributed.init_process_group('gloo')
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False))
+    wrapper['device_ids'] = None
+    cfg.model_wrapper_cfg = wrapper

@@ -1,0 +1,188 @@
+"""What the tools change in a config, and check in it, before a runner is built."""
+import inspect
+import os
+from pathlib import Path
+from typing import Any, Iterator, List, Optional, Tuple
+
+from torch import nn
+
+from ..checkpoints import load_file, resolve_path, unwrap_state_dict
+from ..checkpoints.official import missing_message
+from .errors import UserError
+from .options import find_class
+
+_PRETRAINED = ('StrictPretrained', 'Pretrained')
+_NOT_FROZEN = dict(norm_eval=False, frozen_stages=-1)
+
+
+def set_work_dir(cfg, work_dir: Optional[str], config_name: str) -> None:
+    """Choose where logs and checkpoints go: ``work_dir``, the config's own, or work_dirs/NAME."""
+    if work_dir is not None:
+        cfg.work_dir = str(Path(work_dir).expanduser())
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(config_name.split('::')[-1]).stem)
+
+
+def _iter_dicts(node, path: str) -> Iterator[Tuple[str, dict]]:
+    if isinstance(node, dict):
+        yield path, node
+        for key, value in node.items():
+            yield from _iter_dicts(value, f'{path}.{key}')
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _iter_dicts(value, f'{path}.{index}')
+
+
+def _as_list(value) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value] if value else []
+
+
+def check_pretrained(cfg) -> None:
+    """Check that pretrained weights are there, before minutes go into reading the data.
+
+    Raises:
+        UserError: Where the official file is, how to convert it, and how to do without.
+    """
+    for path, node in list(_iter_dicts(cfg.model, 'model')):
+        for init_cfg in _as_list(node.get('init_cfg')):
+            if init_cfg.get('type') not in _PRETRAINED:
+                continue
+            checkpoint = init_cfg['checkpoint']
+            if init_cfg['type'] == 'Pretrained':
+                if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
+                    raise UserError(f'{path}.init_cfg: there is no file {checkpoint}.')
+                continue
+            try:
+                resolve_path(checkpoint)
+            except FileNotFoundError as error:
+                message = missing_message(checkpoint)
+                several = f'{error}\n' if 'several' in str(error) else ''
+                raise UserError(several + message) from error
+
+
+def _default(node: dict, key: str, cfg) -> Any:
+    """Default of an argument; for one that is not accepted, what means "not frozen"."""
+    cls = find_class(node.get('type'), cfg.get('default_scope', 'mmengine'))
+    parameter = inspect.signature(cls).parameters.get(key) if cls is not None else None
+    return parameter.default if parameter is not None else _NOT_FROZEN[key]
+
+
+def train_from_scratch(cfg) -> List[str]:
+    """Give up pretrained weights, and train what only makes sense frozen with them.
+
+    Frozen batch norms with the statistics of no data set at all (mean 0, variance 1) and frozen random
+    stages would ruin the model, so they are trained.
+
+    Args:
+        cfg (Config): Changed in place: every ``init_cfg`` that loads weights in ``model``, ``load_from``,
+            and ``norm_cfg.requires_grad``, ``norm_eval`` and ``frozen_stages`` of the backbone.
+
+    Returns:
+        list[str]: What changed, one line each, for the user to read.
+    """
+    changes = []
+
+    def change(path: str, node: dict, key: str, value) -> None:
+        old = node.get(key, 'its default')
+        if old != value:
+            changes.append(f'{path}.{key}: {old} -> {value}'.lstrip('.'))
+            node[key] = value
+
+    for path, node in list(_iter_dicts(cfg.model, 'model')):
+        kept = [init_cfg for init_cfg in _as_list(node.get('init_cfg'))
+                if init_cfg.get('type') not in _PRETRAINED]
+        if len(kept) != len(_as_list(node.get('init_cfg'))):
+            change(path, node, 'init_cfg', kept or None)
+        if node.get('pretrained'):
+            change(path, node, 'pretrained', None)
+        if path.split('.')[-1] != 'backbone':
+            continue
+        if node.get('norm_cfg'):
+            change(f'{path}.norm_cfg', node.norm_cfg, 'requires_grad', True)
+        for key, value in _NOT_FROZEN.items():
+            # By default ResNet freezes its statistics: leaving norm_eval out is not enough.
+            if node.get(key, _default(node, key, cfg)) != value:
+                change(path, node, key, value)
+    if cfg.get('load_from') is not None:
+        change('', cfg, 'load_from', None)
+    return changes
+
+
+def find_resume(work_dir: str, checkpoint: str = 'auto') -> Optional[str]:
+    """Find the checkpoint to resume from.
+
+    Args:
+        work_dir (str): Folder of the run.
+        checkpoint (str): A file, or 'auto' for the last one written in ``work_dir``.
+
+    Returns:
+        str | None: The file; None with 'auto' when the run has not written any.
+
+    Raises:
+        UserError: If the file does not exist.
+    """
+    folder = Path(work_dir)
+    if checkpoint != 'auto':
+        path = Path(checkpoint).expanduser()
+        if not path.is_file():
+            found = sorted(str(item) for item in path.parent.glob('*.pth')) or [
+                str(item) for item in sorted(folder.glob('*.pth'))]
+            raise UserError(f'--resume: there is no checkpoint {checkpoint}.'
+                            + (f' There is: {", ".join(found)}.' if found else ''))
+        return str(path)
+    record = folder / 'last_checkpoint'
+    if not record.is_file():
+        return None
+    recorded = Path(record.read_text(encoding='utf-8').strip())
+    # It is recorded as it was named then; the current folder or the work dir may have moved since.
+    for path in (folder / recorded.name, recorded):
+        if path.is_file():
+            return str(path)
+    raise UserError(f'--resume: {record} names {recorded}, which is gone. Name a checkpoint: '
+                    f'--resume FILE, or remove {record} to start again.')
+
+
+def scale_lr(cfg) -> str:
+    """Turn on MMEngine's linear scaling of the learning rate with the batch size.
+
+    Returns:
+        str: What will happen, and a warning where the rule does not hold.
+    """
+    settings = cfg.get('auto_scale_lr') or {}
+    settings.setdefault('base_batch_size', 16)
+    settings['enable'] = True
+    cfg.auto_scale_lr = settings
+    text = ('--auto-scale-lr: the learning rate is multiplied by (images per iteration) / '
+            f'{settings["base_batch_size"]}.')
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('type', '')
+    if 'Adam' in str(optimizer):
+        text += (f' Beware: this linear rule is made for SGD. For {optimizer} it is not established '
+                 '(square-root scaling is common), so check the loss of the first epoch.')
+    return text
+
+
+def check_weights(model: nn.Module, checkpoint: str) -> None:
+    """Check that a checkpoint holds every weight of a model; MMEngine only logs what is missing.
+
+    Raises:
+        UserError: File not found, or of another model.
+    """
+    path = Path(checkpoint).expanduser()
+    if '://' in checkpoint:
+        return  # downloaded by MMEngine
+    if not path.is_file():
+        raise UserError(f'There is no checkpoint {checkpoint}.')
+    try:
+        found = unwrap_state_dict(load_file(path))
+    except TypeError as error:
+        raise UserError(f'{checkpoint}: {error}') from error
+    expected = model.state_dict()
+    missing = [key for key in expected if key not in found and 'num_batches_tracked' not in key]
+    reshaped = [key for key in expected
+                if key in found and expected[key].shape != found[key].shape]
+    if missing or reshaped:
+        example = (missing + reshaped)[0]
+        raise UserError(
+            f'{checkpoint} does not belong to this config: of {len(expected)} weights {len(missing)} are '
+            f'missing and {len(reshaped)} have another shape, for example {example}. Use the config that '
+            'it was trained with (a copy lies beside it, in its work dir).')

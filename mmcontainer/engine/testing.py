@@ -1,0 +1,65 @@
+"""``tools/test.py``: evaluate a checkpoint."""
+from pathlib import Path
+
+from mmengine.model import is_model_wrapper
+
+from .configs import load_config
+from .data_root import check_data, set_data_root
+from .distributed import setup_distributed
+from .errors import UserError
+from .options import find_class
+from .setup import check_weights, set_work_dir
+from .training import build_runner
+
+
+def _dump_predictions(cfg, out: str) -> None:
+    """Write predictions to a pickle file, as MMDetection's analysis tools read it."""
+    if not out.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out {out}: a file that ends with .pkl is expected.')
+    Path(out).expanduser().resolve().parent.mkdir(parents=True, exist_ok=True)
+    scope = cfg.get('default_scope', 'mmengine')
+    # MMDetection's own kind compresses masks.
+    kind = 'DumpDetResults' if find_class('DumpDetResults', scope) else 'DumpResults'
+    evaluators = cfg.test_evaluator
+    evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
+    cfg.test_evaluator = [*evaluators, dict(type=kind, out_file_path=str(Path(out).expanduser()))]
+
+
+def _draw_predictions(cfg, folder: str) -> None:
+    hook = cfg.default_hooks.get('visualization')
+    if hook is None:
+        raise UserError('--show-dir: default_hooks.visualization of the config is missing; add '
+                        "dict(type='DetVisualizationHook').")
+    # Absolute, because the hook would otherwise put it below the work dir.
+    hook.update(draw=True, interval=1, test_out_dir=str(Path(folder).expanduser().resolve()))
+
+
+def test(args) -> dict:
+    """Evaluate as the command line says.
+
+    Args:
+        args (argparse.Namespace): Arguments of ``tools/test.py``.
+
+    Returns:
+        dict: Metrics.
+
+    Raises:
+        UserError: Anything wrong with config, checkpoint or data, before images are read.
+    """
+    cfg = load_config(args.config, args.cfg_options)
+    set_work_dir(cfg, args.work_dir, args.config)
+    if '://' not in args.checkpoint and not Path(args.checkpoint).expanduser().is_file():
+        raise UserError(f'There is no checkpoint {args.checkpoint}.')
+    if args.data_root is not None:
+        set_data_root(cfg, args.data_root)
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    if args.out is not None:
+        _dump_predictions(cfg, args.out)
+    if args.show_dir is not None:
+        _draw_predictions(cfg, args.show_dir)
+    check_data(cfg, ('test', ))
+    setup_distributed(cfg, args.launcher)
+    runner = build_runner(cfg)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    check_weights(model, args.checkpoint)
+    return runner.test()

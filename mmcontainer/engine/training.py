@@ -1,0 +1,110 @@
+"""``tools/train.py``: from a config to a trained model."""
+import os
+import shutil
+
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .amp import apply_amp
+from .configs import load_config
+from .data_root import check_data, set_data_root
+from .distributed import setup_distributed
+from .errors import UserError
+from .setup import check_pretrained, find_resume, scale_lr, set_work_dir, train_from_scratch
+
+
+def say(text: str) -> None:
+    """Print once, not once per process."""
+    if os.environ.get('RANK', '0') == '0':
+        print(text, flush=True)
+
+
+def check_all(*checks) -> None:
+    """Run checks and raise one UserError with the messages of all that fail."""
+    messages = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            messages.append(str(error))
+    if messages:
+        raise UserError('\n\n'.join(messages))
+
+
+def build_runner(cfg) -> Runner:
+    """Build the runner that the config asks for."""
+    return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+
+
+def compile_backbone(runner: Runner) -> None:
+    """Compile the backbone's forward with ``torch.compile``, in place.
+
+    Only the backbone: it is most of the work, while heads and losses, whose shapes depend on the data,
+    break the graph at every step. Names of weights stay as they are.
+
+    Raises:
+        UserError: If the model has no backbone, or there is no compiler for the CPU.
+    """
+    import torch
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    backbone = getattr(model, 'backbone', None)
+    if backbone is None:
+        raise UserError(f'--compile compiles the backbone, and {type(model).__name__} has none.')
+    compiler = os.environ.get('CXX', 'g++')
+    if not torch.cuda.is_available() and shutil.which(compiler) is None:
+        raise UserError(f'--compile needs a C++ compiler, and {compiler} was not found: install g++, or '
+                        'train without --compile.')
+    # Image sizes differ from batch to batch: without dynamic shapes it would compile three times.
+    backbone.compile(dynamic=True)
+    print_log('The backbone is compiled: the first iterations, and the first with images of other '
+              'sizes, take minutes on a CPU.', logger='current')
+
+
+def prepare_config(args):
+    """Read a config and apply the command line to it.
+
+    Args:
+        args (argparse.Namespace): Arguments of ``tools/train.py``.
+
+    Returns:
+        Config: Ready for a runner.
+
+    Raises:
+        UserError: Anything that would fail later: see the functions called.
+    """
+    cfg = load_config(args.config, args.cfg_options)
+    set_work_dir(cfg, args.work_dir, args.config)
+    if args.data_root is not None:
+        set_data_root(cfg, args.data_root)
+    if args.from_scratch:
+        changes = train_from_scratch(cfg)
+        say('--from-scratch: random weights, and all norms and stages are trained:\n'
+            + '\n'.join(f'  {change}' for change in changes or ['nothing was pretrained or frozen']))
+    if args.amp is not None:
+        apply_amp(cfg, args.amp)
+    if args.auto_scale_lr:
+        say(scale_lr(cfg))
+    if args.resume is not None:
+        cfg.load_from = find_resume(cfg.work_dir, args.resume)
+        cfg.resume = cfg.load_from is not None
+        say(f'--resume: from {cfg.load_from}' if cfg.resume else
+            f'--resume: no checkpoint in {cfg.work_dir} yet, so training starts from the beginning')
+    splits = ('train', 'val') if cfg.get('val_cfg') else ('train', )
+    check_all(lambda: check_pretrained(cfg), lambda: check_data(cfg, splits))
+    return cfg
+
+
+def train(args) -> None:
+    """Train as the command line says.
+
+    Args:
+        args (argparse.Namespace): Arguments of ``tools/train.py``.
+    """
+    cfg = prepare_config(args)
+    setup_distributed(cfg, args.launcher)
+    runner = build_runner(cfg)
+    if args.compile:
+        compile_backbone(runner)
+    runner.train()

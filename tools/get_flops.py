@@ -1,0 +1,31 @@
+#!/usr/bin/env python
+"""Count multiply-adds, attention included, and parameters of a config's model."""
+import argparse
+import sys
+
+try:
+    from mmcontainer.engine.cli import add_config_options, run_tool
+except ModuleNotFoundError as error:
+    if error.name != 'mmcontainer':
+        raise
+    sys.exit(f'mmcontainer is not installed in {sys.executable}: run `make env` in its checkout and '
+             'use .venv/bin/python, or `pip install` it.')
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file, or mmcontainer::retinanet/...')
+    parser.add_argument('--shape', type=int, nargs=2, default=(800, 1280), metavar=('H', 'W'),
+                        help='height and width of the image (800 1280, as in the papers)')
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from mmcontainer.analysis.report import report_flops
+    print(report_flops(args.config, args.shape, args.cfg_options))
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,39 @@
+#!/usr/bin/env python
+"""Detect objects in pictures; writes a picture and a JSON file for each."""
+import argparse
+import sys
+
+try:
+    from mmcontainer.engine.cli import add_config_options, run_tool
+except ModuleNotFoundError as error:
+    if error.name != 'mmcontainer':
+        raise
+    sys.exit(f'mmcontainer is not installed in {sys.executable}: run `make env` in its checkout and '
+             'use .venv/bin/python, or `pip install` it.')
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog='JSON: image, height, width, and detections with label, class, score, bbox [x1, y1, '
+        'x2, y2], and mask (COCO run-length code) if the model predicts masks. The exit code is 1 if '
+        'an image could not be read.')
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files or folders')
+    parser.add_argument('--config', required=True, help='config that the checkpoint was trained with')
+    parser.add_argument('--checkpoint', required=True, help='file that tools/train.py wrote')
+    parser.add_argument('--out-dir', default='outputs', help='folder for the results (outputs)')
+    parser.add_argument('--score-thr', type=float, default=0.3,
+                        help='leave out detections with a lower score (0.3)')
+    parser.add_argument('--device', help='cpu, cuda:0, ... (the first GPU if there is one)')
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from mmcontainer.engine.inference import infer
+    return infer(args)
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,32 @@
+#!/usr/bin/env python
+"""Evaluate a checkpoint on the test data of its config."""
+import argparse
+import sys
+
+try:
+    from mmcontainer.engine.cli import add_run_arguments, run_tool
+except ModuleNotFoundError as error:
+    if error.name != 'mmcontainer':
+        raise
+    sys.exit(f'mmcontainer is not installed in {sys.executable}: run `make env` in its checkout and '
+             'use .venv/bin/python, or `pip install` it.')
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file, or mmcontainer::retinanet/...')
+    parser.add_argument('checkpoint', help='file that tools/train.py wrote')
+    add_run_arguments(parser)
+    parser.add_argument('--out', metavar='FILE.pkl', help='write predictions for analysis tools')
+    parser.add_argument('--show-dir', metavar='DIR', help='draw predictions beside ground truth')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from mmcontainer.engine.testing import test
+    test(args)
+
+
+if __name__ == '__main__':
+    run_tool(main)
