@@ -68,12 +68,14 @@ def _draw_loss(axes, train: list[dict]) -> None:
             continue
         steps = [record['step'] for record in records]
         values = np.array([record[key] for record in records], float)
+        marker = 'o' if len(values) == 1 else None  # a line needs two points to be seen
         axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
         axes.plot(steps, smooth(values, max(1, len(values) // 12)), color=colour, linewidth=2,
-                  label=label)
+                  marker=marker, label=label)
     axes.plot([], [], color='grey', alpha=0.5, linewidth=1, label='as logged')
     axes.set(xlabel='iteration', ylabel='training loss', title='training loss (smoothed)')
     axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
     axes.legend(frameon=False)
 
 
@@ -87,7 +89,8 @@ def _draw_ap(axes, val: list[dict]) -> None:
         axes.annotate(f'{values[-1]:.3f}', (epochs[-1], values[-1]), xytext=(6, 0),
                       textcoords='offset points', va='center', color=line.get_color())
     axes.set(xlabel='epoch', ylabel='average precision', title='validation AP', ylim=(0, 1))
-    axes.margins(x=0.12)  # room for the numbers at the ends of the lines
+    # Room for the numbers at the ends of the lines.
+    axes.set_xlim(0, 1.15 * max([record['step'] for record in val], default=1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if val:
         axes.legend(frameon=False, loc='upper left')

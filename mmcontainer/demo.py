@@ -1,0 +1,181 @@
+"""``tools/demo.py``: generate data, train a detector on them, evaluate it, draw what it does.
+
+Training takes the very path of ``tools/train.py``; only the logging is quieter.
+"""
+import logging
+import os
+import shlex
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Optional
+
+import mmengine.device.utils
+import torch
+from mmengine.runner import Runner
+
+from .datasets.shapes import ShapesParams, generate_shapes
+from .engine.errors import UserError
+from .engine.training import build_runner, prepare_config
+from .visualization import draw_contact_sheet, draw_curves, predict
+
+CONFIG = 'configs/retinanet/container_light_fpn_demo_shapes.py'
+SCORE_THR = 0.3
+_NUM_PICTURES = 6
+# Too few images to learn anything: tests use it to see that all parts work together.
+_SMOKE = ShapesParams(num_train=16, num_val=8)
+
+
+def find_device() -> tuple[str, str]:
+    """Choose between GPU and CPU.
+
+    Returns:
+        'cuda' or 'cpu', and the reason in words. A GPU counts only if the compiled ops of mmcv run
+        on it: they are CPU-only where mmcv was built without nvcc.
+    """
+    threads = torch.get_num_threads()
+    cores = f'{threads} CPU thread{"s" if threads > 1 else ""}'
+    if not torch.cuda.is_available():
+        return 'cpu', f'{cores}, because PyTorch finds no CUDA GPU'
+    try:
+        from mmcv.ops import nms
+        boxes = torch.tensor([[0., 0., 2., 2.], [0., 0., 2., 2.]], device='cuda')
+        nms(boxes, torch.tensor([0.9, 0.8], device='cuda'), 0.5)
+    except Exception as error:  # whatever is wrong with the GPU, the CPU does the demo as well
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return 'cpu', (f'{cores}; there is a GPU ({torch.cuda.get_device_name()}), but the ops of '
+                       f'mmcv do not run on it ({reason}): see `{_python()} -m mmcontainer.doctor`')
+    return 'cuda', f'the GPU ({torch.cuda.get_device_name()})'
+
+
+def _use_device(device: str) -> None:
+    # What mmengine's get_device() returns; a config or Runner has no argument for it.
+    mmengine.device.utils.DEVICE = device
+
+
+def _announce(number: int, what: str, duration: str) -> float:
+    print(f'\n[{number}/4] {what} ({duration})', flush=True)
+    return time.monotonic()
+
+
+def _done(start: float) -> None:
+    print(f'      took {time.monotonic() - start:.0f} s', flush=True)
+
+
+def _generate(data_dir: str, smoke: bool) -> None:
+    try:
+        generate_shapes(data_dir, _SMOKE if smoke else ShapesParams())
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f'--data-dir: {error}') from error
+
+
+def _build(args: Namespace) -> Runner:
+    """The runner that ``tools/train.py`` would build, with little on the screen."""
+    options = {'randomness.seed': args.seed}
+    if args.smoke:
+        # So early every score is below the threshold, and an evaluation of nothing has no numbers.
+        options['model.test_cfg.score_thr'] = 0.
+    epochs = 1 if args.smoke and args.epochs is None else args.epochs
+    if epochs is not None:
+        options.update({'train_cfg.max_epochs': epochs, 'param_scheduler.1.T_max': epochs,
+                        'param_scheduler.1.end': epochs})
+    cfg = prepare_config(Namespace(
+        config=CONFIG, work_dir=args.work_dir, data_root=args.data_dir, cfg_options=options,
+        from_scratch=False, amp=None, auto_scale_lr=False, resume=None))
+    # The runner prints environment, config and hooks, hundreds of lines, while it is built; the
+    # config is in the work dir anyway. From then on, what it says is the progress.
+    cfg.log_level = 'WARNING'
+    runner = build_runner(cfg)
+    for handler in runner.logger.handlers:
+        handler.setLevel(logging.INFO)
+    runner.logger.setLevel(logging.INFO)
+    return runner
+
+
+def _draw(runner: Runner, metrics: dict[str, float]) -> tuple[Path, Path]:
+    """Write ``curves.png`` and ``detections.png`` into the work dir."""
+    work_dir = Path(runner.work_dir)
+    curves, sheet = work_dir / 'curves.png', work_dir / 'detections.png'
+    draw_curves(Path(runner.log_dir, 'vis_data', 'scalars.json'), curves,
+                title='Container-Light RetinaNet, from scratch on generated shapes')
+    dataset = runner.test_dataloader.dataset
+    samples = predict(runner.model, dataset, range(min(_NUM_PICTURES, len(dataset))))
+    draw_contact_sheet(samples, dataset.metainfo, sheet, SCORE_THR,
+                       title=f'The first held-out pictures; box AP {metrics["coco/bbox_mAP"]:.3f} '
+                             f'on all {len(dataset)}')
+    return curves, sheet
+
+
+def _python() -> str:
+    """The running interpreter as one would type it here."""
+    path = os.path.relpath(sys.executable)
+    return shlex.quote(sys.executable if path.startswith('..') else path)
+
+
+def _print_next(args: Namespace, checkpoint: Optional[str]) -> None:
+    python, root = _python(), Path(args.data_dir)
+    picture = root / 'val' / '000001.jpg'
+    commands = [
+        ('detect on pictures of your own',
+         f'{python} tools/infer.py {picture} --config {CONFIG} --checkpoint {checkpoint}'),
+        ('evaluate again, drawing every picture',
+         f'{python} tools/test.py {CONFIG} {checkpoint} --data-root {root} '
+         f'--show-dir pictures'),
+        ('train on COCO (its folder in place of data/coco), without ImageNet weights',
+         f'{python} tools/train.py configs/retinanet/container_light_fpn_1x_coco.py '
+         f'--data-root data/coco --from-scratch'),
+    ]
+    print('\nWhat to run next:')
+    for what, command in commands:
+        print(f'  # {what}\n  {command}')
+
+
+def run_demo(args: Namespace) -> dict[str, float]:
+    """Run the demo and say at every step what it does and how long it takes.
+
+    Args:
+        args: Arguments of ``tools/demo.py``: ``work_dir``, ``data_dir``, ``epochs`` (None: as in
+            the config), ``seed`` and ``smoke``.
+
+    Returns:
+        COCO metrics on the held-out images, ``coco/bbox_mAP`` among them.
+
+    Raises:
+        UserError: Something else is in the data folder, or ``epochs`` is not positive.
+    """
+    if args.epochs is not None and args.epochs < 1:
+        raise UserError(f'--epochs: a number from 1 on is expected, not {args.epochs}.')
+    begin = time.monotonic()
+    device, reason = find_device()
+    print(f'Container-Light RetinaNet on generated shapes, with {reason}.')
+
+    start = _announce(1, f'Generate pictures, boxes and masks in {args.data_dir}', 'half a minute')
+    _generate(args.data_dir, args.smoke)
+    _done(start)
+
+    _use_device(device)
+    duration = 'one or two minutes' if device == 'cuda' else '7 to 8 minutes on 2 cores'
+    start = _announce(2, 'Train from random weights', 'seconds' if args.smoke else duration)
+    runner = _build(args)
+    runner.train()
+    _done(start)
+
+    start = _announce(3, 'Evaluate on images that were not trained on', '10 seconds')
+    metrics = runner.test()
+    if 'coco/bbox_mAP' not in metrics:
+        raise UserError('The trained model detects nothing at all, so there is no AP: the training '
+                        f'diverged (see the log in {runner.log_dir}), or was far too short.')
+    _done(start)
+
+    start = _announce(4, 'Draw curves and detections', '5 seconds')
+    curves, sheet = _draw(runner, metrics)
+    _done(start)
+
+    checkpoint = Path(runner.work_dir, f'epoch_{runner.max_epochs}.pth')
+    print(f'\nDone in {(time.monotonic() - begin) / 60:.1f} minutes. '
+          f'Box AP (COCO, IoU 0.50:0.95) on held-out images: {metrics["coco/bbox_mAP"]:.3f}\n'
+          f'  curves:      {curves}\n  detections:  {sheet}\n  checkpoint:  {checkpoint}\n'
+          f'  log:         {runner.log_dir}')
+    _print_next(args, str(checkpoint))
+    return metrics

@@ -1,0 +1,180 @@
+"""The demo, from an empty folder to pictures."""
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('mmcv.ops')
+
+from mmengine.config import Config  # noqa: E402
+from mmengine.registry import MODELS  # noqa: E402
+
+from mmcontainer import demo  # noqa: E402
+from mmcontainer.datasets.shapes import CLASSES, ShapesParams  # noqa: E402
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = str(REPO_ROOT / 'tools' / 'demo.py')
+ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+
+
+def run_smoke(folder, *args):
+    return subprocess.run([sys.executable, SCRIPT, '--smoke', *args], cwd=folder, env=ENV,
+                          capture_output=True, text=True, timeout=600)
+
+
+def scalars(folder):
+    """Every logged number that is no time, of the latest run."""
+    log = sorted(Path(folder, 'work_dirs/demo').glob('*/vis_data/scalars.json'))[-1]
+    return [{key: value for key, value in json.loads(line).items() if 'time' not in key}
+            for line in log.read_text().splitlines()]
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('demo')
+    return folder, run_smoke(folder)
+
+
+@pytest.mark.slow
+def test_demo_does_all_it_says(finished):
+    folder, result = finished
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    out = result.stdout
+    assert [int(n) for n in re.findall(r'^\[(\d)/4\]', out, re.MULTILINE)] == [1, 2, 3, 4]
+    assert 'because PyTorch finds no CUDA GPU' in out
+    # The table of pycocotools, and its first line again as the result.
+    table = re.findall(r'Average Precision .* IoU=0.50:0.95 \| area=   all .* = (\d\.\d+)', out)
+    final = re.search(r'Box AP \(COCO, IoU 0.50:0.95\) on held-out images: (\d\.\d{3})', out)
+    assert table and final and table[-1] == final[1]
+    for name in ('curves.png', 'detections.png'):
+        assert f'work_dirs/demo/{name}' in out
+        picture = matplotlib.image.imread(folder / 'work_dirs/demo' / name)
+        assert min(picture.shape[:2]) > 300
+        assert len(np.unique(picture[..., :3].reshape(-1, 3), axis=0)) > 100
+    assert (folder / 'work_dirs/demo/epoch_1.pth').is_file()
+    log = scalars(folder)
+    assert any('coco/bbox_mAP' in record for record in log)
+    assert any(np.isfinite(record.get('loss', np.nan)) for record in log)
+
+
+@pytest.mark.slow
+def test_the_commands_it_names_work(finished):
+    """Those that need no other data are run as printed; the COCO one only has to exist."""
+    folder, result = finished
+    commands = re.findall(r'^  (\S+ tools/\S+ .*)$', result.stdout, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        python, tool, *args = command.split()
+        assert (REPO_ROOT / tool).is_file()
+        if 'coco.py' in command:
+            assert (REPO_ROOT / args[0]).is_file()
+            continue
+        done = subprocess.run([sys.executable, str(REPO_ROOT / tool), *args], cwd=folder, env=ENV,
+                              capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, command + done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_running_again_reuses_the_data_and_gives_the_same_numbers(finished):
+    folder, _ = finished
+    before = scalars(folder)
+    result = run_smoke(folder)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert 'are there already' in result.stdout
+    assert len(list((folder / 'work_dirs/demo').glob('*/vis_data'))) == 2
+    assert scalars(folder) == before
+
+
+@pytest.mark.slow
+def test_another_seed_gives_other_numbers(finished):
+    folder, _ = finished
+    before = scalars(folder)
+    result = run_smoke(folder, '--seed', '1')
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert scalars(folder) != before
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_one_line(tmp_path):
+    process = subprocess.Popen([sys.executable, '-u', SCRIPT, '--smoke', '--epochs', '500'],
+                               cwd=tmp_path, env=ENV, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, start_new_session=True)
+    for line in process.stdout:
+        if 'Saving checkpoint' in line:
+            break
+    else:
+        pytest.fail(f'the demo ended by itself: {process.stderr.read()[-2000:]}')
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.rstrip().splitlines()[-1] == 'Interrupted.'
+    assert 'Traceback' not in errors
+
+
+def test_foreign_data_folder_is_refused(tmp_path):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'notes.txt').write_text('x')
+    result = run_smoke(tmp_path, '--data-dir', 'mine')
+    assert result.returncode == 2
+    assert 'is not a data set made by this generator' in result.stderr
+    assert 'Traceback' not in result.stderr
+    assert [path.name for path in (tmp_path / 'mine').iterdir()] == ['notes.txt']
+
+
+def test_zero_epochs_are_refused(tmp_path):
+    result = run_smoke(tmp_path, '--epochs', '0')
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1] == (
+        'error: --epochs: a number from 1 on is expected, not 0.')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_gpu_the_cpu_is_used_and_it_says_why(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    device, reason = demo.find_device()
+    assert device == 'cpu' and 'PyTorch finds no CUDA GPU' in reason
+
+
+def test_a_gpu_without_compiled_ops_is_not_used(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise RuntimeError('nms_impl: implementation for device cuda:0 not found.\nmore')
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda *args: 'Some GPU')
+    monkeypatch.setattr(torch, 'tensor', lambda data, **kwargs: data)
+    monkeypatch.setattr('mmcv.ops.nms', refuse)
+    device, reason = demo.find_device()
+    assert device == 'cpu'
+    assert 'Some GPU' in reason and 'implementation for device cuda:0 not found' in reason
+    assert 'mmcontainer.doctor' in reason and 'more' not in reason
+    monkeypatch.setattr('mmcv.ops.nms', lambda *args: None)
+    assert demo.find_device() == ('cuda', 'the GPU (Some GPU)')
+
+
+def test_the_config_fits_the_data_and_keeps_the_full_backbone():
+    cfg = Config.fromfile(str(REPO_ROOT / demo.CONFIG))
+    full = Config.fromfile(str(REPO_ROOT / 'configs/retinanet/container_light_fpn_1x_coco.py'))
+    assert tuple(cfg.metainfo.classes) == CLASSES
+    assert cfg.model.bbox_head.num_classes == len(CLASSES) == len(cfg.metainfo.palette)
+    assert cfg.image_size == ShapesParams().size
+    assert cfg.model.backbone.init_cfg is None
+
+    def build(backbone):
+        return MODELS.build({**backbone, 'init_cfg': None})
+
+    ours, theirs = build(cfg.model.backbone), build(full.model.backbone)
+    assert [(k, v.shape) for k, v in ours.state_dict().items()] == [
+        (k, v.shape) for k, v in theirs.state_dict().items()]
+    assert all(p.requires_grad for p in ours.parameters())
+    norms = [m for m in ours.train().modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and all(norm.training for norm in norms)
