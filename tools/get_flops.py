@@ -8,8 +8,8 @@ try:
 except ModuleNotFoundError as error:
     if error.name != 'mmcontainer':
         raise
-    sys.exit(f'mmcontainer is not installed in {sys.executable}: run `make env` in its checkout and '
-             'use .venv/bin/python, or `pip install` it.')
+    sys.exit(f'mmcontainer is not installed in {sys.executable}: run `make env` in its checkout '
+             'and use .venv/bin/python, or `pip install` it.')
 
 
 def parse_args():

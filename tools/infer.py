@@ -8,18 +8,18 @@ try:
 except ModuleNotFoundError as error:
     if error.name != 'mmcontainer':
         raise
-    sys.exit(f'mmcontainer is not installed in {sys.executable}: run `make env` in its checkout and '
-             'use .venv/bin/python, or `pip install` it.')
+    sys.exit(f'mmcontainer is not installed in {sys.executable}: run `make env` in its checkout '
+             'and use .venv/bin/python, or `pip install` it.')
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog='JSON: image, height, width, and detections with label, class, score, bbox [x1, y1, '
-        'x2, y2], and mask (COCO run-length code) if the model predicts masks. The exit code is 1 if '
-        'an image could not be read.')
+        'x2, y2], and mask (COCO run-length code) if the model predicts masks. The exit code is 1 '
+        'if an image could not be read.')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files or folders')
-    parser.add_argument('--config', required=True, help='config that the checkpoint was trained with')
+    parser.add_argument('--config', required=True, help='config of the checkpoint')
     parser.add_argument('--checkpoint', required=True, help='file that tools/train.py wrote')
     parser.add_argument('--out-dir', default='outputs', help='folder for the results (outputs)')
     parser.add_argument('--score-thr', type=float, default=0.3,

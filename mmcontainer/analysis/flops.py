@@ -1,13 +1,15 @@
 """Counting multiply-adds, attention included.
 
-The unit is that of the papers' tables and of MMDetection 2's ``get_flops.py``: one multiply-add of a
-convolution, linear layer or matrix product is one "FLOP", a norm costs 2 per element (batch norm in
-evaluation) or 5 (layer and group norm); activations, pooling, resizing and RoIAlign cost nothing.
+The unit is that of the papers' tables and of MMDetection 2's ``get_flops.py``: one multiply-add of
+a convolution, linear layer or matrix product is one "FLOP", a norm costs 2 per element (batch norm
+in evaluation) or 5 (layer and group norm); activations, pooling, resizing and RoIAlign cost
+nothing.
 """
 import copy
 import inspect
 import math
-from typing import Callable, Dict, NamedTuple, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Callable, NamedTuple, Union
 
 import torch
 from mmengine.model import revert_sync_batchnorm
@@ -35,14 +37,15 @@ class FlopCount(NamedTuple):
     flops: float
     parameters: int
     trainable_parameters: int
-    parts: Dict[str, float]
-    notes: Tuple[str, ...] = ()
+    parts: dict[str, float]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f'FLOPs: {self.flops / 1e9:.1f} G  Params: {self.trainable_parameters / 1e6:.1f} M'
 
 
-def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *args, **kwargs) -> int:
+def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *args,
+               **kwargs) -> int:
     """q k^T and (softmax) v, for shapes (B, heads, N, d)."""
     *batch, num_queries, dim = query
     return 2 * math.prod(batch) * num_queries * key[-2] * (dim + value[-1])
@@ -60,10 +63,10 @@ def _grid_sample(shape: Sequence[int], grid: Sequence[int], *args, **kwargs) -> 
     return 2 * 4 * shape[0] * shape[1] * math.prod(grid[1:-1])
 
 
-# {operator: formula of the shapes of its arguments}, in PyTorch's unit of two per multiply-add. Extends
-# torch.utils.flop_counter, which knows convolutions, matrix products and attention on a GPU. An
-# operator of your own is added here; without an entry it counts nothing.
-FORMULAS: Dict[object, Callable] = {
+# {operator: formula of the shapes of its arguments}, in PyTorch's unit of two per multiply-add.
+# Extends torch.utils.flop_counter, which knows convolutions, matrix products and attention on a
+# GPU. An operator of your own is added here; without an entry it counts nothing.
+FORMULAS: dict[object, Callable] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_fused_attention_overrideable: _attention,
     aten.native_batch_norm: _per_element(2),
@@ -75,7 +78,7 @@ FORMULAS: Dict[object, Callable] = {
 }
 
 
-def _count(function: Callable, *args) -> Tuple[float, object, Dict[str, float]]:
+def _count(function: Callable, *args) -> tuple[float, object, dict[str, float]]:
     """Multiply-adds of a call, its result, and multiply-adds by module."""
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
         result = function(*args)
@@ -83,7 +86,7 @@ def _count(function: Callable, *args) -> Tuple[float, object, Dict[str, float]]:
     return counter.get_total_flops() / 2, result, modules
 
 
-def _count_plain(model: nn.Module, image: Tensor) -> Dict[str, float]:
+def _count_plain(model: nn.Module, image: Tensor) -> dict[str, float]:
     """Any model that is called once: a backbone, classifier, one-stage detector or DETR."""
     parameters = inspect.signature(model.forward).parameters
     kwargs = {'mode': 'tensor'} if 'mode' in parameters else {}
@@ -104,11 +107,11 @@ def _as_list(modules) -> list:
     return list(modules) if isinstance(modules, nn.ModuleList) else [modules]
 
 
-def _count_two_stage(model: nn.Module, image: Tensor) -> Dict[str, float]:
+def _count_two_stage(model: nn.Module, image: Tensor) -> dict[str, float]:
     """Backbone, neck and RPN on the image; box and mask heads on a fixed number of proposals.
 
-    The heads get RoI features of the right shape directly: which proposals an untrained RPN keeps is
-    a matter of chance, and RoIAlign itself counts nothing.
+    The heads get RoI features of the right shape directly: which proposals an untrained RPN keeps
+    is a matter of chance, and RoIAlign itself counts nothing.
     """
     parts = {}
     parts['backbone'], features, _ = _count(model.backbone, image)
@@ -132,8 +135,8 @@ def _count_two_stage(model: nn.Module, image: Tensor) -> Dict[str, float]:
 def count_flops(model: nn.Module, inputs: Union[Tensor, Sequence[int]]) -> FlopCount:
     """Count the multiply-adds of one forward pass in evaluation mode, up to the raw predictions.
 
-    The model is not run: shapes alone are propagated (on the ``meta`` device), which takes no memory
-    and a second. Where a model needs values to find its shapes, it runs on the CPU.
+    The model is not run: shapes alone are propagated (on the ``meta`` device), which takes no
+    memory and a second. Where a model needs values to find its shapes, it runs on the CPU.
 
     Args:
         model (nn.Module): Backbone, classifier or detector; it is left as it is.
@@ -150,7 +153,8 @@ def count_flops(model: nn.Module, inputs: Union[Tensor, Sequence[int]]) -> FlopC
     try:
         parts = count(copied.to('meta'), torch.empty(shape, device='meta'))
     except (NotImplementedError, RuntimeError) as error:
-        notes.append(f'ran on the CPU, because shapes alone do not do ({str(error).splitlines()[0]})')
+        notes.append('ran on the CPU, because shapes alone do not do '
+                     f'({str(error).splitlines()[0]})')
         copied = revert_sync_batchnorm(copy.deepcopy(model)).eval().to('cpu')
         parts = count(copied, torch.zeros(shape))
     if two_stage:
@@ -161,5 +165,5 @@ def count_flops(model: nn.Module, inputs: Union[Tensor, Sequence[int]]) -> FlopC
     parameters = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if trainable != parameters:
-        notes.append(f'{parameters / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained')
+        notes.append(f'{parameters / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M trained')
     return FlopCount(sum(parts.values()), parameters, trainable, parts, tuple(notes))

@@ -1,6 +1,7 @@
 """``tools/get_flops.py``: the cost of a config's model as text."""
 import math
-from typing import Optional, Sequence
+from collections.abc import Sequence
+from typing import Optional
 
 from mmengine.registry import MODELS, init_default_scope
 

@@ -24,7 +24,8 @@ class CPUAmpOptimWrapper(AmpOptimWrapper):
     """
 
     def __init__(self, **kwargs):
-        # The constructor of AmpOptimWrapper does nothing else but refuse the CPU and build a scaler.
+        # The constructor of AmpOptimWrapper does nothing else but refuse the CPU and build a
+        # scaler.
         OptimWrapper.__init__(self, **kwargs)
         self._scale_update_param = None
         self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
@@ -49,10 +50,11 @@ def apply_amp(cfg, precision: str) -> None:
     """
     has_cuda = torch.cuda.is_available()
     if precision == 'fp16' and not has_cuda:
-        raise UserError('--amp fp16 needs a CUDA GPU, and none was found: on the CPU use --amp bf16, '
-                        'or train without --amp.')
+        raise UserError('--amp fp16 needs a CUDA GPU, and none was found: on the CPU use --amp '
+                        'bf16, or train without --amp.')
     if precision == 'bf16' and has_cuda and not torch.cuda.is_bf16_supported():
-        raise UserError(f'--amp bf16: {torch.cuda.get_device_name()} has no bfloat16; use --amp fp16.')
+        raise UserError(f'--amp bf16: {torch.cuda.get_device_name()} has no bfloat16; '
+                        'use --amp fp16.')
     wrapper = cfg.get('optim_wrapper')
     if wrapper is None:
         raise UserError('--amp: the config has no optim_wrapper, so there is nothing to train.')

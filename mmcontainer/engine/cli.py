@@ -23,8 +23,8 @@ def _raised_in(error: BaseException) -> str:
 def user_message(error: BaseException) -> Optional[str]:
     """Return the text to show for a mistake in a config or command line, None for a defect.
 
-    Mistakes are this package's own exceptions, values that its code refused (an unknown ``arch``, say),
-    and names or arguments that MMEngine's builders did not find.
+    Mistakes are this package's own exceptions, values that its code refused (an unknown ``arch``,
+    say), and names or arguments that MMEngine's builders did not find.
     """
     module, text = _raised_in(error), str(error)
     if isinstance(error, _MESSAGES):
@@ -71,7 +71,8 @@ def add_run_arguments(parser) -> None:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how several processes were started (dist_*.sh sets it)')
     # Old launchers pass it as an argument, torchrun by the environment.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help='set by launchers')
 
 
 def add_config_options(parser) -> None:

@@ -2,7 +2,7 @@
 import importlib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import List, Optional
+from typing import Optional
 
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
@@ -19,7 +19,7 @@ def config_folder() -> Path:
     return checkout if checkout.is_dir() else _PACKAGE / '.mim' / 'configs'
 
 
-def _list_configs() -> List[str]:
+def _list_configs() -> list[str]:
     folder = config_folder()
     return sorted(path.relative_to(folder).as_posix() for path in folder.glob('[!_]*/*.py'))
 
@@ -51,7 +51,7 @@ def find_config(name: str) -> Path:
     else:
         own = config_folder() / name.partition('configs/')[2] if 'configs/' in name else None
         path = Path(name).expanduser()
-        if not path.is_file() and own is not None and own.is_file() and not Path(name).is_absolute():
+        if not (path.is_file() or path.is_absolute()) and own is not None and own.is_file():
             path = own
     if path.is_file():
         return path
@@ -59,20 +59,14 @@ def find_config(name: str) -> Path:
 
 
 def _suggestions(name: str, path: Path) -> str:
-    siblings = [str(path.with_name(other.name)) for other in path.parent.glob('*.py')] \
-        if path.parent.is_dir() and '::' not in name else []
-    own = _list_configs()
-    stem = f'{path.parent.name}/{path.name}'
-    close = get_close_matches(str(path), siblings, n=3) if siblings else []
-    matches = get_close_matches(stem, own, n=3) or [
-        other for other in own if Path(other).name in get_close_matches(
-            path.name, [Path(item).name for item in own], n=3)]
-    close += [f'mmcontainer::{other}' for other in matches
-              if not any(Path(item).resolve() == (config_folder() / other).resolve()
-                         for item in close)]
+    known = {other: f'mmcontainer::{other}' for other in _list_configs()}
+    listing = '\n'.join(f'  {other}' for other in known.values())
+    if '::' not in name:
+        known.update({'/'.join(file.parts[-2:]): str(file) for file in path.parent.glob('*.py')})
+    close = get_close_matches('/'.join(path.parts[-2:]), known, n=3)
     if close:
-        return ' Did you mean:\n' + '\n'.join(f'  {item}' for item in close)
-    return ' This package has:\n' + '\n'.join(f'  mmcontainer::{other}' for other in own)
+        return ' Did you mean:\n' + '\n'.join(f'  {known[other]}' for other in close)
+    return f' This package has:\n{listing}'
 
 
 def load_config(name: str, options: Optional[dict] = None) -> Config:

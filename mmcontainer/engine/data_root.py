@@ -1,6 +1,7 @@
 """Where a config reads its data: moving it to another folder, and saying what is missing."""
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Iterator, List, Sequence, Tuple
+from typing import Callable
 
 from .errors import UserError
 
@@ -17,7 +18,8 @@ def iter_datasets(dataset: dict) -> Iterator[dict]:
 
     Args:
         dataset (dict): Data set config. A wrapper holds another one as ``dataset``, or several as
-            ``datasets``: ConcatDataset, RepeatDataset, ClassBalancedDataset, MultiImageMixDataset ...
+            ``datasets``: ConcatDataset, RepeatDataset, ClassBalancedDataset, MultiImageMixDataset
+            ...
 
     Yields:
         dict: The innermost configs themselves, not copies.
@@ -30,12 +32,12 @@ def iter_datasets(dataset: dict) -> Iterator[dict]:
         yield dataset
 
 
-def _loader_datasets(cfg, splits: Sequence[str] = SPLITS) -> List[dict]:
+def _loader_datasets(cfg, splits: Sequence[str] = SPLITS) -> list[dict]:
     loaders = [cfg.get(f'{split}_dataloader') for split in splits]
     return [leaf for loader in loaders if loader for leaf in iter_datasets(loader['dataset'])]
 
 
-def _evaluators(cfg, splits: Sequence[str] = SPLITS) -> List[dict]:
+def _evaluators(cfg, splits: Sequence[str] = SPLITS) -> list[dict]:
     found = []
     for split in splits:
         evaluator = cfg.get(f'{split}_evaluator') or []
@@ -43,7 +45,7 @@ def _evaluators(cfg, splits: Sequence[str] = SPLITS) -> List[dict]:
     return found
 
 
-def _parts(path: str) -> Tuple[str, ...]:
+def _parts(path: str) -> tuple[str, ...]:
     return Path(path).expanduser().parts
 
 
@@ -85,13 +87,13 @@ def set_data_root(cfg, root: str) -> None:
     The layout below the folder stays as the config has it.
 
     Args:
-        cfg (Config): Changed in place: ``data_root``, the data sets of ``{train,val,test}_dataloader``
-            below any wrapper, and ``{val,test}_evaluator``.
+        cfg (Config): Changed in place: ``data_root``, the data sets of
+            ``{train,val,test}_dataloader`` below any wrapper, and ``{val,test}_evaluator``.
         root (str): The new folder, relative to the current one or absolute; '~' is expanded.
 
     Raises:
-        UserError: If the config reads from several unrelated folders, or evaluates against a file of
-            another folder than its data sets'.
+        UserError: If the config reads from several unrelated folders, or evaluates against a file
+            of another folder than its data sets'.
     """
     old = _common_root(cfg)
     new = Path(root).expanduser()
@@ -121,7 +123,7 @@ def _join(root: str, path: str) -> Path:
     return Path(root or '') / Path(path).expanduser()
 
 
-def _required_paths(cfg, splits: Sequence[str]) -> List[Tuple[Path, bool]]:
+def _required_paths(cfg, splits: Sequence[str]) -> list[tuple[Path, bool]]:
     """(path, is_folder) of all annotation files and image folders on this machine's disk."""
     found = {}
     for leaf in _loader_datasets(cfg, splits):
@@ -158,7 +160,7 @@ class _Node:
         self.is_folder = True
         return self.children.setdefault(name, _Node())
 
-    def lines(self, indent: str = '') -> Iterator[Tuple[str, str]]:
+    def lines(self, indent: str = '') -> Iterator[tuple[str, str]]:
         """Yield (drawn name, remark) of everything below this folder."""
         for position, (name, node) in enumerate(self.children.items(), start=1):
             last = position == len(self.children)
@@ -167,7 +169,7 @@ class _Node:
             yield from node.lines(indent + ('    ' if last else '│   '))
 
 
-def _draw_tree(top: Path, entries: Sequence[Tuple[Path, bool, str]]) -> str:
+def _draw_tree(top: Path, entries: Sequence[tuple[Path, bool, str]]) -> str:
     """Draw paths below ``top`` as a tree, with a remark behind each.
 
     Args:
@@ -187,15 +189,15 @@ def _draw_tree(top: Path, entries: Sequence[Tuple[Path, bool, str]]) -> str:
 
 
 def check_data(cfg, splits: Sequence[str] = ('train', 'val')) -> None:
-    """Check that the annotation files and image folders of a config exist, before anything is built.
+    """Check that the annotation files and image folders of a config exist.
 
     Args:
         cfg (Config): Config with ``*_dataloader`` and ``*_evaluator``.
         splits (Sequence[str]): Which of 'train', 'val' and 'test' will be used.
 
     Raises:
-        UserError: One message for everything that is missing: the expected tree with the missing parts
-            marked, and what to do.
+        UserError: One message for everything that is missing: the expected tree with the missing
+            parts marked, and what to do.
     """
     required = _required_paths(cfg, splits)
     missing = [path for path, is_folder in required if not _is_there(path, is_folder)]

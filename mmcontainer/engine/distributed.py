@@ -6,14 +6,16 @@ from torch import distributed
 
 from .errors import UserError
 
+_TORCHRUN = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+
 
 def setup_distributed(cfg, launcher: str) -> None:
     """Check a launcher's environment, and start the process group where there is no GPU.
 
-    MMEngine starts process groups on GPUs only. On the CPU this starts one with the gloo backend, and
-    wraps the model without ``device_ids``. Statistics of norms that are not frozen differ from process
-    to process, since MMEngine does not broadcast buffers: ``SyncBuffersHook`` averages them after every
-    epoch, so that what is evaluated and saved does not depend on the process.
+    MMEngine starts process groups on GPUs only. On the CPU this starts one with the gloo backend,
+    and wraps the model without ``device_ids``. Statistics of norms that are not frozen differ from
+    process to process, since MMEngine does not broadcast buffers: ``SyncBuffersHook`` averages them
+    after every epoch, so that what is evaluated and saved does not depend on the process.
 
     Args:
         cfg (Config): ``launcher``, ``custom_hooks`` and on the CPU ``model_wrapper_cfg`` are set in
@@ -27,11 +29,11 @@ def setup_distributed(cfg, launcher: str) -> None:
     if launcher == 'none':
         return
     if launcher == 'pytorch':
-        missing = [name for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
-                   if name not in os.environ]
+        missing = [name for name in _TORCHRUN if name not in os.environ]
         if missing:
-            raise UserError(f'--launcher pytorch: {", ".join(missing)} not set, so this process was not '
-                            'started by torchrun. Use tools/dist_train.sh or tools/dist_test.sh.')
+            raise UserError(f'--launcher pytorch: {", ".join(missing)} not set, so this process '
+                            'was not started by torchrun. Use tools/dist_train.sh or '
+                            'tools/dist_test.sh.')
     hooks = list(cfg.get('custom_hooks') or [])
     if not any(hook.get('type') == 'SyncBuffersHook' for hook in hooks):
         cfg.custom_hooks = [*hooks, dict(type='SyncBuffersHook')]

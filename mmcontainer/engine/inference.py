@@ -4,8 +4,9 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Optional
 
 import mmcv
 import numpy as np
@@ -21,18 +22,20 @@ from .setup import check_weights
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
 
 
-def collect_images(names: Iterable[str]) -> Tuple[List[Path], List[str]]:
+def collect_images(names: Iterable[str]) -> tuple[list[Path], list[str]]:
     """List the files meant by the names of files and folders.
 
     Returns:
-        tuple: Images (of a folder those with the suffix of one, sorted), and messages about names that
+        tuple: Images (of a folder those with the suffix of one, sorted), and messages about names
+            that
         stand for none.
     """
     images, problems = [], []
     for name in names:
         path = Path(name).expanduser()
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            found = sorted(file for file in path.iterdir()
+                           if file.suffix.lower() in SUFFIXES and file.is_file())
             images.extend(found)
             if not found:
                 problems.append(f'{name}: a folder without images ({" ".join(SUFFIXES)})')
@@ -94,13 +97,13 @@ def load_detector(cfg, checkpoint: str, device: str) -> nn.Module:
     return model.to(device).eval()
 
 
-def _config_meta(cfg) -> Dict[str, Any]:
+def _config_meta(cfg) -> dict[str, Any]:
     """Class names and colours of the config's test data, without reading it."""
     from mmdet.registry import DATASETS
     return dict(DATASETS.build({**cfg.test_dataloader.dataset, 'lazy_init': True}).metainfo)
 
 
-def describe(sample, classes: List[str], image: Path, threshold: float) -> Dict[str, Any]:
+def describe(sample, classes: list[str], image: Path, threshold: float) -> dict[str, Any]:
     """Turn a prediction into plain data.
 
     Args:

@@ -1,7 +1,8 @@
-"""Checking ``--cfg-options``: MMEngine adds a misspelt key to the config and ignores it for ever."""
+"""Checking ``--cfg-options``: MMEngine adds a misspelt key to the config and ignores it."""
 import inspect
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, Iterable, Optional, Set
+from typing import Any, Optional
 
 from mmengine import registry
 from mmengine.config import DictAction
@@ -23,7 +24,8 @@ _REGISTRIES = (
     registry.LOG_PROCESSORS, registry.TASK_UTILS, registry.WEIGHT_INITIALIZERS)
 # Read by builders and registries, not by the class that is built.
 _BUILDER_KEYS = {
-    '_delete_', '_scope_', 'constructor', 'convert_to_iter_based', 'paramwise_cfg', 'priority', 'type'
+    '_delete_', '_scope_', 'constructor', 'convert_to_iter_based', 'paramwise_cfg', 'priority',
+    'type'
 }
 
 
@@ -56,7 +58,7 @@ def find_class(name: Any, scope: str) -> Optional[Any]:
     return None
 
 
-def accepted_arguments(cls: Any) -> Optional[Set[str]]:
+def accepted_arguments(cls: Any) -> Optional[set[str]]:
     """Names a constructor accepts, followed up through ``**kwargs``; None if it accepts any."""
     names = set()
     for owner in inspect.getmro(cls) if inspect.isclass(cls) else [cls]:
@@ -90,12 +92,12 @@ def _check_top_level(key: str, cfg) -> None:
     if key in known:
         return
     if key == 'data_root':
-        raise UserError('--cfg-options data_root=... would change nothing, its value has been used in '
-                        'many places already: use --data-root.')
+        raise UserError('--cfg-options data_root=... would change nothing, its value has been used '
+                        'in many places already: use --data-root.')
     if key in cfg:
-        raise UserError(f'--cfg-options {key}=... would change nothing: {key!r} is a variable of the '
-                        'config file, whose value has been used already. Name the places where it is '
-                        'used, for example train_dataloader.dataset.pipeline.')
+        raise UserError(f'--cfg-options {key}=... would change nothing: {key!r} is a variable of '
+                        'the config file, whose value has been used already. Name the places where '
+                        'it is used, for example train_dataloader.dataset.pipeline.')
     raise UserError(f'--cfg-options: there is no {key!r} in the config.{_suggest(key, known)}')
 
 
@@ -117,8 +119,9 @@ def check_options(cfg, options: dict) -> None:
             where = '.'.join(keys[:depth])
             if isinstance(node, (list, tuple)):
                 if not key.isdigit() or int(key) >= len(node):
-                    raise UserError(f'--cfg-options {option}: {where} is a list of {len(node)} entries, '
-                                    f'so a number from 0 to {len(node) - 1} is expected, not {key!r}.')
+                    raise UserError(f'--cfg-options {option}: {where} is a list of {len(node)} '
+                                    f'entries, so a number from 0 to {len(node) - 1} is expected, '
+                                    f'not {key!r}.')
                 node = node[int(key)]
             elif isinstance(node, dict):
                 if key not in node:

@@ -1,7 +1,7 @@
 """Exact resumption: random number generators are part of the training state."""
 import random
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from mmengine.runner import EpochBasedTrainLoop
 _KEY = 'rng_state'
 
 
-def get_rng_state() -> Dict[str, Any]:
+def get_rng_state() -> dict[str, Any]:
     """Return the state of Python's, NumPy's, and PyTorch's CPU and current CUDA generator.
 
     Returns:
@@ -33,8 +33,8 @@ def get_rng_state() -> Dict[str, Any]:
     return state
 
 
-def set_rng_state(state: Dict[str, Any]) -> None:
-    """Undo :func:`get_rng_state`. Tensors may lie on any device; without CUDA its part is ignored."""
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Undo :func:`get_rng_state`; tensors may lie on any device."""
     python, numpy = state['python'], state['numpy']
     random.setstate((python['version'], tuple(python['words'].tolist()), python['gauss']))
     keys = numpy['keys'].cpu().numpy().astype(np.uint32)
@@ -79,20 +79,20 @@ class RNGStateHook(Hook):
         epoch k:  restore R(k-1) | start workers with seed (seed, k, rank, worker) | train
                   -> snapshot R(k) of every rank -> checkpoint (holds R(k)) -> validation
 
-    Each epoch starts from the snapshot of the one before, in memory or out of the checkpoint, so what
-    validation draws has no influence on training. Workers are started anew for every epoch, also with
-    ``persistent_workers=True``: a worker that lives on would go on with a stream that no checkpoint
-    can hold. That costs a fork per worker and epoch. The seed of the sampler, which MMEngine draws
-    anew in a resumed run unless ``randomness.seed`` is set, is restored too.
+    Each epoch starts from the snapshot of the one before, in memory or out of the checkpoint, so
+    what validation draws has no influence on training. Workers are started anew for every epoch,
+    also with ``persistent_workers=True``: a worker that lives on would go on with a stream that no
+    checkpoint can hold. That costs a fork per worker and epoch. The seed of the sampler, which
+    MMEngine draws anew in a resumed run unless ``randomness.seed`` is set, is restored too.
 
-    What is exact: on the CPU, all of an epoch based training that is resumed from an end of epoch with
-    as many processes and workers. On a GPU the generators are as exact, but kernels that add in any
-    order are not.
+    What is exact: on the CPU, all of an epoch based training that is resumed from an end of epoch
+    with as many processes and workers. On a GPU the generators are as exact, but kernels that add
+    in any order are not.
 
-    What is not: MMEngine restarts the epoch when an epoch based training is resumed from a checkpoint
-    that ``by_epoch=False`` wrote in the middle of one (the hook warns), and in iteration based
-    training it skips data in ways that differ between its versions: there only the generators of the
-    main process are restored, which covers drop path.
+    What is not: MMEngine restarts the epoch when an epoch based training is resumed from a
+    checkpoint that ``by_epoch=False`` wrote in the middle of one (the hook warns), and in iteration
+    based training it skips data in ways that differ between its versions: there only the generators
+    of the main process are restored, which covers drop path.
 
     Add it as ``custom_hooks = [dict(type='RNGStateHook')]``.
     """
@@ -101,13 +101,14 @@ class RNGStateHook(Hook):
     priority = 'LOW'
 
     def __init__(self):
-        self._snapshot: Optional[Dict[str, Any]] = None
+        self._snapshot: Optional[dict[str, Any]] = None
         self._resumed = False  # and no epoch or iteration has started since
 
     @staticmethod
-    def _samplers(dataloader) -> List[Any]:
+    def _samplers(dataloader) -> list[Any]:
         candidates = (dataloader.sampler, getattr(dataloader.batch_sampler, 'sampler', None))
-        return [sampler for sampler in candidates if isinstance(getattr(sampler, 'seed', None), int)]
+        return [sampler for sampler in candidates
+                if isinstance(getattr(sampler, 'seed', None), int)]
 
     def _take_snapshot(self, runner, iteration: int) -> None:
         # On all ranks: only the main process gets to save a checkpoint, and it cannot ask then.
@@ -133,9 +134,9 @@ class RNGStateHook(Hook):
                 'drop path continue with other draws than in an unbroken run.')
         elif len(snapshot['ranks']) != get_world_size():
             runner.logger.warning(
-                f'This checkpoint was written by {len(snapshot["ranks"])} processes and is resumed by '
-                f'{get_world_size()}: augmentation and drop path continue with other draws than in '
-                'an unbroken run.')
+                f'This checkpoint was written by {len(snapshot["ranks"])} processes and is resumed '
+                f'by {get_world_size()}: augmentation and drop path continue with other draws than '
+                'in an unbroken run.')
         else:
             self._snapshot = snapshot
         self._resumed = True
@@ -186,7 +187,7 @@ class RNGStateHook(Hook):
         done = runner.iter - runner.epoch * len(runner.train_dataloader)
         if self._resumed and done:
             runner.logger.warning(
-                f'The checkpoint was written {done} iterations into epoch {runner.epoch + 1}. MMEngine '
-                'starts that epoch from its first image, so losses differ from those of an unbroken '
-                'run and the learning rate schedule runs ahead. Resume from an end of epoch, and write '
-                'checkpoints by epoch, to avoid it.')
+                f'The checkpoint was written {done} iterations into epoch {runner.epoch + 1}. '
+                'MMEngine starts that epoch from its first image, so losses differ from those of '
+                'an unbroken run and the learning rate schedule runs ahead. Resume from an end of '
+                'epoch, and write checkpoints by epoch, to avoid it.')

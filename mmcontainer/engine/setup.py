@@ -1,8 +1,9 @@
 """What the tools change in a config, and check in it, before a runner is built."""
 import inspect
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Optional
 
 from torch import nn
 
@@ -23,7 +24,7 @@ def set_work_dir(cfg, work_dir: Optional[str], config_name: str) -> None:
         cfg.work_dir = os.path.join('work_dirs', Path(config_name.split('::')[-1]).stem)
 
 
-def _iter_dicts(node, path: str) -> Iterator[Tuple[str, dict]]:
+def _iter_dicts(node, path: str) -> Iterator[tuple[str, dict]]:
     if isinstance(node, dict):
         yield path, node
         for key, value in node.items():
@@ -67,15 +68,16 @@ def _default(node: dict, key: str, cfg) -> Any:
     return parameter.default if parameter is not None else _NOT_FROZEN[key]
 
 
-def train_from_scratch(cfg) -> List[str]:
+def train_from_scratch(cfg) -> list[str]:
     """Give up pretrained weights, and train what only makes sense frozen with them.
 
-    Frozen batch norms with the statistics of no data set at all (mean 0, variance 1) and frozen random
-    stages would ruin the model, so they are trained.
+    Frozen batch norms with the statistics of no data set at all (mean 0, variance 1) and frozen
+    random stages would ruin the model, so they are trained.
 
     Args:
-        cfg (Config): Changed in place: every ``init_cfg`` that loads weights in ``model``, ``load_from``,
-            and ``norm_cfg.requires_grad``, ``norm_eval`` and ``frozen_stages`` of the backbone.
+        cfg (Config): Changed in place: every ``init_cfg`` that loads weights in ``model``,
+            ``load_from``, and ``norm_cfg.requires_grad``, ``norm_eval`` and ``frozen_stages`` of
+            the backbone.
 
     Returns:
         list[str]: What changed, one line each, for the user to read.
@@ -156,8 +158,9 @@ def scale_lr(cfg) -> str:
             f'{settings["base_batch_size"]}.')
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('type', '')
     if 'Adam' in str(optimizer):
-        text += (f' Beware: this linear rule is made for SGD. For {optimizer} it is not established '
-                 '(square-root scaling is common), so check the loss of the first epoch.')
+        text += (f' Beware: this linear rule is made for SGD. For {optimizer} it is not '
+                 'established (square-root scaling is common), so check the loss of the first '
+                 'epoch.')
     return text
 
 
@@ -174,7 +177,7 @@ def check_weights(model: nn.Module, checkpoint: str) -> None:
         raise UserError(f'There is no checkpoint {checkpoint}.')
     try:
         found = unwrap_state_dict(load_file(path))
-    except TypeError as error:
+    except ValueError as error:
         raise UserError(f'{checkpoint}: {error}') from error
     expected = model.state_dict()
     missing = [key for key in expected if key not in found and 'num_batches_tracked' not in key]
@@ -183,6 +186,7 @@ def check_weights(model: nn.Module, checkpoint: str) -> None:
     if missing or reshaped:
         example = (missing + reshaped)[0]
         raise UserError(
-            f'{checkpoint} does not belong to this config: of {len(expected)} weights {len(missing)} are '
-            f'missing and {len(reshaped)} have another shape, for example {example}. Use the config that '
-            'it was trained with (a copy lies beside it, in its work dir).')
+            f'{checkpoint} does not belong to this config: of {len(expected)} weights '
+            f'{len(missing)} are missing and {len(reshaped)} have another shape, for example '
+            f'{example}. Use the config that it was trained with (a copy lies beside it, in its '
+            'work dir).')

@@ -41,8 +41,8 @@ def build_runner(cfg) -> Runner:
 def compile_backbone(runner: Runner) -> None:
     """Compile the backbone's forward with ``torch.compile``, in place.
 
-    Only the backbone: it is most of the work, while heads and losses, whose shapes depend on the data,
-    break the graph at every step. Names of weights stay as they are.
+    Only the backbone: it is most of the work, while heads and losses, whose shapes depend on the
+    data, break the graph at every step. Names of weights stay as they are.
 
     Raises:
         UserError: If the model has no backbone, or there is no compiler for the CPU.
@@ -54,8 +54,8 @@ def compile_backbone(runner: Runner) -> None:
         raise UserError(f'--compile compiles the backbone, and {type(model).__name__} has none.')
     compiler = os.environ.get('CXX', 'g++')
     if not torch.cuda.is_available() and shutil.which(compiler) is None:
-        raise UserError(f'--compile needs a C++ compiler, and {compiler} was not found: install g++, or '
-                        'train without --compile.')
+        raise UserError(f'--compile needs a C++ compiler, and {compiler} was not found: install '
+                        'g++, or train without --compile.')
     # Image sizes differ from batch to batch: without dynamic shapes it would compile three times.
     backbone.compile(dynamic=True)
     print_log('The backbone is compiled: the first iterations, and the first with images of other '
@@ -81,7 +81,7 @@ def prepare_config(args):
     if args.from_scratch:
         changes = train_from_scratch(cfg)
         say('--from-scratch: random weights, and all norms and stages are trained:\n'
-            + '\n'.join(f'  {change}' for change in changes or ['nothing was pretrained or frozen']))
+            + '\n'.join(f'  {line}' for line in changes or ['nothing was pretrained or frozen']))
     if args.amp is not None:
         apply_amp(cfg, args.amp)
     if args.auto_scale_lr:
