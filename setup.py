@@ -22,7 +22,6 @@ INSTALL_REQUIRES = [
     'numpy>=1.23',
     'pycocotools>=2.0.6',
     'pyyaml>=6.0',
-    'tqdm>=4.60',
 ]
 # No extra lists mmcv: pip would compile it in an isolated environment, where its build finds no
 # torch and gives a wheel without the compiled operators. Install torch and mmcv first (README).
