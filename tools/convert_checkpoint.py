@@ -1,16 +1,29 @@
+#!/usr/bin/env python
 """Convert an official checkpoint to the parameter names of this package.
 
-Example: python tools/convert_checkpoint.py downloaded.pth checkpoints/container_light_in1k.pth
+Example: python tools/convert_checkpoint.py DOWNLOADED_FILE checkpoints/container_light_in1k.pth
 """
 import argparse
 import sys
 
-from mmcontainer.checkpoints import (CorruptCheckpointError, KeyMismatchError, SOURCES,
-                                     UnsafeCheckpointError, detect_source, get_source, load_file,
-                                     save_with_hash, unwrap_state_dict)
+try:
+    from mmcontainer.engine.cli import run_tool
+except ModuleNotFoundError as error:
+    if error.name != 'mmcontainer':
+        raise
+    sys.exit(f'mmcontainer is not installed in {sys.executable}: run `make env` in its checkout '
+             'and use .venv/bin/python, or `pip install` it.')
+from mmcontainer.checkpoints import (
+    SOURCES,
+    detect_source,
+    get_source,
+    load_file,
+    save_with_hash,
+    unwrap_state_dict,
+)
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('src', help='official checkpoint file (read without executing code)')
@@ -25,26 +38,17 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> int:
+def main():
     args = parse_args()
-    try:
-        state_dict = unwrap_state_dict(load_file(args.src))
-        source = detect_source(state_dict) if args.source == 'auto' else args.source
-        converted = get_source(source).convert(state_dict, reverse=args.to_official)
-        for old, new in zip(state_dict, converted):
-            print(f'{old} -> {new}  {tuple(state_dict[old].shape)}')
-        path = save_with_hash(converted, args.dst)
-    except (CorruptCheckpointError, KeyMismatchError, UnsafeCheckpointError, OSError,
-            TypeError) as error:
-        print(f'convert_checkpoint: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('convert_checkpoint: interrupted, nothing written.', file=sys.stderr)
-        return 130
+    state_dict = unwrap_state_dict(load_file(args.src))
+    source = detect_source(state_dict) if args.source == 'auto' else args.source
+    converted = get_source(source).convert(state_dict, reverse=args.to_official)
+    for old, new in zip(state_dict, converted):
+        print(f'{old} -> {new}  {tuple(state_dict[old].shape)}')
+    path = save_with_hash(converted, args.dst)
     direction = 'to' if args.to_official else 'from'
     print(f'Mapped all {len(converted)} entries {direction} source {source!r}; wrote {path}')
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_tool(main)

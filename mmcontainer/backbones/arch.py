@@ -1,10 +1,11 @@
 """Architecture rows: a name of a table, or a dict with the same keys."""
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Dict, Union
+from typing import Any, Union
 
 
-def resolve_arch(arch: Union[str, Mapping], settings: Dict[str, dict], owner: str) -> Dict[str, Any]:
+def resolve_arch(arch: Union[str, Mapping], settings: dict[str, dict],
+                 owner: str) -> dict[str, Any]:
     """Return a row of ``settings`` by name, or check a row that the user wrote.
 
     Entries that are sequences have one value per stage and come back as tuples.

@@ -1,5 +1,5 @@
 """What every backbone of this package does alike: outputs, freezing, initialisation, deployment."""
-from typing import List, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 from mmengine.model import BaseModule, initialize, update_init_info
@@ -13,19 +13,19 @@ class BaseBackbone(BaseModule):
     """Staged backbone with multi-scale output.
 
     A subclass builds its stages, defines ``stem_modules()`` and ``stage_modules(stage)`` (what
-    ``frozen_stages`` freezes) and ``forward``, calls ``self.freeze()`` at the end of its constructor,
-    and lets its blocks have ``switch_to_deploy()``.
+    ``frozen_stages`` freezes) and ``forward``, calls ``self.freeze()`` at the end of its
+    constructor, and lets its blocks have ``switch_to_deploy()``.
 
     Args:
         num_stages (int): Number of stages.
         out_indices (Sequence[int]): Stages whose output is returned, 0-based, in ascending order.
         frozen_stages (int): -1 freezes nothing, 0 the stem, k > 0 the stem and the first k stages:
             no gradients, and norms keep their statistics.
-        norm_cfg (dict): Config of the norms. With ``requires_grad=False`` norms are frozen entirely:
-            affine parameters and, unlike in MMDetection's ResNet, running statistics too.
+        norm_cfg (dict): Config of the norms. With ``requires_grad=False`` norms are frozen
+            entirely: affine parameters and, unlike in MMDetection's ResNet, running statistics.
         norm_eval (bool): Keep all batch norms in evaluation mode (fixed statistics) in training.
-        init_cfg (dict | list[dict], optional): Initialisation config. A ``StrictPretrained`` entry is
-            applied after everything else.
+        init_cfg (dict | list[dict], optional): Initialisation config. A ``StrictPretrained`` entry
+            is applied after everything else.
 
     Raises:
         ValueError: If ``out_indices`` or ``frozen_stages`` is out of range.
@@ -46,15 +46,15 @@ class BaseBackbone(BaseModule):
         if frozen_stages not in range(-1, num_stages + 1):
             raise ValueError(f'frozen_stages must be -1 (none), 0 (stem) or 1 ... {num_stages} '
                              f'(stem and that many stages), got {frozen_stages!r}.')
-        self.out_indices: Tuple[int, ...] = tuple(indices)
+        self.out_indices: tuple[int, ...] = tuple(indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval or not norm_cfg.get('requires_grad', True)
 
-    def stem_modules(self) -> List[nn.Module]:
+    def stem_modules(self) -> list[nn.Module]:
         """Modules that ``frozen_stages >= 0`` freezes."""
         raise NotImplementedError
 
-    def stage_modules(self, stage: int) -> List[nn.Module]:
+    def stage_modules(self, stage: int) -> list[nn.Module]:
         """Modules of stage ``stage`` (0-based), frozen when ``stage < frozen_stages``."""
         raise NotImplementedError
 
@@ -105,8 +105,9 @@ class BaseBackbone(BaseModule):
     def switch_to_deploy(self) -> 'BaseBackbone':
         """Re-parameterise in place for inference and return the model, in evaluation mode.
 
-        Norms and identities are folded into convolutions: outputs stay equal up to rounding, running
-        statistics are gone. A deployed model can neither be trained on nor load ordinary weights.
+        Norms and identities are folded into convolutions: outputs stay equal up to rounding,
+        running statistics are gone. A deployed model can neither be trained on nor load ordinary
+        weights.
         """
         self.eval()
         for module in self.modules():
@@ -118,5 +119,6 @@ class BaseBackbone(BaseModule):
     def check_input(x: Tensor) -> None:
         """Raise a ValueError if an image batch (B, C, H, W) is smaller than 32 x 32."""
         if not torch.jit.is_tracing() and min(x.shape[-2:]) < MIN_SIZE:
-            raise ValueError(f'Images must be at least {MIN_SIZE} x {MIN_SIZE} pixels, because the last '
-                             f'stage has stride 32; got {tuple(x.shape[-2:])}. Resize or pad them.')
+            raise ValueError(f'Images must be at least {MIN_SIZE} x {MIN_SIZE} pixels, because the '
+                             f'last stage has stride 32; got {tuple(x.shape[-2:])}. Resize or pad '
+                             'them.')

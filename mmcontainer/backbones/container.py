@@ -1,5 +1,6 @@
 """Container-Light (arXiv 2106.01401) as a multi-scale backbone."""
-from typing import List, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Union
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -60,9 +61,10 @@ class Container(BaseBackbone):
           | patch embed /2, blocks   -> stage 2: (320, H/16, W/16)   static affinity
           | patch embed /2, blocks   -> stage 3: (512, H/32, W/32)   static + dynamic affinity
 
-    Every division rounds down (partial patches are dropped), so the stride-4 map of a 33 x 65 image is
-    8 x 16. Any size from 32 x 32 works. In stage 3 every position attends to every other, padding
-    included: an image padded in a batch gets slightly other features than the image alone.
+    Every division rounds down (partial patches are dropped), so the stride-4 map of a 33 x 65 image
+    is 8 x 16. Any size from 32 x 32 works. In stage 3 every position attends to every other,
+    padding included: an image padded in a batch gets other features than the image alone
+    (``docs/numerics.md``).
 
     Args:
         arch (str | dict): Name of a row of ``arch_settings`` or a dict with the same keys:
@@ -74,8 +76,8 @@ class Container(BaseBackbone):
         out_indices (Sequence[int]): Stages to return.
         frozen_stages (int): -1 nothing; 0 the first patch embedding; k that and stages 1 ... k.
         drop_path_rate (float): Drop-path rate of the last block; grows linearly from 0.
-        norm_cfg (dict): Config of the batch norms; ``requires_grad=False`` freezes affine parameters
-            and statistics.
+        norm_cfg (dict): Config of the batch norms; ``requires_grad=False`` freezes affine
+            parameters and statistics.
         norm_eval (bool): Keep batch norms in evaluation mode during training.
         with_cp (bool): Recompute activations in the backward pass to save memory.
         final_norm (bool): Apply the classifier's last batch norm to the output of stage 3.
@@ -146,13 +148,13 @@ class Container(BaseBackbone):
         self.norm = build_norm_layer(norm_cfg, dims[-1])[1] if final_norm else None
         self.freeze()
 
-    def stem_modules(self) -> List[nn.Module]:
+    def stem_modules(self) -> list[nn.Module]:
         return [self.stages[0].patch_embed]
 
-    def stage_modules(self, stage: int) -> List[nn.Module]:
+    def stage_modules(self, stage: int) -> list[nn.Module]:
         return [self.stages[stage]]
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, H, W) to the chosen stages' maps (B, C_i, H / s_i, W / s_i)."""
         self.check_input(x)
         outs = []

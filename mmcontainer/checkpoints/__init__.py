@@ -1,6 +1,13 @@
 """Official checkpoints: safe reading, renaming in both directions, strict loading."""
-from .files import (CorruptCheckpointError, UnsafeCheckpointError, file_hash, load_file, resolve_path,
-                    save_with_hash, unwrap_state_dict)
+from .files import (
+                    CorruptCheckpointError,
+                    UnsafeCheckpointError,
+                    file_hash,
+                    load_file,
+                    resolve_path,
+                    save_with_hash,
+                    unwrap_state_dict,
+)
 from .key_table import KeyMismatchError, KeyTable
 from .loading import SOURCES, convert, convert_back, detect_source, get_source, load_backbone
 

@@ -6,8 +6,9 @@ import os
 import pickle
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Dict, Mapping, Union
+from typing import Any, Dict, Union
 
 import torch
 from torch import Tensor
@@ -107,7 +108,7 @@ def file_hash(path: Union[str, Path]) -> str:
     return digest.hexdigest()[:8]
 
 
-def unwrap_state_dict(checkpoint: Any) -> Dict[str, Tensor]:
+def unwrap_state_dict(checkpoint: Any) -> dict[str, Tensor]:
     """Take the tensors by name out of a checkpoint.
 
     Looks below 'model' or 'state_dict' and removes the 'module.' that data parallel training adds.
@@ -119,7 +120,7 @@ def unwrap_state_dict(checkpoint: Any) -> Dict[str, Tensor]:
         dict[str, Tensor]: Plain state dict.
 
     Raises:
-        TypeError: If there is no dict of tensors in it.
+        ValueError: If there is no dict of tensors in it.
     """
     for wrapper in _WRAPPERS:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(wrapper), Mapping):
@@ -129,8 +130,8 @@ def unwrap_state_dict(checkpoint: Any) -> Dict[str, Tensor]:
         isinstance(key, str) and isinstance(value, Tensor) for key, value in checkpoint.items())
     if not is_state_dict:
         content = sorted(checkpoint, key=str) if isinstance(checkpoint, Mapping) else type(checkpoint)
-        raise TypeError('Expected a dict of tensors by name, alone or under '
-                        f'{" or ".join(map(repr, _WRAPPERS))}; found {content}.')
+        raise ValueError('Expected a dict of tensors by name, alone or under '
+                         f'{" or ".join(map(repr, _WRAPPERS))}; found {content}.')
     if all(key.startswith('module.') for key in checkpoint):
         return {key[len('module.'):]: value for key, value in checkpoint.items()}
     return dict(checkpoint)

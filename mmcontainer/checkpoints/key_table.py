@@ -5,7 +5,8 @@ number and a final ``*`` for the rest of the name; both sides of a row hold the 
 same order. A key that no row covers is an error: nothing is skipped in silence.
 """
 import re
-from typing import Dict, Iterable, List, Mapping, Optional, Tuple
+from collections.abc import Iterable, Mapping
+from typing import Dict, List, Optional, Tuple
 
 from torch import Tensor
 
@@ -16,7 +17,7 @@ class KeyMismatchError(ValueError):
     """Parameter names (or shapes) of a checkpoint that do not fit the model or the key table."""
 
 
-def _compile(source: str, target: str) -> Tuple['re.Pattern', str]:
+def _compile(source: str, target: str) -> tuple['re.Pattern', str]:
     pattern = ''.join(_WILDCARDS.get(char, re.escape(char)) for char in source)
     return re.compile(pattern + '$'), re.sub(r'[#*]', '{}', target)
 
@@ -45,7 +46,7 @@ class KeyTable:
         """Whether every key is an official name of this source."""
         return not self.rename(keys)[1]
 
-    def rename(self, keys: Iterable[str], reverse: bool = False) -> Tuple[Dict[str, str], List[str]]:
+    def rename(self, keys: Iterable[str], reverse: bool = False) -> tuple[dict[str, str], list[str]]:
         """Return ({key: new name}, [keys without a row]); ``reverse`` reads our names instead."""
         renamed, unplaced = {}, []
         for key in keys:
@@ -56,7 +57,7 @@ class KeyTable:
                 renamed[key] = new_key
         return renamed, unplaced
 
-    def convert(self, state_dict: Mapping[str, Tensor], reverse: bool = False) -> Dict[str, Tensor]:
+    def convert(self, state_dict: Mapping[str, Tensor], reverse: bool = False) -> dict[str, Tensor]:
         """Rename a whole state dict.
 
         Args:
@@ -81,7 +82,7 @@ class KeyTable:
         return {renamed[key]: value for key, value in state_dict.items()}
 
     @staticmethod
-    def _rename_one(key: str, rows: List[Tuple['re.Pattern', str]]) -> Optional[str]:
+    def _rename_one(key: str, rows: list[tuple['re.Pattern', str]]) -> Optional[str]:
         for pattern, template in rows:
             match = pattern.match(key)
             if match:

@@ -1,6 +1,7 @@
 """Conversion between checkpoint sources, and strict loading into a backbone."""
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Dict, Mapping, Union
+from typing import Dict, Union
 
 from torch import Tensor, nn
 
@@ -8,7 +9,7 @@ from .container import CONTAINER
 from .files import load_file, unwrap_state_dict
 from .key_table import KeyMismatchError, KeyTable
 
-SOURCES: Dict[str, KeyTable] = {table.name: table for table in (CONTAINER, )}
+SOURCES: dict[str, KeyTable] = {table.name: table for table in (CONTAINER, )}
 
 # A classifier is of no use to a detector, so its weights may be left over.
 _CLASSIFIERS = ('head.', 'fc.')
@@ -40,7 +41,7 @@ def detect_source(state_dict: Mapping[str, Tensor]) -> str:
     return closest
 
 
-def convert(state_dict: Mapping, source: str = 'auto') -> Dict[str, Tensor]:
+def convert(state_dict: Mapping, source: str = 'auto') -> dict[str, Tensor]:
     """Rename the weights of an official checkpoint to the names of this package.
 
     Args:
@@ -52,8 +53,7 @@ def convert(state_dict: Mapping, source: str = 'auto') -> Dict[str, Tensor]:
 
     Raises:
         KeyMismatchError: Naming every key that has no place.
-        ValueError: Unknown source.
-        TypeError: No tensors by name in ``state_dict``.
+        ValueError: Unknown source, or no tensors by name in ``state_dict``.
     """
     if source != 'auto':
         get_source(source)
@@ -61,7 +61,7 @@ def convert(state_dict: Mapping, source: str = 'auto') -> Dict[str, Tensor]:
     return get_source(detect_source(state_dict) if source == 'auto' else source).convert(state_dict)
 
 
-def convert_back(state_dict: Mapping, source: str) -> Dict[str, Tensor]:
+def convert_back(state_dict: Mapping, source: str) -> dict[str, Tensor]:
     """Rename weights of this package to the official names: the inverse of :func:`convert`.
 
     Raises:
@@ -103,7 +103,7 @@ def load_backbone(model: nn.Module, checkpoint: Union[str, Path, Mapping]) -> No
     model.load_state_dict(state_dict)
 
 
-def _take_backbone(state_dict: Dict[str, Tensor]) -> Dict[str, Tensor]:
+def _take_backbone(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     prefix = _BACKBONE_PREFIX
     backbone = {key[len(prefix):]: value
                 for key, value in state_dict.items() if key.startswith(prefix)}

@@ -12,12 +12,12 @@ class StrictPretrained:
     """Load a complete set of backbone weights, or stop.
 
     Unlike MMEngine's ``Pretrained`` it converts official files on the fly, finds the ``backbone.``
-    prefix itself, reads files without executing code, and raises when a weight is missing, left over
-    or of another shape: a model can never train from scratch unnoticed.
+    prefix itself, reads files without executing code, and raises when a weight is missing, left
+    over or of another shape: a model can never train from scratch unnoticed.
 
     Args:
-        checkpoint (str): File of weights; ``name.pth`` also finds ``name-xxxxxxxx.pth``. A path that
-            is not absolute is relative to the current directory.
+        checkpoint (str): File of weights; ``name.pth`` also finds ``name-xxxxxxxx.pth``. A path
+            that is not absolute is relative to the current directory.
 
     Raises:
         FileNotFoundError: No such file; says where the official one is and how to convert it.
@@ -25,7 +25,8 @@ class StrictPretrained:
             :func:`mmcontainer.checkpoints.load_backbone`.
 
     Examples:
-        >>> init_cfg = dict(type='StrictPretrained', checkpoint='checkpoints/container_light_in1k.pth')
+        >>> init_cfg = dict(
+        ...     type='StrictPretrained', checkpoint='checkpoints/container_light_in1k.pth')
     """
 
     def __init__(self, checkpoint: str):

@@ -1,8 +1,8 @@
 """Explicit affinity matrices: the unified view of the Container paper as running code.
 
 Attention, depth-wise convolution and their mixture are all ``A V`` with a matrix A of size N x N.
-The models never build A (see :mod:`mmcontainer.ops.aggregation`); it is built here to prove the fast
-forms right and to draw figures. Memory is quadratic in N: use it on small maps.
+The models never build A (see :mod:`mmcontainer.ops.aggregation`); it is built here to prove the
+fast forms right and to draw figures. Memory is quadratic in N: use it on small maps.
 
 Shape legend as in :mod:`mmcontainer.ops.aggregation`. Row i of A holds the weights with which
 position i collects from every position j; positions are numbered row by row.

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 def fold_norm_into_conv(norm: nn.Module, conv: nn.Conv2d) -> None:
     """Fold a batch norm into the 1x1 convolution that follows it, in place.
 
-    Exact up to rounding because a 1x1 convolution has no padding. The folded weights are computed in
-    float64.
+    Exact up to rounding because a 1x1 convolution has no padding. The folded weights are computed
+    in float64.
 
     Args:
         norm (nn.Module): Any batch norm with running statistics, over the convolution's inputs.

@@ -1,13 +1,13 @@
 """The numbers published in the papers, as data for tests, tools and documentation."""
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any
 
 import yaml
 
 
-@lru_cache(maxsize=None)
-def load_tables() -> Dict[str, Any]:
+@cache
+def load_tables() -> dict[str, Any]:
     """Return the published tables: AP and accuracy in percent, parameters in M, FLOPs in G.
 
     FLOPs are multiply-adds, as the papers count them. Sources stand at the top of ``tables.yaml``.

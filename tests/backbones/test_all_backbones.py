@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import mmcontainer.backbones as backbones
 from mmcontainer.backbones import BaseBackbone
 
-CLASSES = [value for value in vars(backbones).values()
-           if isinstance(value, type) and issubclass(value, BaseBackbone) and value is not BaseBackbone]
+CLASSES = [value for value in vars(backbones).values() if isinstance(value, type)
+           and issubclass(value, BaseBackbone) and value is not BaseBackbone]
 # ContainerLight only gives an arch of Container a name of its own.
 DEFAULTS = [pytest.param(cls, id=cls.__name__)
             for cls in CLASSES if cls is not backbones.ContainerLight]
@@ -122,7 +122,8 @@ def test_frozen_stages_get_neither_gradients_nor_statistics(cls, frozen_stages):
         frozen = frozen + model.stage_modules(stage)
     frozen_parameters = {id(p) for module in frozen for p in module.parameters()}
     assert bool(frozen_parameters) == (frozen_stages >= 0)
-    frozen_norms = {id(m) for module in frozen for m in module.modules() if isinstance(m, _BatchNorm)}
+    frozen_norms = {id(m) for module in frozen for m in module.modules()
+                    if isinstance(m, _BatchNorm)}
     model.eval().train()  # freezing must survive the switch
     before = copy.deepcopy(model.state_dict())
     outs = model(_images(64, 64))
@@ -261,7 +262,8 @@ class _ChildWithInit(nn.Module):
 
     def __new__(cls):
         from mmengine.model import Sequential
-        return Sequential(nn.Conv2d(3, 3, 1), init_cfg=dict(type='Constant', layer='Conv2d', val=7.))
+        init_cfg = dict(type='Constant', layer='Conv2d', val=7.)
+        return Sequential(nn.Conv2d(3, 3, 1), init_cfg=init_cfg)
 
 
 @pytest.mark.parametrize('cls', DEFAULTS)

@@ -10,7 +10,11 @@ from mmcontainer.layers import ContainerBlock, ContextAggregation, PatchEmbed
 MODELS = {'light': 'container_v1_light__s1__224x224',
           'light-paper': 'container_light_paper__s1__224x224'}
 # (precision, deployed) -> largest allowed error over the standard deviation of the tensor
-TOLERANCES = {(torch.float64, False): 1e-6, (torch.float64, True): 1e-5, (torch.float32, False): 1e-4}
+TOLERANCES = {
+    (torch.float64, False): 1e-6,
+    (torch.float64, True): 1e-5,
+    (torch.float32, False): 1e-4,
+}
 
 
 @pytest.mark.parametrize(('dtype', 'deploy'), list(TOLERANCES), ids=str)

@@ -9,8 +9,15 @@ import torch
 from golden_rule import make_state_dict
 
 from mmcontainer.backbones import Container
-from mmcontainer.checkpoints import (KeyMismatchError, KeyTable, UnsafeCheckpointError, convert,
-                                     convert_back, load_backbone, save_with_hash)
+from mmcontainer.checkpoints import (
+    KeyMismatchError,
+    KeyTable,
+    UnsafeCheckpointError,
+    convert,
+    convert_back,
+    load_backbone,
+    save_with_hash,
+)
 from mmcontainer.engine import StrictPretrained
 
 OFFICIAL = 'container_v1_light'
@@ -66,7 +73,7 @@ def test_convert_messages(official):
         assert 'blocks1.0.surprise, blocks5.0.conv1.weight' in str(error.value)
         assert 'norm1' not in str(error.value)
     for nonsense in ([1], {}, {'epoch': 3}, {'model': {'a': 1}}):
-        with pytest.raises(TypeError, match='Expected a dict of tensors by name'):
+        with pytest.raises(ValueError, match='Expected a dict of tensors by name'):
             convert(nonsense)
 
 

@@ -61,7 +61,8 @@ def test_recomputation_keeps_gradients_and_statistics_and_saves_memory(drop_path
         x = torch.randn(8, 16, 12, 10, requires_grad=True)
         kept, out = _saved_bytes(block, x)
         out.square().sum().backward()
-        results.append((kept, [x.grad, *(p.grad for p in block.parameters())], list(block.buffers())))
+        gradients = [x.grad, *(p.grad for p in block.parameters())]
+        results.append((kept, gradients, list(block.buffers())))
     (plain_bytes, gradients, buffers), (cp_bytes, cp_gradients, cp_buffers) = results
     assert cp_bytes < plain_bytes / 2
     torch.testing.assert_close(cp_gradients, gradients)
@@ -78,7 +79,7 @@ def test_patch_embed_drops_partial_patches():
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(ValueError, match=r'embed_dims \(10\) must be a multiple of num_heads \(4\)'):
+    with pytest.raises(ValueError, match=r'embed_dims \(10\) .* multiple of num_heads \(4\)'):
         ContextAggregation(10, num_heads=4)
     with pytest.raises(ValueError, match='kernel_size must be odd .* got 4'):
         ContextAggregation(8, kernel_size=4)

@@ -5,8 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmcontainer.ops import (aggregate, attention_affinity, depthwise_affinity,
-                             depthwise_aggregation, mix, mixed_affinity, self_attention)
+from mmcontainer.ops import (
+    aggregate,
+    attention_affinity,
+    depthwise_affinity,
+    depthwise_aggregation,
+    mix,
+    mixed_affinity,
+    self_attention,
+)
 
 sizes = st.integers(1, 6)
 
@@ -48,10 +55,12 @@ def test_mixture_of_results_equals_result_of_mixed_affinity(height, width, heads
     query, key, value = (_random(2, channels, height, width) for _ in range(3))
     weight, logit = _random(channels, 1, 5, 5), _random(1)
     alpha = logit.sigmoid()
-    fast = mix(self_attention(query, key, value, heads), depthwise_aggregation(value, weight), alpha)
+    dynamic = self_attention(query, key, value, heads)
+    fast = mix(dynamic, depthwise_aggregation(value, weight), alpha)
     affinity = mixed_affinity(
         attention_affinity(query, key, heads), depthwise_affinity(weight, height, width), alpha)
-    _assert_same_with_gradients(fast, aggregate(affinity, value), (query, key, value, weight, logit))
+    explicit = aggregate(affinity, value)
+    _assert_same_with_gradients(fast, explicit, (query, key, value, weight, logit))
 
 
 def test_depthwise_affinity_of_a_known_kernel():
