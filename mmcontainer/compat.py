@@ -49,8 +49,8 @@ class Supported(NamedTuple):
 
 
 # The whole test suite runs on the two stacks above with torch 2.12; the backbones' tests also pass
-# with mmengine 0.10.0 and mmcv 2.0.0. torch 2.0 is the first with scaled_dot_product_attention.
-# Within a major release mmdet and mmpretrain check the version of mmcv themselves.
+# with mmengine 0.10.0 and mmcv 2.0.0. torch 2.5 is the first with all the attention operators that
+# analysis/flops.py counts. Within a major release mmdet and mmpretrain check mmcv themselves.
 SUPPORTED = (
     Supported('torch', '2.5.0', None, True, ('torch',)),
     Supported('mmengine', '0.10.0', '1.0.0', True, ('onedl-mmengine', 'mmengine')),

@@ -51,7 +51,7 @@ def test_release_refuses_what_is_no_version():
 
 
 @pytest.mark.parametrize('module, version, accepted', [
-    ('torch', '2.12.1+cu130', True), ('torch', '2.0.1', True), ('torch', '1.13.1', False),
+    ('torch', '2.12.1+cu130', True), ('torch', '2.4.1', False), ('torch', '2.5.0', True),
     ('mmengine', '0.10.7', True), ('mmengine', '0.10.12', True), ('mmengine', '0.9.1', False),
     ('mmengine', '1.0.0', False), ('mmcv', '2.1.0', True), ('mmcv', '2.3.6', True),
     ('mmcv', '1.7.2', False), ('mmcv', '2.4.0', False), ('mmdet', '3.3.0', True),
