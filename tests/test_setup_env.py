@@ -136,20 +136,38 @@ def test_mmcv_requirement(tools, stack, expected):
 
 
 def test_stamp_follows_the_requirements(tools, tmp_path, monkeypatch, repo_root):
-    original = tools.env.stamp_for('onedl', 'cp311')
-    assert original == tools.env.stamp_for('onedl', 'cp311')
-    assert original != tools.env.stamp_for('upstream', 'cp311')
-    assert original != tools.env.stamp_for('onedl', 'cp312')
+    digest = tools.env.requirements_digest('onedl')
+    assert digest != tools.env.requirements_digest('upstream')
+    stamp = tools.env.stamp_for('onedl', 'cp311', digest)
+    assert stamp != tools.env.stamp_for('upstream', 'cp311', digest)
+    assert stamp != tools.env.stamp_for('onedl', 'cp312', digest)
     for name in ('requirements', 'mmcontainer'):
         (tmp_path / name).mkdir()
-    for name in ('requirements/torch.txt', 'requirements/openmmlab-onedl.txt',
-                 'requirements/runtime.txt', 'requirements/dev.txt', 'setup.py', 'pyproject.toml',
-                 'mmcontainer/version.py'):
+    names = ('requirements/torch.txt', 'requirements/openmmlab-onedl.txt',
+             'requirements/runtime.txt', 'requirements/dev.txt', 'setup.py', 'pyproject.toml',
+             'mmcontainer/version.py')
+    for name in names:
         (tmp_path / name).write_bytes((repo_root / name).read_bytes())
     monkeypatch.setattr(tools.env, 'ROOT', tmp_path)
-    assert tools.env.stamp_for('onedl', 'cp311', repo_root) == original
-    (tmp_path / 'requirements' / 'dev.txt').write_text('pytest==1.0\n')
-    assert tools.env.stamp_for('onedl', 'cp311', repo_root) != original
+    assert tools.env.requirements_digest('onedl') == digest
+    for name in names:
+        with open(tmp_path / name, 'ab') as file:
+            file.write(b'# changed')
+        changed = tools.env.requirements_digest('onedl')
+        assert changed != digest, name
+        digest = changed
+
+
+def test_requirements_edited_during_the_installation_are_installed_next_time(setup, monkeypatch):
+    digests = iter(['before', 'after', 'after'])
+    monkeypatch.setattr(setup.tools.env, 'requirements_digest', lambda stack: next(digests))
+    assert setup.run() == 0
+    setup.runner.commands.clear()
+    assert setup.run() == 0
+    assert 'install' in setup.runner.verbs()
+    setup.runner.commands.clear()
+    assert setup.run() == 0
+    assert setup.runner.verbs() == []
 
 
 @pytest.mark.parametrize('output, remedy', [

@@ -83,18 +83,22 @@ def mmcv_requirement(stack):
     return pin.groups()
 
 
-def stamp_for(stack, python_tag, root=ROOT):
+def requirements_digest(stack):
+    """Return one checksum of everything that says what is to be installed."""
+    digest = hashlib.sha256()
+    for path in [*requirement_files(stack), ROOT / 'setup.py', ROOT / 'pyproject.toml',
+                 ROOT / 'mmcontainer' / 'version.py']:
+        digest.update(path.name.encode() + b'\0' + path.read_bytes() + b'\0')
+    return digest.hexdigest()
+
+
+def stamp_for(stack, python_tag, requirements, root=ROOT):
     """Return what the stamp of a complete environment holds; any difference means: install again.
 
     The project's path is in it because an editable install points there.
     """
-    digest = hashlib.sha256()
-    sources = [*requirement_files(stack), ROOT / 'setup.py', ROOT / 'pyproject.toml',
-               ROOT / 'mmcontainer' / 'version.py']
-    for path in sources:
-        digest.update(path.name.encode() + b'\0' + path.read_bytes() + b'\0')
     return {'format': 1, 'stack': stack, 'python': python_tag, 'project': str(root),
-            'requirements': digest.hexdigest()}
+            'requirements': requirements}
 
 
 def accelerator(probe, nvcc_release, environ):
@@ -136,6 +140,8 @@ class Environment:
         self.python = self.folder / 'bin' / 'python'
         self.log = self.folder / 'mmcontainer-setup.log'
         self.runner = runner or Runner(self.log)
+        # Read once: a file edited during the installation makes the next run install again.
+        self.requirements = requirements_digest(stack)
 
     def python_tag(self):
         """Return 'cp311' if the environment has a Python with pip that runs, else None."""
@@ -150,7 +156,7 @@ class Environment:
         stamp = read_json(self.folder / STAMP)
         if stamp is None or (self.folder / DIRTY).exists():
             return False
-        if stamp != stamp_for(self.stack, self.python_tag()):
+        if stamp != stamp_for(self.stack, self.python_tag(), self.requirements):
             say('    the requirements or the Python have changed since: installing again')
             return False
         record = read_json(self.folder / BUILD_RECORD) or {}
@@ -271,7 +277,7 @@ class Environment:
 
     def finish(self):
         """Write the stamp: from now on a second run has nothing to do."""
-        write_json(self.folder / STAMP, stamp_for(self.stack, self.python_tag()))
+        write_json(self.folder / STAMP, stamp_for(self.stack, self.python_tag(), self.requirements))
 
 
 def last_line(text):
