@@ -1,0 +1,62 @@
+"""How tools fail: mistakes without a traceback, defects with one."""
+import os
+
+import pytest
+
+from mmcontainer.checkpoints import KeyMismatchError
+from mmcontainer.engine import cli
+from mmcontainer.engine.errors import UserError
+
+
+def run(action, capsys):
+    def main():
+        return action() if callable(action) else action
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run_tool(main)
+    return caught.value.code, capsys.readouterr().err
+
+
+def fail(error):
+    def action():
+        raise error
+    return action
+
+
+def test_exit_codes(capsys):
+    assert run(None, capsys) == (0, '')
+    assert run(1, capsys) == (1, '')
+    assert run(fail(UserError('no such file')), capsys) == (2, 'error: no such file\n')
+    assert run(fail(KeyMismatchError('keys')), capsys) == (2, 'error: keys\n')
+    code, text = run(fail(KeyboardInterrupt()), capsys)
+    assert code == 130 and len(text.strip().splitlines()) == 1
+
+
+def test_defects_keep_their_traceback():
+    for error in (ValueError('a defect'), KeyError('a defect'), TypeError('a defect'),
+                  FileNotFoundError('a defect')):
+        with pytest.raises(type(error), match='a defect'):
+            cli.run_tool(fail(error))
+
+
+@pytest.mark.parametrize('settings, hint', [
+    (dict(type='Container', arch='lite'), "Did you mean 'light'"),
+    (dict(type='Container', frozen_stages=9), 'frozen_stages'),
+    (dict(type='Containr'), 'Containr'),
+    (dict(type='Container', archh='light'), 'archh'),
+])
+def test_mistakes_in_a_config(settings, hint, capsys):
+    from mmengine.registry import MODELS
+    code, text = run(lambda: MODELS.build(settings), capsys)
+    assert code == 2 and hint in text and 'Traceback' not in text
+
+
+def test_one_message_per_machine(capsys, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    assert run(fail(UserError('x')), capsys) == (2, '')
+
+
+def test_files_are_read_safely(capsys, monkeypatch):
+    monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', raising=False)
+    run(None, capsys)
+    assert os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] == '1'

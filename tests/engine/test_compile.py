@@ -1,0 +1,52 @@
+"""--compile: the backbone alone, under the same names."""
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from mmcontainer.backbones import Container
+from mmcontainer.engine.errors import UserError
+from mmcontainer.engine.training import compile_backbone
+
+# One block with both affinities: compiling is slow on a CPU.
+ARCH = dict(embed_dims=(8, ), depths=(1, ), mlp_ratios=(2, ), patch_sizes=(4, ), num_heads=(2, ),
+            kernel_size=5)
+
+
+def make_runner(**children):
+    model = nn.Module()
+    for name, child in children.items():
+        model.add_module(name, child)
+    return SimpleNamespace(model=model)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which('g++') is None, reason='needs g++')
+def test_compiled_backbone_trains_alike():
+    torch.manual_seed(0)
+    plain = Container(ARCH, out_indices=(0, )).train()
+    compiled = Container(ARCH, out_indices=(0, )).train()
+    compiled.load_state_dict(plain.state_dict())
+    compile_backbone(make_runner(backbone=compiled))
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    for size in ((64, 96), (72, 80)):
+        x = torch.rand(2, 3, *size)
+        outs = [model(x) for model in (plain, compiled)]
+        for expected, found in zip(*outs, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        for out in outs:
+            sum(level.square().mean() for level in out).backward()
+    gradients = {name: parameter.grad for name, parameter in compiled.named_parameters()}
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_what_cannot_be_compiled(monkeypatch):
+    with pytest.raises(UserError, match='has none'):
+        compile_backbone(make_runner(neck=nn.Identity()))
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(shutil, 'which', lambda _: None)
+    with pytest.raises(UserError, match='C[+][+] compiler'):
+        compile_backbone(make_runner(backbone=nn.Identity()))

@@ -1,0 +1,65 @@
+"""Finding config files."""
+import pytest
+
+from mmcontainer.engine.configs import config_folder, find_config, load_config
+from mmcontainer.engine.errors import UserError
+
+NAME = 'retinanet/container_light_fpn_1x_coco.py'
+
+
+def test_all_ways_to_name_a_config(monkeypatch, tmp_path):
+    expected = (config_folder() / NAME).resolve()
+    monkeypatch.chdir(tmp_path)  # far from the checkout
+    assert find_config(f'mmcontainer::{NAME}').resolve() == expected
+    assert find_config(f'configs/{NAME}').resolve() == expected
+    assert find_config(str(expected)) == expected
+    mmdet = find_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    assert mmdet.is_file() and 'mmdet' in mmdet.parts
+
+
+def test_own_file_comes_first(monkeypatch, tmp_path):
+    own = tmp_path / 'configs' / NAME
+    own.parent.mkdir(parents=True)
+    own.write_text('x = 1')
+    monkeypatch.chdir(tmp_path)
+    assert load_config(f'configs/{NAME}').x == 1
+
+
+@pytest.mark.parametrize('name, hint', [
+    ('configs/retinanet/container_lite_fpn_1x_coco.py', NAME),
+    ('mmcontainer::retinanet/container_light_fpn_1x.py', f'mmcontainer::{NAME}'),
+    ('qqq.py', f'mmcontainer::{NAME}'),
+    ('nolibrary::a/b.py', "'nolibrary' is not installed"),
+])
+def test_unknown_config(name, hint, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        find_config(name)
+    assert name in str(caught.value) and hint in str(caught.value)
+
+
+def test_neighbour_is_suggested(monkeypatch, tmp_path):
+    (tmp_path / 'my_cells.py').write_text('')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match='(?s)Did you mean.*my_cells.py'):
+        find_config('my_cels.py')
+
+
+@pytest.mark.parametrize('text, hint', [
+    ('_base_ = "./gone.py"', 'gone.py'),
+    ('model = dict(', 'never closed'),
+    ("custom_imports = dict(imports=['no_such_module'], allow_failed_imports=False)",
+     'no_such_module'),
+])
+def test_unreadable_config(text, hint, tmp_path):
+    path = tmp_path / 'bad.py'
+    path.write_text(text)
+    with pytest.raises(UserError, match=f'(?is)bad.py cannot be read as a config.*{hint}'):
+        load_config(str(path))
+
+
+def test_checkpoint_in_place_of_a_config(tmp_path):
+    path = tmp_path / 'epoch_1.pth'
+    path.write_text('')
+    with pytest.raises(UserError, match='is no config'):
+        load_config(str(path))

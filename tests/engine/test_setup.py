@@ -1,0 +1,135 @@
+"""Training from scratch, resuming, scaling the learning rate, and checks of weights."""
+import pytest
+import torch
+from torch import nn
+
+from mmcontainer.engine.configs import load_config
+from mmcontainer.engine.errors import UserError
+from mmcontainer.engine.setup import (
+    check_pretrained,
+    check_weights,
+    find_resume,
+    scale_lr,
+    set_work_dir,
+    train_from_scratch,
+)
+
+CONTAINER = 'mmcontainer::retinanet/container_light_fpn_1x_coco.py'
+PAPER = 'mmcontainer::mask_rcnn/container_light_paper_fpn_1x_coco.py'
+R50 = 'mmcontainer::retinanet/r50_fpn_1x_coco.py'
+
+
+@pytest.mark.parametrize('config', [CONTAINER, PAPER, R50])
+def test_from_scratch_unfreezes_everything(config):
+    from mmengine.registry import MODELS, init_default_scope
+    cfg = load_config(config)
+    cfg.load_from = 'some.pth'
+    changes = train_from_scratch(cfg)
+    assert cfg.load_from is None
+    backbone = cfg.model.backbone
+    assert backbone.init_cfg is None
+    assert backbone.norm_cfg.requires_grad is True
+    assert backbone.norm_eval is False
+    assert any('init_cfg' in change and 'None' in change for change in changes)
+    assert any('norm_eval: True -> False' in change for change in changes)
+    init_default_scope('mmdet')
+    model = MODELS.build(cfg.model).train()
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    norms = [module for module in model.backbone.modules()
+             if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert not frozen
+    assert norms and all(norm.training for norm in norms)
+
+
+def test_from_scratch_of_a_config_that_says_nothing():
+    """ResNet freezes its statistics by default; other initialisers stay."""
+    cfg = load_config(CONTAINER)
+    kaiming = dict(type='Kaiming', layer='Conv2d')
+    cfg.model.backbone = dict(
+        type='ResNet', depth=50, frozen_stages=1,
+        init_cfg=[kaiming, dict(type='Pretrained', checkpoint='torchvision://resnet50')])
+    cfg.model.init_cfg = dict(type='Pretrained', checkpoint='detector.pth')
+    train_from_scratch(cfg)
+    assert cfg.model.init_cfg is None
+    assert cfg.model.backbone.init_cfg == [kaiming]
+    assert cfg.model.backbone.norm_eval is False
+    assert cfg.model.backbone.frozen_stages == -1
+
+
+def test_from_scratch_twice_changes_nothing():
+    cfg = load_config(CONTAINER)
+    train_from_scratch(cfg)
+    assert train_from_scratch(cfg) == []
+
+
+def test_missing_pretrained_weights(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for config, name in ((CONTAINER, 'container_light_in1k'),
+                         (PAPER, 'container_light_paper_in1k')):
+        with pytest.raises(UserError, match=f'(?s){name}.*--from-scratch'):
+            check_pretrained(load_config(config))
+    cfg = load_config(CONTAINER)
+    (tmp_path / 'checkpoints').mkdir()
+    (tmp_path / 'checkpoints' / 'container_light_in1k.pth').write_bytes(b'')
+    check_pretrained(cfg)
+    cfg.model.init_cfg = dict(type='Pretrained', checkpoint='gone.pth')
+    with pytest.raises(UserError, match='model.init_cfg.*gone.pth'):
+        check_pretrained(cfg)
+    check_pretrained(load_config(R50))  # downloaded by name
+
+
+def test_work_dir():
+    cfg = load_config(CONTAINER)
+    set_work_dir(cfg, None, CONTAINER)
+    assert cfg.work_dir == 'work_dirs/container_light_fpn_1x_coco'
+    set_work_dir(cfg, 'here', CONTAINER)
+    set_work_dir(cfg, None, CONTAINER)
+    assert cfg.work_dir == 'here'
+
+
+def test_find_resume(tmp_path):
+    run = tmp_path / 'run'
+    assert find_resume(str(run)) is None
+    run.mkdir()
+    (run / 'epoch_1.pth').write_bytes(b'')
+    # As MMEngine writes it: relative to the folder that training was started in.
+    (run / 'last_checkpoint').write_text('somewhere/else/run/epoch_1.pth')
+    assert find_resume(str(run)) == str(run / 'epoch_1.pth')
+    assert find_resume('unused', str(run / 'epoch_1.pth')) == str(run / 'epoch_1.pth')
+    with pytest.raises(UserError, match='(?s)no checkpoint.*epoch_2.pth.*There is.*epoch_1.pth'):
+        find_resume(str(run), str(run / 'epoch_2.pth'))
+    (run / 'epoch_1.pth').unlink()
+    with pytest.raises(UserError, match='which is gone'):
+        find_resume(str(run))
+
+
+def test_scale_lr_warns_of_adam():
+    cfg = load_config(CONTAINER)
+    assert 'Beware' in scale_lr(cfg) and 'AdamW' in scale_lr(cfg)
+    assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=16)
+    cfg = load_config(R50)
+    cfg.pop('auto_scale_lr')
+    assert 'Beware' not in scale_lr(cfg)
+    assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=16)
+
+
+def test_check_weights(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    path = tmp_path / 'weights.pth'
+
+    def save(**changes):
+        state = {**model.state_dict(), **changes}
+        torch.save(dict(state_dict={k: v for k, v in state.items() if v is not None}), path)
+        return str(path)
+
+    check_weights(model, save())
+    check_weights(model, save(**{'1.num_batches_tracked': None}))  # files from other frameworks
+    with pytest.raises(UserError, match='(?s)1 are missing.*1.running_mean'):
+        check_weights(model, save(**{'1.running_mean': None}))
+    with pytest.raises(UserError, match='(?s)1 have another shape.*0.bias'):
+        check_weights(model, save(**{'0.bias': torch.zeros(9)}))
+    with pytest.raises(UserError, match='no checkpoint'):
+        check_weights(model, str(tmp_path / 'gone.pth'))
+    torch.save([1], path)
+    with pytest.raises(UserError, match='weights.pth'):
+        check_weights(model, str(path))

@@ -1,0 +1,27 @@
+#!/usr/bin/env python
+"""Run a tool that MMDetection installs: tools/mmdet_tool.py analyze_logs plot_curve LOG.json ...
+
+Useful ones: print_config, browse_dataset, analyze_logs, confusion_matrix, coco_error_analysis. What
+stands behind the name goes to the tool; `tools/mmdet_tool.py NAME -h` shows its options.
+"""
+import sys
+
+try:
+    from mmcontainer.engine.cli import run_tool
+except ModuleNotFoundError as error:
+    if error.name != 'mmcontainer':
+        raise
+    sys.exit(f'mmcontainer is not installed in {sys.executable}: run `make env` in its checkout '
+             'and use .venv/bin/python, or `pip install` it.')
+
+
+def main():
+    if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'):
+        print(__doc__)
+        return 0 if len(sys.argv) > 1 else 2
+    from mmcontainer.engine.mmdet_tools import run_mmdet_tool
+    run_mmdet_tool(sys.argv[1], sys.argv[2:])
+
+
+if __name__ == '__main__':
+    run_tool(main)
