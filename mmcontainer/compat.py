@@ -186,14 +186,8 @@ def register_config_scope():
         metadata_folder = Path(str(metadata.distribution('mmcontainer').locate_file('')))
     except metadata.PackageNotFoundError:  # on PYTHONPATH: MMEngine asks the import system itself
         return
-    if (metadata_folder / 'mmcontainer').is_dir():
-        return
-    from mmengine.utils import get_installed_path
-    try:
-        resolved = Path(get_installed_path('mmcontainer')).is_dir()
-    except ImportError:  # upstream without pkg_resources (setuptools >= 82): the doctor's case
-        return
-    if not resolved:
+    upstream = 'mmengine' in installed_distributions(SUPPORTED[1])
+    if upstream and not (metadata_folder / 'mmcontainer').is_dir():
         MODULE2PACKAGE['mmcontainer'] = 'mmcontainer.version'
 
 
