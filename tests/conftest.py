@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ import pytest
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 # What the tools do as well: no code of a checkpoint file is ever run.
 os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
+# A shell starts background jobs (some CI runners do) with SIGINT ignored, and children inherit that:
+# the tests that press Ctrl-C in a child would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 
