@@ -10,8 +10,8 @@ import pytest
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 # What the tools do as well: no code of a checkpoint file is ever run.
 os.environ.setdefault('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
-# A shell starts background jobs (some CI runners do) with SIGINT ignored, and children inherit that:
-# the tests that press Ctrl-C in a child would wait for ever.
+# A shell starts background jobs (some CI runners do) with SIGINT ignored; children inherit that and
+# tests that press Ctrl-C in a child would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
