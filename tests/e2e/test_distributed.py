@@ -1,0 +1,83 @@
+"""Two processes on the CPU, started as the README says."""
+import re
+import socket
+
+import pytest
+import torch
+
+import mmcontainer  # noqa: F401  lets torch.load read checkpoints
+
+pytestmark = pytest.mark.slow
+
+MODULE = '''
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class SaveEachRank(Hook):
+    """What test_distributed.py compares: weights, and the images that each process was given."""
+    priority = 'LOWEST'
+
+    def before_run(self, runner):
+        self.seen = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.seen += [sample.img_path for sample in data_batch['data_samples']]
+
+    def after_train(self, runner):
+        torch.save(dict(weights=runner.model.module.state_dict(), seen=self.seen),
+                   f'{runner.work_dir}/rank{get_rank()}.pth')
+'''
+EXTRA = """
+custom_imports = dict(imports=['mmcontainer', 'save_each_rank'], allow_failed_imports=False)
+custom_hooks = [dict(type='RNGStateHook'), dict(type='SaveEachRank')]
+train_cfg = dict(max_epochs=2)
+"""
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return str(listener.getsockname()[1])
+
+
+def test_two_processes_end_with_the_same_weights(run_tool, tiny_config, tiny_data, tmp_path):
+    (tmp_path / 'save_each_rank.py').write_text(MODULE)
+    config = tiny_config('retinanet', EXTRA, 'two_processes.py')
+    environment = dict(PORT=free_port(), PYTHONPATH=str(tmp_path), CUDA_VISIBLE_DEVICES='')
+    output = run_tool('dist_train.sh', config, 2, '--data-root', tiny_data, '--from-scratch',
+                      '--work-dir', 'work', env=environment)
+    # Live norms: without averaging, their statistics would differ.
+    assert re.search(r'norm_eval: True -> False', output)
+    ranks = [torch.load(tmp_path / 'work' / f'rank{rank}.pth') for rank in (0, 1)]
+    saved = torch.load(tmp_path / 'work' / 'epoch_2.pth')
+    first, second = (rank['weights'] for rank in ranks)
+    assert any('running_var' in key for key in first)
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+        assert torch.equal(value, saved['state_dict'][key]), key
+    assert len(saved['rng_state']['ranks']) == 2
+    # Each epoch, either saw half of the 12 images.
+    for epoch in range(2):
+        seen = [set(rank['seen'][6 * epoch:6 * epoch + 6]) for rank in ranks]
+        assert len(seen[0]) == len(seen[1]) == 6 and not seen[0] & seen[1]
+
+
+def test_evaluation_by_two_processes_equals_one(run_tool, trained, tiny_data):
+    config, checkpoint, _, _ = trained('retinanet')
+    pattern = r'coco/(\w+): (-?[\d.]+)'
+    found = [dict(re.findall(pattern, output)) for output in (
+        run_tool('test.py', config, checkpoint, '--data-root', tiny_data, '--work-dir', 'one'),
+        run_tool('dist_test.sh', config, checkpoint, 2, '--data-root', tiny_data, '--work-dir',
+                 'two', env=dict(PORT=free_port(), CUDA_VISIBLE_DEVICES='')))]
+    assert found[0] and found[0] == found[1]
+
+
+@pytest.mark.parametrize('script, arguments', [
+    ('dist_train.sh', ['config.py']), ('dist_train.sh', ['config.py', 'two']),
+    ('dist_test.sh', ['config.py', 'epoch_1.pth']), ('slurm_train.sh', ['partition'])])
+def test_usage(script, arguments, run_tool):
+    assert 'usage:' in run_tool(script, *arguments, code=2)

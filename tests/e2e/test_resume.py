@@ -1,0 +1,81 @@
+"""A training that was killed goes on as if it had not been."""
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+EPOCHS, ITERATIONS = 3, 6
+
+
+@pytest.fixture(scope='module')
+def runs(repo_root, tiny_config, tiny_data, tmp_path_factory, read_losses):
+    """Losses of an unbroken run, and of one killed in epoch 2 and resumed: {iteration: losses}."""
+    # Only the unbroken and the killed run have a seed: the resumed one has to find its own.
+    seeded = tiny_config('retinanet', 'randomness = dict(seed=3)\n', 'seeded.py')
+    unseeded = tiny_config('retinanet', '', 'unseeded.py')
+
+    def start(work_dir, config, *arguments):
+        return subprocess.Popen(
+            [sys.executable, str(repo_root / 'tools' / 'train.py'), str(config), '--data-root',
+             str(tiny_data), '--from-scratch', '--work-dir', str(work_dir), *arguments],
+            cwd=work_dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def finish(process):
+        output = process.communicate(timeout=200)[0]
+        assert process.returncode == 0, output
+        return output
+
+    whole, broken = tmp_path_factory.mktemp('whole'), tmp_path_factory.mktemp('broken')
+    finish(start(whole, seeded))
+    with start(broken, seeded) as process:
+        for line in process.stdout:
+            if 'Epoch(train) [2][3/6]' in line:
+                process.kill()
+                break
+    before = read_losses(broken)
+    assert ITERATIONS < max(before) < 2 * ITERATIONS, 'not killed in the middle of epoch 2'
+    output = finish(start(broken, unseeded, '--resume'))
+    assert 'epoch_1.pth' in output and 'state of the random' not in output
+    return read_losses(whole), read_losses(broken)
+
+
+def test_losses_are_the_same(runs):
+    """Augmentation in two persistent workers and drop path on, validation in between."""
+    whole, broken = runs
+    assert sorted(whole) == list(range(1, EPOCHS * ITERATIONS + 1))
+    assert broken == whole
+
+
+def test_losses_would_show_another_stream(runs):
+    """The comparison means something: no two iterations of a run have the same loss."""
+    losses = [values['loss'] for values in runs[0].values()]
+    assert len(set(losses)) == len(losses)
+
+
+def test_resuming_without_the_state_is_said(runs, tiny_config, tiny_data, run_tool, trained):
+    """And it gives other losses, so the hook is what makes the difference above."""
+    import torch
+
+    import mmcontainer  # noqa: F401
+    checkpoint = trained('retinanet')[2] / 'epoch_1.pth'
+    content = torch.load(checkpoint, weights_only=True)
+    del content['rng_state']
+    stripped = checkpoint.with_name('stripped.pth')
+    torch.save(content, stripped)
+    output = run_tool('train.py', tiny_config(), '--data-root', tiny_data, '--from-scratch',
+                      '--work-dir', 'work', '--resume', stripped, '--cfg-options',
+                      'train_cfg.max_epochs=2')
+    assert 'holds no state of the random number generators' in output
+
+
+def test_checkpoint_in_mid_epoch_is_warned_of(tiny_config, tiny_data, run_tool, tmp_path):
+    config = tiny_config('retinanet', 'default_hooks.update(checkpoint=dict(\n    type='
+                         "'CheckpointHook', by_epoch=False, interval=4))\n", 'by_iteration.py')
+    common = (config, '--data-root', tiny_data, '--from-scratch', '--work-dir', 'work')
+    run_tool('train.py', *common, '--cfg-options', 'train_cfg.max_epochs=1')
+    output = run_tool('train.py', *common, '--resume', 'work/iter_4.pth')
+    assert '4 iterations into epoch 1' in output
+    output = run_tool('train.py', *common, '--resume', 'work/gone.pth', code=2)
+    assert 'no checkpoint work/gone.pth' in output and 'iter_4.pth' in output
