@@ -18,7 +18,7 @@ def find_tools() -> dict[str, Path]:
     if spec is None or spec.origin is None:
         raise UserError('MMDetection is not installed: run `python -m mmcontainer.doctor`.')
     folder = Path(spec.origin).parent / '.mim' / 'tools'
-    # mot/browse_dataset.py, for tracking, must not hide browse_dataset.py: the upper one comes last.
+    # The upper browse_dataset.py comes last: mot/browse_dataset.py must not hide it.
     files = sorted(folder.rglob('*.py'), key=lambda file: (-len(file.parts), file))
     return {file.stem: file for file in files}
 
