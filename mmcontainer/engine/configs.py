@@ -14,9 +14,9 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def config_folder() -> Path:
-    """Folder of the configs of this package, in a checkout or installed."""
-    checkout = _PACKAGE.parent / 'configs'
-    return checkout if checkout.is_dir() else _PACKAGE / '.mim' / 'configs'
+    """Folder of the configs of this package: installed, or of a checkout that is not."""
+    installed = _PACKAGE / '.mim' / 'configs'
+    return installed if installed.is_dir() else _PACKAGE.parent / 'configs'
 
 
 def _list_configs() -> list[str]:

@@ -1,4 +1,5 @@
 """Two processes on the CPU, started as the README says."""
+import os
 import re
 import socket
 
@@ -6,8 +7,6 @@ import pytest
 import torch
 
 import mmcontainer  # noqa: F401  lets torch.load read checkpoints
-
-pytestmark = pytest.mark.slow
 
 MODULE = '''
 import torch
@@ -44,6 +43,7 @@ def free_port():
         return str(listener.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_the_same_weights(run_tool, tiny_config, tiny_data, tmp_path):
     (tmp_path / 'save_each_rank.py').write_text(MODULE)
     config = tiny_config('retinanet', EXTRA, 'two_processes.py')
@@ -66,6 +66,7 @@ def test_two_processes_end_with_the_same_weights(run_tool, tiny_config, tiny_dat
         assert len(seen[0]) == len(seen[1]) == 6 and not seen[0] & seen[1]
 
 
+@pytest.mark.slow
 def test_evaluation_by_two_processes_equals_one(run_tool, trained, tiny_data):
     config, checkpoint, _, _ = trained('retinanet')
     pattern = r'coco/(\w+): (-?[\d.]+)'
@@ -81,3 +82,29 @@ def test_evaluation_by_two_processes_equals_one(run_tool, trained, tiny_data):
     ('dist_test.sh', ['config.py', 'epoch_1.pth']), ('slurm_train.sh', ['partition'])])
 def test_usage(script, arguments, run_tool):
     assert 'usage:' in run_tool(script, *arguments, code=2)
+
+
+def test_several_nodes(run_tool):
+    """With `echo` for Python, the command line that would start the processes is printed."""
+    nodes = dict(PYTHON='echo', NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1', PORT='1234')
+    output = run_tool('dist_train.sh', 'a b.py', 8, '--amp', 'bf16', env=nodes).split()
+    assert {'--nnodes=2', '--node-rank=1', '--master-addr=10.0.0.1', '--master-port=1234',
+            '--nproc-per-node=8'} <= set(output)
+    assert output[-6:] == ['a', 'b.py', '--launcher', 'pytorch', '--amp', 'bf16']
+    output = run_tool('dist_test.sh', 'c.py', 'd.pth', 4, '--out', 'x.pkl', env=nodes).split()
+    assert '--nproc-per-node=4' in output
+    assert output[-6:] == ['c.py', 'd.pth', '--launcher', 'pytorch', '--out', 'x.pkl']
+
+
+def test_slurm(run_tool, tmp_path):
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/sh\necho "$@"\n')
+    srun.chmod(0o755)
+    environment = dict(PATH=f'{tmp_path}:{os.environ["PATH"]}', PYTHON='py', GPUS='4',
+                       SRUN_ARGS='--time 10 --exclude n1')
+    output = run_tool('slurm_train.sh', 'part', 'job', 'c.py', 'work', '--amp', 'fp16',
+                      env=environment)
+    assert output.startswith('-p part --job-name=job --gres=gpu:4 --ntasks=4 --ntasks-per-node=4')
+    assert '--time 10 --exclude n1 py -u' in output
+    assert output.strip().endswith(
+        'train.py c.py --work-dir work --launcher slurm --amp fp16')
