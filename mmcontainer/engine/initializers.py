@@ -37,5 +37,5 @@ class StrictPretrained:
             path = resolve_path(self.checkpoint)
         except FileNotFoundError as error:
             raise FileNotFoundError(f'{error}\n{missing_message(self.checkpoint)}') from None
-        load_backbone(module, path)
+        load_backbone(module, self.checkpoint)
         print_log(f'Loaded all weights of {type(module).__name__} from {path}.', logger='current')
