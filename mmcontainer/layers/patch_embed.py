@@ -1,4 +1,5 @@
 """Non-overlapping patch embedding that opens every stage of a Container."""
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -15,7 +16,9 @@ class PatchEmbed(BaseModule):
         patch_size (int): Kernel size and stride of the convolution.
         init_cfg (dict, optional): Initialisation config.
 
-    Shapes: (B, in_channels, H, W) -> (B, embed_dims, H // patch_size, W // patch_size).
+    Shapes: (B, in_channels, H, W) -> (B, embed_dims, H // patch_size, W // patch_size). On the CPU
+    the output has the channels_last memory format, which spares the convolutions that follow it
+    many copies; on other devices it is contiguous.
     """
 
     def __init__(self, in_channels: int, embed_dims: int, patch_size: int, init_cfg=None):
@@ -25,4 +28,9 @@ class PatchEmbed(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.proj(x).permute(0, 2, 3, 1)  # B C H W -> B H W C
-        return self.norm(x).permute(0, 3, 1, 2).contiguous()
+        x = self.norm(x).permute(0, 3, 1, 2)  # B H W C -> B C H W, in memory still B H W C
+        # Compiled, it is always contiguous: with dynamic shapes Inductor (2.12) cannot order these
+        # strides, and it chooses memory formats itself.
+        if x.device.type == 'cpu' and not torch.compiler.is_compiling():
+            return x
+        return x.contiguous()
