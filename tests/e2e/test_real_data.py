@@ -1,0 +1,53 @@
+"""Real photographs through the unchanged configs, and the example of docs/custom_dataset.md."""
+import re
+
+import pytest
+from mmengine.config import Config
+
+import mmcontainer  # noqa: F401  lets configs name mmcontainer::
+from mmcontainer.engine.data_root import set_data_root
+
+pytestmark = pytest.mark.slow
+# Two images for training and one for evaluation: a step at 1333 x 800 takes most of a minute.
+FEW = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=2',
+       'val_dataloader.dataset.indices=1', 'default_hooks.logger.interval=1']
+
+
+@pytest.mark.parametrize(('detector', 'metric'), [('retinanet', 'bbox'), ('mask_rcnn', 'segm')])
+def test_coco_photographs_train_and_evaluate_at_full_size(
+        repo_root, real_data, run_tool, detector, metric):
+    config = repo_root / 'configs' / detector / 'container_light_fpn_1x_coco.py'
+    scales = [step.scale for step in Config.fromfile(config).train_pipeline if 'scale' in step]
+    assert scales == [(1333, 800)]
+    output = run_tool('train.py', config, '--data-root', real_data / 'coco128', '--from-scratch',
+                      *FEW)
+    assert re.search(r'Epoch\(train\) \[1\]\[1/1\].* loss: [\d.]+', output)
+    assert re.search(rf'coco/{metric}_mAP: -?[\d.]+', output)
+
+
+@pytest.fixture
+def documented_config(repo_root, tmp_path):
+    """The config of docs/custom_dataset.md as a file."""
+    text = (repo_root / 'docs' / 'custom_dataset.md').read_text(encoding='utf-8')
+    path = tmp_path / 'bccd.py'
+    path.write_text(re.search(r'```python\n(.*?)```', text, re.DOTALL).group(1))
+    return path
+
+
+def test_documented_config_names_all_classes(documented_config):
+    cfg = Config.fromfile(documented_config)
+    set_data_root(cfg, 'elsewhere')
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        assert len(dataset.metainfo.classes) == cfg.model.bbox_head.num_classes == 3
+        assert dataset.data_root == 'elsewhere/'
+    assert cfg.val_evaluator.ann_file == 'elsewhere/annotations/val.json'
+
+
+def test_documented_config_trains_on_blood_cells(documented_config, real_data, run_tool):
+    output = run_tool('train.py', documented_config, '--data-root', real_data / 'bccd',
+                      '--from-scratch', '--cfg-options', 'train_cfg.max_epochs=1',
+                      'train_cfg.val_interval=1', 'train_dataloader.dataset.indices=8',
+                      'val_dataloader.dataset.indices=2', 'default_hooks.logger.interval=1')
+    assert re.search(r'Epoch\(train\) \[1\]\[2/2\].* loss: [\d.]+', output)
+    assert re.search(r'coco/bbox_mAP: -?[\d.]+', output)
