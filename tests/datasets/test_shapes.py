@@ -125,7 +125,7 @@ def test_hard_cases_exist(shapes):
     assert truncated > len(areas) * 0.1
     assert overlapping > len(areas) * 0.1
     assert holes > 0
-    assert min(areas) < 60 and max(areas) > 1000  # of 9216 pixels
+    assert min(areas) < 80 and max(areas) > 1000  # of 9216 pixels
 
 
 def test_colour_does_not_tell_the_class(shapes):

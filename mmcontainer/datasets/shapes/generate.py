@@ -51,9 +51,9 @@ class ShapesParams:
     Raises:
         ValueError: If a value is outside of its range or not an integer.
     """
-    num_train: int = 1200
+    num_train: int = 2000
     num_val: int = 200
-    size: int = 128
+    size: int = 96
     seed: int = 0
 
     def __post_init__(self) -> None:

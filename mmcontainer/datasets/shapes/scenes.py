@@ -13,14 +13,15 @@ import cv2
 import numpy as np
 
 #: Class names, in the order of their category ids (1-based in the COCO files).
-CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring')
+CLASSES = ('circle', 'square', 'triangle', 'ring')
 
 _SUPERSAMPLE = 4  # outlines are rasterised this much finer and averaged: anti-aliased edges
-_MIN_VISIBLE_FRACTION = 0.35  # of the whole shape, the part outside of the picture included
+_MIN_VISIBLE_FRACTION = 0.4  # of the whole shape, the part outside of the picture included
 _MIN_VISIBLE_PIXELS = 24
-_SHAPES_PER_IMAGE = (3, 9)  # inclusive
-_RADIUS_RANGE = (0.05, 0.3)  # of the image side, drawn log-uniformly: tiny to large
-_MIN_CONTRAST = 60  # Euclidean distance of mean colours, of 441 possible
+_SHAPES_PER_IMAGE = (2, 5)  # inclusive
+_RADIUS_RANGE = (0.1, 0.27)  # of the image side, drawn log-uniformly
+_MAX_TURN = np.pi / 6  # rotation away from the upright outline, either way
+_MIN_CONTRAST = 110  # Euclidean distance of mean colours, of 441 possible
 
 
 @dataclass(frozen=True)
@@ -42,26 +43,11 @@ def _regular_polygon(num_corners: int) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _star() -> np.ndarray:
-    points = _regular_polygon(10)
-    points[1::2] *= 0.45
-    return points
-
-
-def _cross() -> np.ndarray:
-    arm, half = 0.95, 0.32
-    return np.array([(-half, -arm), (half, -arm), (half, -half), (arm, -half), (arm, half),
-                     (half, half), (half, arm), (-half, arm), (-half, half), (-arm, half),
-                     (-arm, -half), (-half, -half)])
-
-
 # Outlines of circumradius about 1. Several contours combine by the even-odd rule (a ring's hole).
 _OUTLINES = {
     'circle': [_regular_polygon(64)],
-    'square': [_regular_polygon(4)],
+    'square': [np.array([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)])],
     'triangle': [_regular_polygon(3)],
-    'star': [_star()],
-    'cross': [_cross()],
     'ring': [_regular_polygon(64), 0.55 * _regular_polygon(64)],
 }
 
@@ -71,13 +57,14 @@ def _place_outline(rng: np.random.RandomState, name: str, size: int) -> list[np.
     low, high = np.log(_RADIUS_RANGE)
     radius = size * np.exp(rng.uniform(low, high))
     stretch = np.exp(rng.uniform(-0.15, 0.15))  # ratio of the two axes: at most 1.35
-    angle, turn = rng.uniform(0, 2 * np.pi, 2)
+    axis, turn = rng.uniform(0, np.pi), rng.uniform(-_MAX_TURN, _MAX_TURN)
     centre = rng.uniform(0, size, 2)  # the centre is inside, the outline may reach out
 
     def rotation(a):
         return np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
 
-    matrix = rotation(angle) @ np.diag([radius * stretch, radius / stretch]) @ rotation(turn)
+    stretching = rotation(axis) @ np.diag([stretch, 1 / stretch]) @ rotation(-axis)
+    matrix = radius * stretching @ rotation(turn)
     return [contour @ matrix.T + centre for contour in _OUTLINES[name]]
 
 
@@ -109,7 +96,7 @@ def plan_scene(rng: np.random.RandomState, size: int) -> list[PlacedShape]:
 
     Returns:
         The instances from back to front, at least one. Their masks are pairwise disjoint; of each,
-        at least 24 pixels and 35% of the whole shape are visible.
+        at least 24 pixels and 40% of the whole shape are visible.
     """
     while True:
         shapes = []  # (label, coverage, area of the whole shape in pixels), back to front
@@ -134,7 +121,7 @@ def plan_scene(rng: np.random.RandomState, size: int) -> list[PlacedShape]:
 def _random_colours(rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
     """Two BGR colours that differ moderately, the ends of one texture; few are saturated."""
     first = rng.uniform(30, 225) + rng.uniform(-1, 1, 3) * rng.uniform(10, 90)
-    second = first + rng.uniform(-60, 60) + rng.uniform(-25, 25, 3)
+    second = first + rng.uniform(-35, 35) + rng.uniform(-15, 15, 3)
     return np.clip(first, 0, 255), np.clip(second, 0, 255)
 
 
@@ -180,10 +167,10 @@ def _texture(rng: np.random.RandomState, size: int, first: np.ndarray,
 
 
 def _background(rng: np.random.RandomState, size: int) -> np.ndarray:
-    """Two textures joined along the level line of a cloud, shaded by another cloud."""
-    border = np.clip((_cloud(rng, size) - rng.uniform(0.3, 0.7)) * 12, 0, 1)[..., None]
-    inner, outer = (_texture(rng, size, *_random_colours(rng)) for _ in range(2))
-    return (inner * border + outer * (1 - border)) * (0.7 + 0.6 * _cloud(rng, size)[..., None])
+    """Two textures that blend into each other softly, shaded by a cloud."""
+    blend = np.clip((_cloud(rng, size) - 0.5) * 2 + rng.uniform(0.2, 0.8), 0, 1)[..., None]
+    first, second = (_texture(rng, size, *_random_colours(rng)) for _ in range(2))
+    return (first * blend + second * (1 - blend)) * (0.8 + 0.4 * _cloud(rng, size)[..., None])
 
 
 def paint_scene(rng: np.random.RandomState, shapes: list[PlacedShape], size: int) -> np.ndarray:
