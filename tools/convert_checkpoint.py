@@ -4,15 +4,9 @@
 Example: python tools/convert_checkpoint.py DOWNLOADED_FILE checkpoints/container_light_in1k.pth
 """
 import argparse
-import sys
 
-try:
-    from mmcontainer.engine.cli import run_tool
-except ModuleNotFoundError as error:
-    if error.name != 'mmcontainer':
-        raise
-    sys.exit(f'mmcontainer is not installed in {sys.executable}: run `make env` in its checkout '
-             'and use .venv/bin/python, or `pip install` it.')
+import _check_installed  # noqa: F401  before what it checks for
+
 from mmcontainer.checkpoints import (
     SOURCES,
     detect_source,
@@ -21,6 +15,7 @@ from mmcontainer.checkpoints import (
     save_with_hash,
     unwrap_state_dict,
 )
+from mmcontainer.engine.cli import run_tool
 
 
 def parse_args():

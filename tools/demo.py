@@ -2,19 +2,14 @@
 """Train, evaluate and draw a Container-Light detector on generated data, within ten minutes."""
 import argparse
 import os
-import sys
 
 # Before torch is imported: threads that wait shall sleep, not spin. On two cores that anything else
-# uses as well, spinning makes every step several times slower; on idle ones it gains little.
+# uses as well, spinning makes every step several times slower; on idle ones sleeping costs less.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
-try:
-    from mmcontainer.engine.cli import run_tool
-except ModuleNotFoundError as error:
-    if error.name != 'mmcontainer':
-        raise
-    sys.exit(f'mmcontainer is not installed in {sys.executable}: run `make env` in its checkout '
-             'and use .venv/bin/python, or `pip install` it.')
+import _check_installed  # noqa: F401  before what it checks for
+
+from mmcontainer.engine.cli import run_tool
 
 
 def parse_args():

@@ -6,13 +6,9 @@ stands behind the name goes to the tool; `tools/mmdet_tool.py NAME -h` shows its
 """
 import sys
 
-try:
-    from mmcontainer.engine.cli import run_tool
-except ModuleNotFoundError as error:
-    if error.name != 'mmcontainer':
-        raise
-    sys.exit(f'mmcontainer is not installed in {sys.executable}: run `make env` in its checkout '
-             'and use .venv/bin/python, or `pip install` it.')
+import _check_installed  # noqa: F401  before what it checks for
+
+from mmcontainer.engine.cli import run_tool
 
 
 def main():

@@ -1,15 +1,10 @@
 #!/usr/bin/env python
 """Train a detector (or any model of an OpenMMLab library) from a config."""
 import argparse
-import sys
 
-try:
-    from mmcontainer.engine.cli import add_run_arguments, run_tool
-except ModuleNotFoundError as error:
-    if error.name != 'mmcontainer':
-        raise
-    sys.exit(f'mmcontainer is not installed in {sys.executable}: run `make env` in its checkout '
-             'and use .venv/bin/python, or `pip install` it.')
+import _check_installed  # noqa: F401  before what it checks for
+
+from mmcontainer.engine.cli import add_run_arguments, run_tool
 
 
 def parse_args():

@@ -12,6 +12,7 @@ CONFIG = 'mmcontainer::retinanet/container_light_fpn_1x_coco.py'
 def call(repo_root, monkeypatch, capsys, tmp_path):
     """Return a function that runs a tool in this process, in an empty folder: (code, text)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(repo_root / 'tools')  # as for any script that Python runs
 
     def run(tool, *arguments):
         path = str(repo_root / 'tools' / tool)
