@@ -55,6 +55,7 @@ def test_documented_config_trains_on_blood_cells(documented_config, real_data, r
     output = run_tool('train.py', documented_config, '--data-root', real_data / 'bccd',
                       '--from-scratch', '--cfg-options', 'train_cfg.max_epochs=1',
                       'train_cfg.val_interval=1', 'train_dataloader.dataset.indices=8',
-                      'val_dataloader.dataset.indices=2', 'default_hooks.logger.interval=1', ALL_SCORES)
+                      'val_dataloader.dataset.indices=2', 'default_hooks.logger.interval=1',
+                      ALL_SCORES)
     assert re.search(r'Epoch\(train\) \[1\]\[2/2\].* loss: [\d.]+', output)
     assert re.search(r'coco/bbox_mAP: -?[\d.]+', output)
