@@ -21,7 +21,7 @@ from .engine.training import build_runner, prepare_config
 from .visualization import draw_contact_sheet, draw_curves, predict
 
 CONFIG = 'configs/retinanet/container_light_fpn_demo_shapes.py'
-SCORE_THR = 0.3
+SCORE_THR = 0.4
 _NUM_PICTURES = 6
 # Too few images to learn anything: tests use it to see that all parts work together.
 _SMOKE = ShapesParams(num_train=16, num_val=8)
@@ -95,7 +95,7 @@ def _build(args: Namespace) -> Runner:
 
 def _draw(runner: Runner, metrics: dict[str, float]) -> tuple[Path, Path]:
     """Write ``curves.png`` and ``detections.png`` into the work dir."""
-    work_dir = Path(runner.work_dir)
+    work_dir = _short(runner.work_dir)
     curves, sheet = work_dir / 'curves.png', work_dir / 'detections.png'
     draw_curves(Path(runner.log_dir, 'vis_data', 'scalars.json'), curves,
                 title='Container-Light RetinaNet, from scratch on generated shapes')
@@ -107,10 +107,14 @@ def _draw(runner: Runner, metrics: dict[str, float]) -> tuple[Path, Path]:
     return curves, sheet
 
 
+def _short(path: str) -> Path:
+    """A path as one would type it here: relative if it is below the current folder."""
+    relative = os.path.relpath(path)
+    return Path(path if relative.startswith('..') else relative)
+
+
 def _python() -> str:
-    """The running interpreter as one would type it here."""
-    path = os.path.relpath(sys.executable)
-    return shlex.quote(sys.executable if path.startswith('..') else path)
+    return shlex.quote(str(_short(sys.executable)))
 
 
 def _print_next(args: Namespace, checkpoint: Optional[str]) -> None:
@@ -172,10 +176,10 @@ def run_demo(args: Namespace) -> dict[str, float]:
     curves, sheet = _draw(runner, metrics)
     _done(start)
 
-    checkpoint = Path(runner.work_dir, f'epoch_{runner.max_epochs}.pth')
+    checkpoint = _short(runner.work_dir) / f'epoch_{runner.max_epochs}.pth'
     print(f'\nDone in {(time.monotonic() - begin) / 60:.1f} minutes. '
           f'Box AP (COCO, IoU 0.50:0.95) on held-out images: {metrics["coco/bbox_mAP"]:.3f}\n'
           f'  curves:      {curves}\n  detections:  {sheet}\n  checkpoint:  {checkpoint}\n'
-          f'  log:         {runner.log_dir}')
+          f'  log:         {_short(runner.log_dir)}')
     _print_next(args, str(checkpoint))
     return metrics

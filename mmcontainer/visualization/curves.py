@@ -70,7 +70,7 @@ def _draw_loss(axes, train: list[dict]) -> None:
         values = np.array([record[key] for record in records], float)
         marker = 'o' if len(values) == 1 else None  # a line needs two points to be seen
         axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
-        axes.plot(steps, smooth(values, max(1, len(values) // 12)), color=colour, linewidth=2,
+        axes.plot(steps, smooth(values, max(1, len(values) // 20)), color=colour, linewidth=2,
                   marker=marker, label=label)
     axes.plot([], [], color='grey', alpha=0.5, linewidth=1, label='as logged')
     axes.set(xlabel='iteration', ylabel='training loss', title='training loss (smoothed)')

@@ -52,6 +52,17 @@ def test_seed_and_split_change_the_pictures_but_num_train_does_not_change_val(sh
     assert b['train/000001.jpg'] != b['val/000001.jpg']
 
 
+def test_the_version_is_raised_when_scenes_change(tmp_path):
+    """Whoever changes what is generated must raise ``_VERSION``, or old data sets pass for new.
+
+    Only annotations are compared: they come from integer arithmetic, the same everywhere.
+    """
+    generate_shapes(tmp_path / 'shapes', ShapesParams(3, 1, 64, seed=0))
+    content = (tmp_path / 'shapes/annotations/instances_train.json').read_bytes()
+    found = generate._VERSION, hashlib.sha256(content).hexdigest()[:16]
+    assert found == (1, '5f74915c5870ae9f')
+
+
 def test_layout_and_fields(coco):
     data = coco.dataset
     split = data['info']['description'].split()[2]
