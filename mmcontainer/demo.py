@@ -159,7 +159,7 @@ def run_demo(args: Namespace) -> dict[str, float]:
     _done(start)
 
     _use_device(device)
-    duration = 'one or two minutes' if device == 'cuda' else '7 to 8 minutes on 2 cores'
+    duration = 'one or two minutes' if device == 'cuda' else 'about 8 minutes on 2 cores'
     start = _announce(2, 'Train from random weights', 'seconds' if args.smoke else duration)
     runner = _build(args)
     runner.train()
