@@ -3,9 +3,10 @@
 import argparse
 import os
 
-# Before torch is imported: threads that wait shall sleep, not spin. On two cores that anything else
-# uses as well, spinning makes every step several times slower; on idle ones sleeping costs less.
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+# Before torch is imported: threads that wait shall soon sleep, not spin. Measured on two cores, a
+# training step takes 0.5 s instead of 9 s where something else runs as well, and 0.32 s instead of
+# 0.28 s where nothing does.
+os.environ.setdefault('GOMP_SPINCOUNT', '3000')
 
 import _check_installed  # noqa: F401  before what it checks for
 
