@@ -42,10 +42,6 @@ class KeyTable:
         self._to_ours = [_compile(*row) for row in rows.items()]
         self._to_official = [_compile(ours, official) for official, ours in rows.items()]
 
-    def covers(self, keys: Iterable[str]) -> bool:
-        """Whether every key is an official name of this source."""
-        return not self.rename(keys)[1]
-
     def rename(self, keys: Iterable[str], reverse: bool = False) -> tuple[dict[str, str], list[str]]:
         """Return ({key: new name}, [keys without a row]); ``reverse`` reads our names instead."""
         renamed, unplaced = {}, []
