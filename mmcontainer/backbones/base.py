@@ -1,12 +1,11 @@
 """What every backbone of this package does alike: outputs, freezing, initialisation, deployment."""
 from collections.abc import Sequence
+from typing import Optional
 
 import torch
 from mmengine.model import BaseModule, initialize, update_init_info
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
-
-MIN_SIZE = 32
 
 
 class BaseBackbone(BaseModule):
@@ -17,8 +16,9 @@ class BaseBackbone(BaseModule):
     constructor, and lets its blocks have ``switch_to_deploy()``.
 
     Args:
-        num_stages (int): Number of stages.
-        out_indices (Sequence[int]): Stages whose output is returned, 0-based, in ascending order.
+        strides (Sequence[int]): Down-sampling factor of every stage's output.
+        out_indices (Sequence[int], optional): Stages whose output is returned, 0-based, in
+            ascending order; all without it.
         frozen_stages (int): -1 freezes nothing, 0 the stem, k > 0 the stem and the first k stages:
             no gradients, and norms keep their statistics.
         norm_cfg (dict): Config of the norms. With ``requires_grad=False`` norms are frozen
@@ -32,13 +32,16 @@ class BaseBackbone(BaseModule):
     """
 
     def __init__(self,
-                 num_stages: int,
-                 out_indices: Sequence[int],
+                 strides: Sequence[int],
+                 out_indices: Optional[Sequence[int]],
                  frozen_stages: int,
                  norm_cfg: dict,
                  norm_eval: bool,
                  init_cfg=None):
         super().__init__(init_cfg)
+        num_stages = len(strides)
+        if out_indices is None:
+            out_indices = range(num_stages)
         indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         if not indices or indices != sorted(set(indices) & set(range(num_stages))):
             raise ValueError(f'out_indices must be ascending stage numbers out of 0 ... '
@@ -46,6 +49,7 @@ class BaseBackbone(BaseModule):
         if frozen_stages not in range(-1, num_stages + 1):
             raise ValueError(f'frozen_stages must be -1 (none), 0 (stem) or 1 ... {num_stages} '
                              f'(stem and that many stages), got {frozen_stages!r}.')
+        self.strides = tuple(strides)
         self.out_indices: tuple[int, ...] = tuple(indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval or not norm_cfg.get('requires_grad', True)
@@ -115,10 +119,10 @@ class BaseBackbone(BaseModule):
                 module.switch_to_deploy()
         return self
 
-    @staticmethod
-    def check_input(x: Tensor) -> None:
-        """Raise a ValueError if an image batch (B, C, H, W) is smaller than 32 x 32."""
-        if not torch.jit.is_tracing() and min(x.shape[-2:]) < MIN_SIZE:
-            raise ValueError(f'Images must be at least {MIN_SIZE} x {MIN_SIZE} pixels, because the '
-                             f'last stage has stride 32; got {tuple(x.shape[-2:])}. Resize or pad '
+    def check_input(self, x: Tensor) -> None:
+        """Raise a ValueError if an image batch (B, C, H, W) is smaller than the last stride."""
+        size = self.strides[-1]
+        if not torch.jit.is_tracing() and min(x.shape[-2:]) < size:
+            raise ValueError(f'Images must be at least {size} x {size} pixels, because the last '
+                             f'stage has stride {size}; got {tuple(x.shape[-2:])}. Resize or pad '
                              'them.')

@@ -23,6 +23,7 @@ class ContainerBlock(BaseModule):
             convolution called ``in_proj``. The block does not know which affinity it holds.
         embed_dims (int): Channels C.
         mlp_ratio (float): Hidden channels of the MLP over C.
+        conv_pos_embed (bool): Without it the first line above is missing.
         drop_path_rate (float): Probability to drop a branch of one sample during training.
         norm_cfg (dict): Config of the batch norms.
         with_cp (bool): Recompute aggregation and MLP in the backward pass instead of keeping their
@@ -37,6 +38,7 @@ class ContainerBlock(BaseModule):
                  aggregation: nn.Module,
                  embed_dims: int,
                  mlp_ratio: float = 4.,
+                 conv_pos_embed: bool = True,
                  drop_path_rate: float = 0.,
                  norm_cfg: dict = dict(type='BN'),  # noqa: B006
                  with_cp: bool = False,
@@ -44,7 +46,9 @@ class ContainerBlock(BaseModule):
         super().__init__(init_cfg)
         self.with_cp = with_cp
         self.deployed = False
-        self.pos_embed = nn.Conv2d(embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
+        self.pos_embed = None
+        if conv_pos_embed:
+            self.pos_embed = nn.Conv2d(embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.aggregation = aggregation
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
@@ -52,7 +56,8 @@ class ContainerBlock(BaseModule):
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.pos_embed(x) if self.deployed else x + self.pos_embed(x)
+        if self.pos_embed is not None:
+            x = self.pos_embed(x) if self.deployed else x + self.pos_embed(x)
         x = x + self.drop_path(self._maybe_recompute(self.aggregation, self.norm1(x)))
         return x + self.drop_path(self._maybe_recompute(self.mlp, self.norm2(x)))
 
@@ -67,6 +72,7 @@ class ContainerBlock(BaseModule):
             return
         fold_norm_into_conv(self.norm1, self.aggregation.in_proj)
         fold_norm_into_conv(self.norm2, self.mlp.fc1)
-        add_identity_to_depthwise(self.pos_embed.weight)
+        if self.pos_embed is not None:
+            add_identity_to_depthwise(self.pos_embed.weight)
         self.norm1, self.norm2 = nn.Identity(), nn.Identity()
         self.deployed = True

@@ -1,10 +1,26 @@
 """Pure functions on tensors: the fast forms of context aggregation and their explicit twins."""
-from .affinity import aggregate, attention_affinity, depthwise_affinity, mixed_affinity
-from .aggregation import depthwise_aggregation, merge_heads, mix, self_attention, split_heads
+from .affinity import (
+    aggregate,
+    attention_affinity,
+    depthwise_affinity,
+    mixed_affinity,
+    resize_affinity,
+)
+from .aggregation import (
+    dense_aggregation,
+    depthwise_aggregation,
+    low_rank_aggregation,
+    merge_heads,
+    mix,
+    self_attention,
+    split_heads,
+)
 from .fold import add_identity_to_depthwise, fold_norm_into_conv
+from .resize import at_grid_size, resize_map
 
 __all__ = [
-    'aggregate', 'attention_affinity', 'depthwise_affinity', 'mixed_affinity',
-    'depthwise_aggregation', 'merge_heads', 'mix', 'self_attention', 'split_heads',
-    'add_identity_to_depthwise', 'fold_norm_into_conv'
+    'aggregate', 'attention_affinity', 'depthwise_affinity', 'mixed_affinity', 'resize_affinity',
+    'dense_aggregation', 'depthwise_aggregation', 'low_rank_aggregation', 'merge_heads', 'mix',
+    'self_attention', 'split_heads', 'add_identity_to_depthwise', 'fold_norm_into_conv',
+    'at_grid_size', 'resize_map'
 ]

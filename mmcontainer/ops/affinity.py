@@ -7,65 +7,120 @@ fast forms right and to draw figures. Memory is quadratic in N: use it on small 
 Shape legend as in :mod:`mmcontainer.ops.aggregation`. Row i of A holds the weights with which
 position i collects from every position j; positions are numbered row by row.
 """
+from collections.abc import Sequence
+from typing import Optional
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .aggregation import merge_heads, split_heads
+from .resize import resize_map
 
 
-def attention_affinity(query: Tensor, key: Tensor, num_heads: int) -> Tensor:
+def attention_affinity(query: Tensor,
+                       key: Tensor,
+                       num_heads: int,
+                       kv_stride: int = 1,
+                       positions: Optional[Tensor] = None) -> Tensor:
     """Dynamic affinity softmax(Q K^T / sqrt(D)), equation (4) of arXiv 2106.01401.
+
+    With pooled keys and values it is softmax(Q (P K)^T / sqrt(D)) P, P the matrix that averages
+    over windows: positions of one window get equal weights.
 
     Args:
         query, key (Tensor): Feature maps (B, C, H, W).
         num_heads (int): Number of heads M.
+        kv_stride (int): Size of the windows over which keys and values are averaged.
+        positions (Tensor, optional): Indices (P, ) of the rows to build; all without it.
 
     Returns:
-        Tensor: (B, M, N, N); every row sums to one.
+        Tensor: (B, M, P, N); every row sums to one.
     """
+    height, width = key.shape[-2:]
+    if kv_stride > 1:
+        key = F.avg_pool2d(key, kv_stride, ceil_mode=True)
+    pooled_size = key.shape[-2:]
     query, key = split_heads(query, num_heads), split_heads(key, num_heads)
+    if positions is not None:
+        query = query[:, :, positions]
     logits = query @ key.transpose(-2, -1) / query.shape[-1]**0.5
-    return logits.softmax(dim=-1)
+    affinity = logits.softmax(dim=-1)
+    if kv_stride == 1:
+        return affinity
+    # A window's weight belongs in equal parts to its positions; windows at the border have fewer.
+    positions_of_window = F.avg_pool2d(
+        key.new_ones(1, height, width), kv_stride, ceil_mode=True, divisor_override=1)
+    shares = affinity.unflatten(-1, pooled_size) / positions_of_window
+    shares = shares.repeat_interleave(kv_stride, dim=-2).repeat_interleave(kv_stride, dim=-1)
+    return shares[..., :height, :width].flatten(-2)
 
 
-def depthwise_affinity(weight: Tensor, height: int, width: int) -> Tensor:
+def depthwise_affinity(weight: Tensor,
+                       height: int,
+                       width: int,
+                       positions: Optional[Tensor] = None) -> Tensor:
     """Static affinity of a zero-padded depth-wise convolution, equation (5) of arXiv 2106.01401.
 
     A[m, i, j] is the kernel weight that links output position i to input position j, and 0 where j
     lies outside the window of i.
 
     Args:
-        weight (Tensor): Kernels (C, 1, k, k) with odd k; every channel is a head of its own.
+        weight (Tensor): Kernels (M, 1, k, k) with odd k, one per head; a depth-wise convolution in
+            the narrow sense has as many heads as channels.
         height, width (int): Size of the feature map.
+        positions (Tensor, optional): Indices (P, ) of the rows to build; all without it.
 
     Returns:
-        Tensor: (C, N, N) with N = height * width.
+        Tensor: (M, P, N) with N = height * width.
     """
-    channels, kernel_size = weight.shape[0], weight.shape[-1]
-    positions = height * width
-    # Unfolding the identity gives, for each output position i and tap t, the one-hot row that
-    # tells which input position the tap reads; taps that fall on the padding give a zero row.
-    identity = torch.eye(positions, dtype=weight.dtype, device=weight.device)
-    taps = F.unfold(
-        identity.view(positions, 1, height, width), kernel_size, padding=kernel_size // 2)
-    return torch.einsum('ct,jti->cij', weight.view(channels, -1), taps)
+    # Row i is what reaches output i from each input: the kernel laid around position i, which is
+    # the transposed convolution of a map that is 1 at i and 0 elsewhere.
+    one_hot = _one_hot_maps(height, width, weight, positions)
+    rows = F.conv_transpose2d(one_hot, weight.transpose(0, 1), padding=weight.shape[-1] // 2)
+    return rows.flatten(2).transpose(0, 1)
 
 
-def mixed_affinity(dynamic: Tensor, static: Tensor, alpha: Tensor) -> Tensor:
-    """Mixture ``alpha * A_dynamic(X) + (1 - alpha) * A_static`` of equation (9).
+def resize_affinity(matrix: Tensor, grid_size: Sequence[int], size: Sequence[int]) -> Tensor:
+    """Resize a static affinity from the map size it was learned at to another, bilinearly.
+
+    A row belongs to a position of the output and is interpolated between the rows of the
+    neighbouring grid positions, as any map is. A column belongs to a position of the input; its
+    weight is spread over the positions around the same place, so that every row keeps its sum and
+    a constant map is still mapped to the same constants.
+
+    Args:
+        matrix (Tensor): (M, N0, N0) with N0 the number of positions of ``grid_size``.
+        grid_size (Sequence[int]): (height, width) at which the matrix was learned.
+        size (Sequence[int]): (height, width) of the maps it is to be used on.
+
+    Returns:
+        Tensor: (M, N, N).
+    """
+    spread = resize_map(_one_hot_maps(*size, like=matrix), grid_size).flatten(1).t()
+    interpolate = resize_map(_one_hot_maps(*grid_size, like=matrix), size).flatten(1).t()
+    return interpolate @ matrix @ spread
+
+
+def mixed_affinity(dynamic: Tensor,
+                   static: Tensor,
+                   alpha: Tensor,
+                   beta: Optional[Tensor] = None) -> Tensor:
+    """Mixture ``alpha * A_dynamic(X) + beta * A_static`` of equation (9).
 
     Args:
         dynamic (Tensor): Attention affinity (B, M, N, N).
-        static (Tensor): Per-channel affinity (C, N, N); C must be a multiple of M.
+        static (Tensor): Static affinity (S, N, N); of M and S one must be a multiple of the other.
         alpha (Tensor): Share of the dynamic affinity, one value.
+        beta (Tensor, optional): Share of the static affinity, one value; 1 - alpha without it.
 
     Returns:
-        Tensor: (B, C, N, N).
+        Tensor: (B, max(M, S), N, N).
     """
-    channels = static.shape[0]
-    dynamic = dynamic.repeat_interleave(channels // dynamic.shape[1], dim=1)
-    return alpha * dynamic + (1 - alpha) * static
+    heads = max(dynamic.shape[1], static.shape[0])
+    dynamic = dynamic.repeat_interleave(heads // dynamic.shape[1], dim=1)
+    static = static.repeat_interleave(heads // static.shape[0], dim=0)
+    return alpha * dynamic + (1 - alpha if beta is None else beta) * static
 
 
 def aggregate(affinity: Tensor, value: Tensor) -> Tensor:
@@ -81,3 +136,13 @@ def aggregate(affinity: Tensor, value: Tensor) -> Tensor:
     height, width = value.shape[-2:]
     num_heads = affinity.shape[-3]
     return merge_heads(affinity @ split_heads(value, num_heads), height, width)
+
+
+def _one_hot_maps(height: int, width: int, like: Tensor,
+                  positions: Optional[Tensor] = None) -> Tensor:
+    """Maps (P, 1, height, width) that are 1 at one position each, in the dtype of ``like``."""
+    if positions is None:
+        positions = torch.arange(height * width, device=like.device)
+    maps = like.new_zeros(len(positions), height * width)
+    maps.scatter_(1, positions[:, None], 1)
+    return maps.view(-1, 1, height, width)

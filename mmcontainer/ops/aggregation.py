@@ -37,19 +37,28 @@ def merge_heads(x: Tensor, height: int, width: int) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def self_attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
+def self_attention(query: Tensor,
+                   key: Tensor,
+                   value: Tensor,
+                   num_heads: int,
+                   kv_stride: int = 1) -> Tensor:
     """Aggregate ``value`` with the dynamic affinity softmax(Q K^T / sqrt(D)).
 
-    Equation (4) of the Container paper (arXiv 2106.01401), in memory linear in N.
+    Equation (4) of the Container paper (arXiv 2106.01401), in memory linear in N and in time
+    proportional to N^2 / kv_stride^2.
 
     Args:
         query, key, value (Tensor): Feature maps (B, C, H, W) of the same shape.
         num_heads (int): Number of heads M.
+        kv_stride (int): Average keys and values over windows of this size (cut off at the lower and
+            right border) before attending to them. 1, the paper's form, does not.
 
     Returns:
         Tensor: Aggregated feature map (B, C, H, W).
     """
     height, width = query.shape[-2:]
+    if kv_stride > 1:
+        key, value = (F.avg_pool2d(t, kv_stride, ceil_mode=True) for t in (key, value))
     tokens = F.scaled_dot_product_attention(*(split_heads(t, num_heads)
                                               for t in (query, key, value)))
     return merge_heads(tokens, height, width)
@@ -62,14 +71,48 @@ def depthwise_aggregation(value: Tensor, weight: Tensor, bias: Tensor = None) ->
 
     Args:
         value (Tensor): Feature map (B, C, H, W).
-        weight (Tensor): One odd k x k kernel per channel, (C, 1, k, k).
+        weight (Tensor): Odd k x k kernels (M, 1, k, k): one per channel (M = C), or one that C / M
+            neighbouring channels, a head, share.
         bias (Tensor, optional): Per-channel offset (C, ), added after the aggregation.
 
     Returns:
         Tensor: Aggregated feature map (B, C, H, W).
     """
-    padding = weight.shape[-1] // 2
-    return F.conv2d(value, weight, bias, padding=padding, groups=value.shape[1])
+    channels = value.shape[1]
+    if weight.shape[0] != channels:
+        weight = weight.repeat_interleave(channels // weight.shape[0], dim=0)
+    return F.conv2d(value, weight, bias, padding=weight.shape[-1] // 2, groups=channels)
+
+
+def dense_aggregation(tokens: Tensor, matrix: Tensor) -> Tensor:
+    """Aggregate tokens with a learned static affinity, one N x N matrix per head.
+
+    The spatial step of an MLP-Mixer, section 3.2 of arXiv 2106.01401 (M = 1), and of its multi-head
+    form.
+
+    Args:
+        tokens (Tensor): (B, M, N, D).
+        matrix (Tensor): (M, N, N).
+
+    Returns:
+        Tensor: (B, M, N, D).
+    """
+    # Not ``matrix @ tokens``, which copies the matrix for every sample of the batch.
+    return torch.einsum('mij,bmjd->bmid', matrix, tokens)
+
+
+def low_rank_aggregation(tokens: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """:func:`dense_aggregation` with ``left @ right`` in place of the matrix, never built.
+
+    Args:
+        tokens (Tensor): (B, M, N, D).
+        left (Tensor): (M, N, R).
+        right (Tensor): (M, R, N).
+
+    Returns:
+        Tensor: (B, M, N, D).
+    """
+    return dense_aggregation(dense_aggregation(tokens, right), left)
 
 
 def mix(dynamic: Tensor, static: Tensor, alpha: Tensor) -> Tensor:

@@ -5,7 +5,12 @@ from golden_rule import Fixture, make_state_dict
 
 from mmcontainer.backbones import Container
 from mmcontainer.checkpoints import convert, convert_back, load_backbone
-from mmcontainer.layers import ContainerBlock, ContextAggregation, PatchEmbed
+from mmcontainer.layers import (
+    ContainerBlock,
+    ContextAggregation,
+    DepthwiseAffinity,
+    PatchEmbed,
+)
 
 MODELS = {'light': 'container_v1_light__s1__224x224',
           'light-paper': 'container_light_paper__s1__224x224'}
@@ -51,8 +56,10 @@ def _build_unit(name):
              'sa_weight': 'aggregation.mix_logit', 'attn': 'aggregation.static',
              'conv': 'aggregation.static'}
     if name == 'unit_container_cblock_d16_r8':
-        return ContainerBlock(ContextAggregation(16), 16, mlp_ratio=8), names
-    return ContainerBlock(ContextAggregation(64, num_heads=16), 64, mlp_ratio=4), names
+        aggregation = ContextAggregation(16, static=DepthwiseAffinity(16, 5))
+        return ContainerBlock(aggregation, 16, mlp_ratio=8), names
+    aggregation = ContextAggregation(64, num_heads=16, static=DepthwiseAffinity(64, 5))
+    return ContainerBlock(aggregation, 64, mlp_ratio=4), names
 
 
 @pytest.mark.parametrize('name', ['unit_container_patch_embed', 'unit_container_cblock_d16_r8',

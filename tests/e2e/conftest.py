@@ -19,7 +19,7 @@ model = dict(
         type='Container',
         arch=dict(_delete_=True, embed_dims=(8, 16, 16, 16), depths=(1, 1, 2, 1),
                   mlp_ratios=(2, 2, 2, 2), patch_sizes=(4, 2, 2, 2),
-                  num_heads=(None, None, None, 2), kernel_size=5),
+                  num_heads=(None, None, None, 2), static=dict(kind='depthwise', kernel_size=5)),
         drop_path_rate=0.3,
         init_cfg=None),
     neck=dict(in_channels=[8, 16, 16, 16], out_channels=16),

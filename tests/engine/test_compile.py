@@ -12,7 +12,7 @@ from mmcontainer.engine.training import compile_backbone
 
 # One block with both affinities: compiling is slow on a CPU.
 ARCH = dict(embed_dims=(8, ), depths=(1, ), mlp_ratios=(2, ), patch_sizes=(4, ), num_heads=(2, ),
-            kernel_size=5)
+            static=dict(kind='depthwise', kernel_size=5))
 
 
 def make_runner(**children):

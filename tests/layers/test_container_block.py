@@ -4,34 +4,82 @@ import copy
 import pytest
 import torch
 
-from mmcontainer.layers import ContainerBlock, ContextAggregation, PatchEmbed
-from mmcontainer.ops import aggregate, attention_affinity, depthwise_affinity, mixed_affinity
+from mmcontainer.layers import (
+    ContainerBlock,
+    ContextAggregation,
+    DenseAffinity,
+    DepthwiseAffinity,
+    GroupedConvolution,
+    LowRankAffinity,
+    PatchEmbed,
+    build_static_affinity,
+)
+from mmcontainer.ops import aggregate
+
+STATIC = {
+    'depthwise': lambda: DepthwiseAffinity(8, 3),
+    'multi-head depthwise': lambda: DepthwiseAffinity(8, 3, num_heads=4),
+    'dense': lambda: DenseAffinity(8, (3, 4)),
+    'multi-head dense, resized': lambda: DenseAffinity(8, (4, 2), num_heads=2),
+    'low-rank': lambda: LowRankAffinity(8, (3, 4), rank_ratio=0.5),
+    'multi-head low-rank, resized': lambda: LowRankAffinity(8, (2, 5), 0.5, num_heads=4),
+    'none': lambda: None,
+}
 
 
-@pytest.mark.parametrize('num_heads', [None, 2])
-def test_aggregation_equals_equation_9(num_heads):
+def _build(static, num_heads, kv_stride=1):
     torch.manual_seed(0)
-    layer = ContextAggregation(8, kernel_size=3, num_heads=num_heads).double()
-    layer.static.bias.data.zero_()  # the affinity matrix has no place for an offset
+    layer = ContextAggregation(8, num_heads, STATIC[static](), kv_stride).double()
+    for name, parameter in layer.named_parameters():
+        if name == 'mix_logit':
+            parameter.data.fill_(0.7)
+        elif name == 'static.bias':
+            parameter.data.zero_()  # an affinity matrix has no place for an offset
+        elif name.startswith('static.'):
+            parameter.data.normal_()
+    return layer
+
+
+@pytest.mark.parametrize('kv_stride', [1, 2])
+@pytest.mark.parametrize('num_heads', [None, 2])
+@pytest.mark.parametrize('static', STATIC)
+def test_aggregation_equals_equation_9(static, num_heads, kv_stride):
+    if static == 'none' and num_heads is None:
+        return
+    layer = _build(static, num_heads, kv_stride)
     x = torch.randn(2, 8, 3, 4, dtype=torch.float64)
-    projected = layer.in_proj(x)
-    affinity = depthwise_affinity(layer.static.weight, 3, 4)
-    if num_heads:
-        layer.mix_logit.data.fill_(0.7)
-        query, key, projected = projected.chunk(3, dim=1)
-        affinity = mixed_affinity(attention_affinity(query, key, 2), affinity, layer.alpha)
-    torch.testing.assert_close(layer(x), layer.out_proj(aggregate(affinity, projected)))
+    value = layer.in_proj(x).chunk(3 if num_heads else 1, dim=1)[-1]
+    found = layer.affinities(x)
+    torch.testing.assert_close(layer(x), layer.out_proj(aggregate(found.mixed, value)))
+    if found.dynamic is not None and found.static is not None:
+        dynamic, fixed = (aggregate(affinity, value) for affinity in found[:2])
+        mixed = layer.alpha * dynamic + (1 - layer.alpha) * fixed
+        torch.testing.assert_close(layer(x), layer.out_proj(mixed))
+    positions = torch.tensor([11, 0, 5])
+    for chosen, full in zip(layer.affinities(x, positions), found):
+        assert full is None or chosen is None or chosen.shape[-2] == 3
+        if full is not None:
+            torch.testing.assert_close(chosen, full[..., positions, :])
 
 
-@pytest.mark.parametrize('num_heads', [None, 2])
-def test_gradients_equal_finite_differences(num_heads):
+def test_convolution_that_mixes_channels_has_no_affinity():
+    layer = ContextAggregation(8, static=GroupedConvolution(8, 3, groups=4))
+    x = torch.randn(2, 8, 3, 4)
+    assert layer(x).shape == x.shape
+    with pytest.raises(TypeError, match='GroupedConvolution mixes channels'):
+        layer.affinities(x)
+
+
+@pytest.mark.parametrize(('static', 'num_heads'), [
+    ('depthwise', None), ('depthwise', 2), ('dense', 2), ('multi-head low-rank, resized', None)])
+def test_gradients_equal_finite_differences(static, num_heads):
     torch.manual_seed(0)
-    block = ContainerBlock(ContextAggregation(4, 3, num_heads), 4, mlp_ratio=2).double()
-    x = torch.randn(2, 4, 3, 2, dtype=torch.float64, requires_grad=True)
+    block = ContainerBlock(_build(static, num_heads), 8, mlp_ratio=1).double()
+    x = torch.randn(2, 8, 3, 2, dtype=torch.float64, requires_grad=True)
     # In training mode the output depends on batch statistics only, so that repeated evaluation is
     # free of side effects. The parameters are perturbed in place by gradcheck.
     assert torch.autograd.gradcheck(
-        lambda x, *parameters: block(x), (x, *block.parameters()), atol=1e-6)
+        lambda x, *parameters: block(x), (x, *block.parameters()), atol=1e-6, fast_mode=True)
 
 
 def _saved_bytes(block, x):
@@ -52,7 +100,8 @@ def _saved_bytes(block, x):
 @pytest.mark.parametrize('drop_path_rate', [0., 0.5])
 def test_recomputation_keeps_gradients_and_statistics_and_saves_memory(drop_path_rate):
     torch.manual_seed(0)
-    plain = ContainerBlock(ContextAggregation(16, num_heads=4), 16, drop_path_rate=drop_path_rate)
+    aggregation = ContextAggregation(16, num_heads=4, static=DepthwiseAffinity(16, 5))
+    plain = ContainerBlock(aggregation, 16, drop_path_rate=drop_path_rate)
     recomputing = copy.deepcopy(plain)
     recomputing.with_cp = True
     results = []
@@ -83,4 +132,10 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match=r'embed_dims \(10\) .* multiple of num_heads \(4\)'):
         ContextAggregation(10, num_heads=4)
     with pytest.raises(ValueError, match='kernel_size must be odd .* got 4'):
-        ContextAggregation(8, kernel_size=4)
+        DepthwiseAffinity(8, kernel_size=4)
+    with pytest.raises(ValueError, match=r'embed_dims \(8\) .* multiple of num_heads \(3\)'):
+        DenseAffinity(8, (2, 2), num_heads=3)
+    with pytest.raises(ValueError, match='got neither'):
+        ContextAggregation(8)
+    with pytest.raises(ValueError, match="'depthwise', 'conv', 'dense' or 'low-rank'"):
+        build_static_affinity('densé', 8, (2, 2))
