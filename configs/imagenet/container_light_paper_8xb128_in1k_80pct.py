@@ -1,0 +1,5 @@
+# Table 3: 80 % of the training images of every class. Make the list first (DIR: the data root):
+#   python tools/make_imagenet_subset.py DIR/train --share 0.8 --out DIR/meta/train_80pct.txt
+_base_ = './container_light_paper_8xb128_in1k.py'
+
+train_dataloader = dict(dataset=dict(ann_file='meta/train_80pct.txt'))

@@ -1,0 +1,260 @@
+"""The ImageNet configs: their recipe is DeiT's, as the Container paper's appendix A.1 says.
+
+New files under configs/imagenet/ are picked up without a line being added.
+"""
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from mmcv.cnn.bricks import DropPath
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+
+from mmcontainer.analysis.report import report_flops
+from mmcontainer.paper import load_tables
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / 'configs' / 'imagenet').glob('*.py'))
+MODELS_ONLY = [path for path in CONFIGS if not path.stem.endswith('pct')]
+SUBSETS = [path for path in CONFIGS if path.stem.endswith('pct')]
+# The file name's model -> arch and row of the paper's tables.
+ARCHS = {
+    'container_light': ('light', 'container_light_released'),
+    'container_light_paper': ('light-paper', 'container_light'),
+    'container_base': ('base', 'container'),
+    'container_dw_3': ('dw-3', 'dw_3'),
+    'container_mh_dw_3': ('mh-dw-3', 'mh_dw_3'),
+    'container_h_deit_s': ('h-deit-s', 'h_deit_s'),
+    'container_pam': ('pam', 'container_pam'),
+    'deit_s': ('deit-small', None),
+}
+WITHOUT_DECAY = re.compile(r'cls_token$|pos_table\.table$|^backbone\.pos_embed$')
+BGR_MEAN, BGR_STD = [103.53, 116.28, 123.675], [57.375, 57.12, 58.395]
+
+
+def _name(path):
+    return path.stem.partition('_8xb128')[0]
+
+
+def _load(path):
+    cfg = Config.fromfile(path)
+    cfg.model.data_preprocessor = cfg.data_preprocessor  # as the runner does
+    return cfg
+
+
+def _build(cfg):
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model
+
+
+def _types(entries):
+    return [entry.type for entry in entries]
+
+
+each_config = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+each_model = pytest.mark.parametrize('path', MODELS_ONLY, ids=lambda path: path.stem)
+
+
+def test_there_are_configs():
+    assert {path.stem for path in MODELS_ONLY} >= {f'{name}_8xb128_in1k' for name in ARCHS}
+    assert {path.stem for path in SUBSETS} >= {
+        f'{name}_8xb128_in1k_{share}pct' for name in ('container_light_paper', 'deit_s')
+        for share in (10, 50, 80)}
+
+
+@each_config
+def test_recipe(path):
+    cfg = Config.fromfile(path)
+    assert cfg.default_scope == 'mmpretrain' and 'mmcontainer' in cfg.custom_imports.imports
+    optimizer = dict(cfg.optim_wrapper.optimizer)
+    assert optimizer.pop('_scope_') == 'mmpretrain'
+    assert optimizer == dict(
+        type='AdamW', lr=5e-4 * 8 * 128 / 512, weight_decay=0.05, eps=1e-8, betas=(0.9, 0.999))
+    assert cfg.optim_wrapper.optimizer.lr == 1e-3
+    assert set(cfg.optim_wrapper) == {'optimizer', 'paramwise_cfg'}, 'gradients are not clipped'
+    assert cfg.train_cfg == dict(by_epoch=True, max_epochs=300, val_interval=1)
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=1024)
+    assert _types(cfg.custom_hooks) == ['RNGStateHook'], 'no EMA'
+    assert 'EMAHook' not in _types(cfg.default_hooks.values())
+    assert 'Pretrained' not in cfg.pretty_text and cfg.load_from is None
+
+
+@each_config
+def test_data(path):
+    cfg = Config.fromfile(path)
+    train, val = cfg.train_dataloader, cfg.val_dataloader
+    assert (train.batch_size, train.drop_last) == (128, True)
+    assert dict(train.sampler) == dict(
+        type='RepeatAugSampler', shuffle=True, num_repeats=3, _scope_='mmpretrain')
+    assert val.sampler.shuffle is False and cfg.test_dataloader == val
+    assert (train.dataset.split, val.dataset.split) == ('train', 'val')
+    assert train.dataset.data_root == val.dataset.data_root == 'data/imagenet'
+    assert cfg.val_evaluator.topk == cfg.test_evaluator.topk == (1, 5)
+    load, crop, flip, augment, erase, pack = train.dataset.pipeline
+    assert _types([load, pack]) == ['LoadImageFromFile', 'PackInputs']
+    assert dict(crop) == dict(
+        type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic')
+    assert dict(flip) == dict(type='RandomFlip', prob=0.5, direction='horizontal')
+    # rand-m9-mstd0.5-inc1
+    assert dict(augment) == dict(
+        type='RandAugment', policies='timm_increasing', num_policies=2, total_level=10,
+        magnitude_level=9, magnitude_std=0.5,
+        hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic'))
+    assert dict(erase) == dict(
+        type='RandomErasing', erase_prob=0.25, mode='rand', min_area_ratio=0.02,
+        max_area_ratio=1 / 3, fill_color=BGR_MEAN, fill_std=BGR_STD)
+    assert [dict(step) for step in val.dataset.pipeline[1:3]] == [
+        dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
+        dict(type='CenterCrop', crop_size=224)]
+    preprocessor = dict(cfg.data_preprocessor)
+    assert preprocessor == dict(
+        num_classes=1000, mean=BGR_MEAN[::-1], std=BGR_STD[::-1], to_rgb=True)
+
+
+def test_pipelines_run(tmp_path):
+    import mmcv
+    cfg = _load(CONFIGS[0])
+    init_default_scope('mmpretrain')
+    mmcv.imwrite(np.full((300, 200, 3), 99, np.uint8), str(tmp_path / 'x.png'))
+    for split in ('train', 'val'):
+        pipeline = Compose(cfg[f'{split}_dataloader'].dataset.pipeline)
+        out = pipeline(dict(img_path=str(tmp_path / 'x.png'), gt_label=7))
+        assert out['inputs'].shape == (3, 224, 224) and out['data_samples'].gt_label.item() == 7
+
+
+class _Point(BaseModel):
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs, mode):
+        return dict(loss=self.weight.sum())
+
+
+class _Recorder(Hook):
+
+    def __init__(self):
+        self.rates = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.rates.append(runner.optim_wrapper.get_lr()['lr'][0])
+
+
+def test_learning_rate_over_300_epochs(tmp_path):
+    """What MMEngine makes of the schedule, with 10 iterations per epoch."""
+    cfg, recorder = Config.fromfile(CONFIGS[0]), _Recorder()
+    hooks = dict.fromkeys(('logger', 'checkpoint', 'timer'))
+    Runner(_Point(), str(tmp_path), train_dataloader=dict(
+               dataset=[dict(inputs=torch.ones(1))] * 10, batch_size=1, num_workers=0,
+               sampler=dict(type='DefaultSampler', shuffle=False)),
+           train_cfg=cfg.train_cfg, optim_wrapper=dict(cfg.optim_wrapper, paramwise_cfg=None),
+           param_scheduler=cfg.param_scheduler, default_hooks=hooks, custom_hooks=[recorder],
+           log_level='ERROR', default_scope='mmpretrain').train()
+    rates = recorder.rates
+    assert len(rates) == 3000
+    assert rates[0] == pytest.approx(1e-6) and rates[50] == pytest.approx(1e-3)
+    assert np.allclose(np.diff(rates[:50]), (1e-3 - 1e-6) / 49, rtol=0.03)  # linear
+    for epoch in (5, 100, 250, 299):
+        cosine = (1 + math.cos(math.pi * (epoch - 5) / 295)) / 2
+        expected = 1e-5 + (1e-3 - 1e-5) * cosine
+        assert rates[10 * epoch:10 * epoch + 10] == pytest.approx([expected] * 10, rel=1e-4)
+
+
+@each_model
+def test_model(path):
+    """From its own scope, by an unprefixed name, to finite logits and loss."""
+    from mmpretrain.structures import DataSample
+    cfg, (arch, row) = _load(path), ARCHS[_name(path)]
+    model = _build(cfg)
+    assert cfg.model.backbone.arch == arch or arch == 'light'
+    rates = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
+    assert max(rates) == pytest.approx(0.1) and rates == sorted(rates)
+    loss = model.head.loss_module
+    assert (loss.label_smooth_val, loss.mode) == (0.1, 'original')
+    augments = model.data_preprocessor.batch_augments
+    assert [(type(item).__name__, item.alpha) for item in augments.augments] == [
+        ('Mixup', 0.8), ('CutMix', 1.0)] and augments.probs is None
+    data = dict(inputs=torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8),
+                data_samples=[DataSample().set_gt_label(label) for label in (3, 999)])
+    data = model.data_preprocessor(data, training=True)
+    assert torch.allclose(data['data_samples'][0].gt_score.sum(), torch.tensor(1.))
+    value = model.train()(**data, mode='loss')['loss']
+    # Untrained, about as good as guessing one of 1000 classes.
+    assert abs(value.item() - math.log(1000)) < 1
+    value.backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all()
+               for parameter in model.parameters())
+    with torch.no_grad():
+        logits = model.eval()(data['inputs'], mode='tensor')
+    assert logits.shape == (2, 1000) and logits.isfinite().all()
+    published = load_tables()['classification'][row] if row else {}
+    if 'params' in published:
+        parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        assert abs(parameters - published['params']) <= 0.1
+
+
+@each_model
+def test_weight_decay_of_every_parameter(path):
+    """DeiT's rule, written down anew: vectors, class token and position tables have none."""
+    cfg = _load(path)
+    model = _build(cfg)
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    decays = {id(parameter): group['weight_decay'] for group in groups
+              for parameter in group['params']}
+    assert {group['lr'] for group in groups} == {1e-3}
+    parameters = dict(model.named_parameters())
+    assert len(decays) == len(parameters)
+    found = {name: decays[id(parameter)] for name, parameter in parameters.items()}
+    assert found == {name: 0. if parameter.ndim == 1 or WITHOUT_DECAY.search(name) else 0.05
+                     for name, parameter in parameters.items()}
+    tables = {name for name, decay in found.items() if not decay and parameters[name].ndim > 1}
+    if _name(path).startswith('container_light'):
+        assert tables == set()  # positions are embedded by convolutions, which decay
+        assert found['backbone.stages.0.blocks.0.pos_embed.weight'] == 0.05
+        assert found['backbone.stages.3.blocks.0.aggregation.mix_logit'] == 0.
+    elif _name(path) == 'deit_s':
+        assert tables == {'backbone.cls_token', 'backbone.pos_embed'}
+    elif _name(path) == 'container_pam':
+        assert tables == {f'backbone.stages.0.patch_embed.{name}'
+                          for name in ('cls_token', 'pos_table.table')}
+    else:
+        assert tables == {f'backbone.stages.{stage}.pos_table.table' for stage in range(4)}
+
+
+@pytest.mark.parametrize('path', SUBSETS, ids=lambda path: path.stem)
+def test_subset_differs_by_its_list_only(path):
+    stem, percent = re.match(r'(.+)_(\d+)pct$', path.stem).groups()
+    cfg = Config.fromfile(path)
+    assert cfg.train_dataloader.dataset.pop('ann_file') == f'meta/train_{percent}pct.txt'
+    assert cfg.to_dict() == Config.fromfile(path.with_name(f'{stem}.py')).to_dict()
+    share = int(percent) / 100
+    assert share in load_tables()['data_efficiency']
+    command = ' '.join(path.read_text().replace('#', '').split())
+    assert f'--share {share:g} --out DIR/meta/train_{percent}pct.txt' in command
+
+
+def test_flops_are_those_of_224_pixels():
+    text = report_flops('mmcontainer::imagenet/container_light_paper_8xb128_in1k.py')
+    assert 'one image of 224 x 224' in text
+    assert text.endswith('FLOPs: 3.1 G  Params: 20.0 M')
+
+
+def test_metafile_lists_every_config(repo_root):
+    assert 'configs/imagenet/metafile.yml' in yaml.safe_load(
+        (repo_root / 'model-index.yml').read_text())['Import']
+    models = yaml.safe_load((repo_root / 'configs/imagenet/metafile.yml').read_text())['Models']
+    assert sorted(repo_root / model['Config'] for model in models) == CONFIGS
+    assert not any(model['Results'] for model in models)
