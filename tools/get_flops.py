@@ -10,8 +10,9 @@ from mmcontainer.engine.cli import add_config_options, run_tool
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file, or mmcontainer::retinanet/...')
-    parser.add_argument('--shape', type=int, nargs=2, default=(800, 1280), metavar=('H', 'W'),
-                        help='height and width of the image (800 1280, as in the papers)')
+    parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'),
+                        help='height and width of the image (as in the papers: 800 1280, 224 224 '
+                        'for a classifier)')
     add_config_options(parser)
     return parser.parse_args()
 

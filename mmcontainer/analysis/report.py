@@ -9,13 +9,19 @@ from ..engine.configs import load_config
 from ..engine.errors import UserError
 from .flops import count_flops
 
+# What the papers' tables are counted at.
+_DETECTION_SHAPE, _CLASSIFICATION_SHAPE = (800, 1280), (224, 224)
 
-def report_flops(config: str, shape: Sequence[int], options: Optional[dict] = None) -> str:
+
+def report_flops(config: str,
+                 shape: Optional[Sequence[int]] = None,
+                 options: Optional[dict] = None) -> str:
     """Count the multiply-adds and parameters of a config's model.
 
     Args:
         config (str): Config file.
-        shape (Sequence[int]): Height and width of one image; padded as the data preprocessor would.
+        shape (Sequence[int], optional): Height and width of one image; padded as the data
+            preprocessor would. By default 224 x 224 for MMPretrain's configs, else 800 x 1280.
         options (dict, optional): ``--cfg-options``.
 
     Returns:
@@ -25,11 +31,14 @@ def report_flops(config: str, shape: Sequence[int], options: Optional[dict] = No
         UserError: Impossible shape or config.
     """
     cfg = load_config(config, options)
+    scope = cfg.get('default_scope', 'mmengine')
+    if shape is None:
+        shape = _CLASSIFICATION_SHAPE if scope == 'mmpretrain' else _DETECTION_SHAPE
     if min(shape) < 32:
         raise UserError(f'--shape: at least 32 32 is needed, found {shape[0]} {shape[1]}.')
     divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
     height, width = (math.ceil(side / divisor) * divisor for side in shape)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    init_default_scope(scope)
     count = count_flops(MODELS.build(cfg.model), (1, 3, height, width))
     padded = f' (padded from {shape[0]} x {shape[1]})' if (height, width) != tuple(shape) else ''
     lines = [f'one image of {height} x {width}{padded}; multiply-adds up to the raw predictions:']

@@ -1,16 +1,28 @@
 """Where a config reads its data: moving it to another folder, and saying what is missing."""
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Callable
+from typing import Callable, NamedTuple, Optional
 
 from .errors import UserError
 
 SPLITS = ('train', 'val', 'test')
+# MMPretrain's data sets that read one folder of images per class, unless there is a list of images;
+# with the number of classes that must be there (0: any) where the config does not name them.
+_FOLDER_PER_CLASS = {'ImageNet': 1000, 'CustomDataset': 0}
 _HELP = """\
 What you can do:
   - the data lies elsewhere: add  --data-root FOLDER  (FOLDER is what stands at the top of the tree)
+"""
+_HELP_COCO = """\
   - you have no data yet: COCO 2017 is at https://cocodataset.org/#download
   - you only want to see it work:  make demo  (it makes its own small data set)"""
+_HELP_IMAGENET = """\
+  - you have no data yet: ImageNet-1k (ILSVRC 2012) is at https://image-net.org/download.php
+  - train/ and val/ hold one folder of images per class (n01440764/ ...). Images that all lie in one
+    folder, as those of the official val archive, need a list beside: meta/val.txt (or train.txt),
+    one line "FILE CLASS_NUMBER" per image
+  - meta/train_10pct.txt and the like are made by  tools/make_imagenet_subset.py
+  - you have images of other classes: docs/imagenet.md says what to change in the config"""
 
 
 def iter_datasets(dataset: dict) -> Iterator[dict]:
@@ -123,29 +135,83 @@ def _join(root: str, path: str) -> Path:
     return Path(root or '') / Path(path).expanduser()
 
 
-def _required_paths(cfg, splits: Sequence[str]) -> list[tuple[Path, bool]]:
-    """(path, is_folder) of all annotation files and image folders on this machine's disk."""
-    found = {}
+class _Part(NamedTuple):
+    """A file or folder that a config reads.
+
+    Attributes:
+        path (Path): Where it has to be.
+        is_folder (bool): Whether it is a folder, which must not be empty.
+        num_classes (int, optional): Folders, one per class, that this folder has to hold; 0 for any
+            number but none, None where it need not hold folders.
+    """
+    path: Path
+    is_folder: bool
+    num_classes: Optional[int] = None
+
+    def remark(self) -> str:
+        """Say what is wrong with it, in a few words; an empty string if nothing is."""
+        if not (self.path.is_dir() if self.is_folder else self.path.is_file()):
+            return '<- missing'
+        if not self.is_folder:
+            return ''
+        if not any(self.path.iterdir()):
+            return '<- empty'
+        if self.num_classes is None:
+            return ''
+        found = sum(entry.is_dir() for entry in self.path.iterdir())
+        if found and found == (self.num_classes or found):
+            return ''
+        return (f'<- {found} folders, {self.num_classes} expected: one per class'
+                if self.num_classes else '<- no folders in it: one per class expected')
+
+
+def _type_name(leaf: dict) -> str:
+    kind = leaf.get('type')
+    return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', '')
+
+
+def _num_classes(leaf: dict) -> int:
+    classes = (leaf.get('metainfo') or {}).get('classes')
+    if classes is None:
+        return _FOLDER_PER_CLASS[_type_name(leaf)]
+    return len(classes) if isinstance(classes, (list, tuple)) else 0  # a file that lists them
+
+
+def _image_folder_parts(leaf: dict, root: str) -> Iterator[_Part]:
+    """What an ImageNet or CustomDataset reads: see their docstrings in MMPretrain."""
+    split = leaf.get('split', '')
+    ann_file = leaf.get('ann_file')
+    if not ann_file and split and _join(root, f'meta/{split}.txt').is_file():
+        ann_file = f'meta/{split}.txt'
+    if ann_file:
+        yield _Part(_join(root, ann_file), is_folder=False)
+    prefix = leaf.get('data_prefix') or split
+    prefix = prefix.get('img_path', '') if isinstance(prefix, dict) else prefix
+    has_folders = not ann_file and leaf.get('with_label', True) and split != 'test'
+    yield _Part(_join(root, prefix), True, _num_classes(leaf) if has_folders else None)
+
+
+def _annotated_parts(leaf: dict, root: str) -> Iterator[_Part]:
+    if leaf.get('ann_file'):
+        yield _Part(_join(root, leaf['ann_file']), is_folder=False)
+    prefix = leaf.get('data_prefix') or {}
+    for folder in prefix.values() if isinstance(prefix, dict) else [prefix]:
+        if isinstance(folder, str):
+            yield _Part(_join(root, folder), is_folder=True)
+
+
+def _required_parts(cfg, splits: Sequence[str]) -> list[_Part]:
+    """All annotation files and image folders on this machine's disk, each once."""
+    found = []
     for leaf in _loader_datasets(cfg, splits):
         if leaf.get('backend_args'):
             continue  # object storage: there is no folder to look at
-        root = leaf.get('data_root') or ''
-        if leaf.get('ann_file'):
-            found[_join(root, leaf['ann_file'])] = False
-        prefix = leaf.get('data_prefix') or {}
-        for folder in prefix.values() if isinstance(prefix, dict) else [prefix]:
-            if isinstance(folder, str):
-                found[_join(root, folder)] = True
+        parts = _image_folder_parts if _type_name(leaf) in _FOLDER_PER_CLASS else _annotated_parts
+        found.extend(parts(leaf, leaf.get('data_root') or ''))
     for evaluator in _evaluators(cfg, splits):
         if isinstance(evaluator.get('ann_file'), str) and not evaluator.get('backend_args'):
-            found[Path(evaluator['ann_file']).expanduser()] = False
-    return sorted(found.items())
-
-
-def _is_there(path: Path, is_folder: bool) -> bool:
-    if not is_folder:
-        return path.is_file()
-    return path.is_dir() and any(path.iterdir())
+            found.append(_Part(Path(evaluator['ann_file']).expanduser(), is_folder=False))
+    return sorted({part.path: part for part in found}.values(), key=lambda part: part.path)
 
 
 class _Node:
@@ -169,20 +235,15 @@ class _Node:
             yield from node.lines(indent + ('    ' if last else '│   '))
 
 
-def _draw_tree(top: Path, entries: Sequence[tuple[Path, bool, str]]) -> str:
-    """Draw paths below ``top`` as a tree, with a remark behind each.
-
-    Args:
-        top (Path): Folder that all paths lie below.
-        entries (Sequence[tuple]): Path, whether it is a folder, and the remark.
-    """
+def _draw_tree(top: Path, parts: Sequence[_Part]) -> str:
+    """Draw files and folders below ``top`` as a tree, with a remark behind what is wrong."""
     tree = _Node()
-    for path, is_folder, remark in entries:
+    for part in parts:
         node = tree
-        for part in path.relative_to(top).parts:
-            node = node.child(part)
-        node.is_folder = node.is_folder or is_folder
-        node.remark = remark
+        for name in part.path.relative_to(top).parts:
+            node = node.child(name)
+        node.is_folder = node.is_folder or part.is_folder
+        node.remark = part.remark()
     lines = [(f'{top}/', tree.remark), *tree.lines()]
     width = max(len(name) for name, _ in lines) + 2
     return '\n'.join(f'{name:<{width}}{remark}'.rstrip() for name, remark in lines)
@@ -199,25 +260,21 @@ def check_data(cfg, splits: Sequence[str] = ('train', 'val')) -> None:
         UserError: One message for everything that is missing: the expected tree with the missing
             parts marked, and what to do.
     """
-    required = _required_paths(cfg, splits)
-    missing = [path for path, is_folder in required if not _is_there(path, is_folder)]
+    required = _required_parts(cfg, splits)
+    missing = [part for part in required if part.remark()]
     if not missing:
         return
-    roots = {Path(leaf.get('data_root') or '.').expanduser()
-             for leaf in _loader_datasets(cfg, splits)}
+    leaves = _loader_datasets(cfg, splits)
+    roots = {Path(leaf.get('data_root') or '.').expanduser() for leaf in leaves}
     trees = {}
-    for path, is_folder in required:
+    for part in required:
         # The innermost folder, where one root lies below another; an absolute path may have none.
-        top = max((root for root in roots if _is_below(path, root)),
-                  key=lambda root: len(root.parts), default=path.parent)
-        trees.setdefault(top, []).append((path, is_folder, _remark(path, is_folder)))
+        top = max((root for root in roots if _is_below(part.path, root)),
+                  key=lambda root: len(root.parts), default=part.path.parent)
+        trees.setdefault(top, []).append(part)
     places = ', '.join(str(top.resolve()) for top in sorted(trees))
-    drawn = '\n'.join(_draw_tree(top, entries) for top, entries in sorted(trees.items()))
+    drawn = '\n'.join(_draw_tree(top, parts) for top, parts in sorted(trees.items()))
+    classification = any(_type_name(leaf) in _FOLDER_PER_CLASS for leaf in leaves)
     raise UserError(f'The data of this config is not complete: {len(missing)} of {len(required)} '
-                    f'parts are missing in {places}. Expected:\n\n{drawn}\n\n{_HELP}')
-
-
-def _remark(path: Path, is_folder: bool) -> str:
-    if _is_there(path, is_folder):
-        return ''
-    return '<- empty' if is_folder and path.is_dir() else '<- missing'
+                    f'parts are missing in {places}. Expected:\n\n{drawn}\n\n'
+                    f'{_HELP}{_HELP_IMAGENET if classification else _HELP_COCO}')

@@ -7,7 +7,7 @@ from .configs import load_config
 from .data_root import check_data, set_data_root
 from .distributed import setup_distributed
 from .errors import UserError
-from .options import find_class
+from .options import accepted_arguments, find_class
 from .setup import check_weights, set_work_dir
 from .training import build_runner
 
@@ -27,11 +27,18 @@ def _dump_predictions(cfg, out: str) -> None:
 
 def _draw_predictions(cfg, folder: str) -> None:
     hook = cfg.default_hooks.get('visualization')
-    if hook is None:
+    scope = cfg.get('default_scope', 'mmengine')
+    # Absolute, because MMDetection's hook would otherwise put it below the work dir.
+    folder = str(Path(folder).expanduser().resolve())
+    arguments = accepted_arguments(find_class(hook.type, scope)) if hook is not None else ()
+    if arguments is None or 'test_out_dir' in arguments:
+        hook.update(draw=True, interval=1, test_out_dir=folder)
+    elif 'out_dir' in arguments:  # MMPretrain's
+        hook.update(enable=True, interval=1, out_dir=folder)
+    else:
         raise UserError('--show-dir: default_hooks.visualization of the config is missing; add '
-                        "dict(type='DetVisualizationHook').")
-    # Absolute, because the hook would otherwise put it below the work dir.
-    hook.update(draw=True, interval=1, test_out_dir=str(Path(folder).expanduser().resolve()))
+                        "dict(type='DetVisualizationHook') (MMDetection) or "
+                        "dict(type='VisualizationHook') (MMPretrain).")
 
 
 def test(args) -> dict:

@@ -91,7 +91,8 @@ def prepare_config(args):
         cfg.resume = cfg.load_from is not None
         say(f'--resume: from {cfg.load_from}' if cfg.resume else
             f'--resume: no checkpoint in {cfg.work_dir} yet, so training starts from the beginning')
-    splits = ('train', 'val') if cfg.get('val_cfg') else ('train', )
+    # An empty val_cfg, as MMPretrain's schedules have it, means validation all the same.
+    splits = ('train', 'val') if cfg.get('val_cfg') is not None else ('train', )
     check_all(lambda: check_pretrained(cfg), lambda: check_data(cfg, splits))
     return cfg
 

@@ -1,7 +1,10 @@
 """Redirecting a config's data, and the message about what is missing."""
+import re
+
 import pytest
 from mmengine.config import Config
 
+from mmcontainer.engine.configs import load_config
 from mmcontainer.engine.data_root import check_data, iter_datasets, set_data_root
 from mmcontainer.engine.errors import UserError
 
@@ -161,3 +164,51 @@ def test_missing_file_outside_the_root(tmp_path):
     cfg.val_evaluator.ann_file = '/nowhere/val.json'
     with pytest.raises(UserError, match='(?s)/nowhere/.*val.json.*<- missing'):
         check_data(cfg)
+
+
+IMAGENET = 'mmcontainer::imagenet/container_light_8xb128_in1k.py'
+
+
+def image_folders(tmp_path, **dataset):
+    """The ImageNet config on a folder of its own, with two classes unless said otherwise."""
+    cfg = load_config(IMAGENET)
+    set_data_root(cfg, str(tmp_path))
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.update({'metainfo': dict(classes=('a', 'b')), **dataset})
+    return cfg
+
+
+def test_image_folders_move(tmp_path):
+    cfg = image_folders(tmp_path)
+    for split in ('train', 'val', 'test'):
+        assert cfg[f'{split}_dataloader'].dataset.data_root == str(tmp_path)
+    assert 'data/imagenet' not in cfg.pretty_text
+    fill(tmp_path, *(f'{split}/{name}/1.jpg' for split in ('train', 'val') for name in 'ab'))
+    check_data(cfg)
+
+
+def test_message_about_image_folders(tmp_path):
+    cfg = image_folders(tmp_path)
+    fill(tmp_path, 'train/a/1.jpg', 'train/b/1.jpg', 'train/c/1.jpg', 'val/ILSVRC_1.JPEG')
+    with pytest.raises(UserError) as caught:
+        check_data(cfg)
+    text = str(caught.value)
+    assert re.search(r'train/ +<- 3 folders, 2 expected: one per class', text)
+    assert re.search(r'val/ +<- 0 folders, 2 expected', text)
+    assert 'image-net.org' in text and 'meta/val.txt' in text and 'cocodataset' not in text
+    with pytest.raises(UserError, match='3 folders, 1000 expected'):
+        check_data(image_folders(tmp_path, metainfo=None))
+    custom = image_folders(tmp_path, type='CustomDataset', metainfo=None, data_prefix='val')
+    with pytest.raises(UserError, match='no folders in it: one per class expected'):
+        check_data(custom, ('train', ))
+
+
+def test_listed_images_need_no_folders_of_classes(tmp_path):
+    """meta/val.txt is read where it exists; another list has to exist."""
+    cfg = image_folders(tmp_path, metainfo=None)
+    cfg.train_dataloader.dataset.ann_file = 'meta/train_10pct.txt'
+    fill(tmp_path, 'train/1.jpg', 'val/1.jpg', 'meta/val.txt')
+    with pytest.raises(UserError, match=r'(?s)train_10pct.txt +<- missing.*make_imagenet_subset'):
+        check_data(cfg)
+    fill(tmp_path, 'meta/train_10pct.txt')
+    check_data(cfg)

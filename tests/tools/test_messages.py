@@ -44,6 +44,14 @@ def test_no_data(call, tmp_path):
     assert code == 2 and '2 of 2 parts are missing' in text
 
 
+def test_no_imagenet(call):
+    """The validation images are asked for too, although val_cfg is empty."""
+    code, text = call('train.py', 'mmcontainer::imagenet/container_light_8xb128_in1k.py')
+    assert code == 2 and '2 of 2 parts are missing' in text and 'Traceback' not in text
+    for hint in ('train/', 'val/', '<- missing', '--data-root', 'image-net.org', 'meta/val.txt'):
+        assert hint in text
+
+
 @pytest.mark.parametrize('tool, arguments, hint', [
     ('train.py', ['configs/retinanet/container_lite_fpn_1x_coco.py'], 'Did you mean'),
     ('train.py', [CONFIG, '--cfg-options', 'train_cfg.max_epoch=1'], "'max_epochs'"),
