@@ -261,10 +261,10 @@ def _check_arch(arch: dict, strides: Sequence[int]) -> None:
 def _resolve_kv_stride(kv_stride: Union[int, Sequence[int]], arch: dict) -> tuple[int, ...]:
     """One stride per stage; ValueError where it makes no sense."""
     heads = arch['num_heads']
-    if isinstance(kv_stride, int):
-        strides = tuple(kv_stride if head or not any(heads) else 1 for head in heads)
-    else:
+    if isinstance(kv_stride, Sequence):
         strides = tuple(kv_stride)
+    else:
+        strides = tuple(kv_stride if head or not any(heads) else 1 for head in heads)
     if len(strides) != len(heads) or not all(isinstance(r, int) and r >= 1 for r in strides):
         raise ValueError(f'kv_stride must be a positive integer, or {len(heads)} of them (one per '
                          f'stage), got {kv_stride!r}.')

@@ -29,4 +29,4 @@ class PositionTable(BaseModule):
         trunc_normal_(self.table, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + resize_map(self.table, x.shape[-2:])
+        return x + resize_map(self.table, x.shape[-2:]).to(x.dtype)

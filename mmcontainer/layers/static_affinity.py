@@ -51,6 +51,7 @@ class DepthwiseAffinity(BaseModule):
         _check_heads(embed_dims, num_heads)
         if kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be odd to keep the map size, got {kernel_size}.')
+        self.head_dim = embed_dims // num_heads
         self.weight = nn.Parameter(torch.empty(num_heads, 1, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.empty(embed_dims))
         # PyTorch's default for a depth-wise convolution, which the official code keeps.
@@ -58,7 +59,7 @@ class DepthwiseAffinity(BaseModule):
             nn.init.uniform_(parameter, -1 / kernel_size, 1 / kernel_size)
 
     def forward(self, value: Tensor) -> Tensor:
-        return depthwise_aggregation(value, self.weight, self.bias)
+        return depthwise_aggregation(value, self.weight, self.bias, self.head_dim)
 
     def affinity(self, height: int, width: int, positions: Optional[Tensor] = None) -> Tensor:
         """Rows of the explicit matrix, (M, P, N); the bias is no part of it."""

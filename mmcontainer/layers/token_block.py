@@ -37,7 +37,8 @@ class TokenEmbed(BaseModule):
     def forward(self, x: Tensor) -> tuple[Tensor, Sequence[int]]:
         x = self.pos_table(self.proj(x))
         tokens = x.flatten(2).transpose(1, 2)  # B C H W -> B N C
-        return torch.cat((self.cls_token.expand(len(x), -1, -1), tokens), dim=1), x.shape[-2:]
+        cls_token = self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1)
+        return torch.cat((cls_token, tokens), dim=1), x.shape[-2:]
 
 
 class TokenBlock(BaseModule):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .aggregation import merge_heads, split_heads
-from .resize import resize_map
+from .resize import resize_weights
 
 
 def attention_affinity(query: Tensor,
@@ -97,8 +97,10 @@ def resize_affinity(matrix: Tensor, grid_size: Sequence[int], size: Sequence[int
     Returns:
         Tensor: (M, N, N).
     """
-    spread = resize_map(_one_hot_maps(*size, like=matrix), grid_size).flatten(1).t()
-    interpolate = resize_map(_one_hot_maps(*grid_size, like=matrix), size).flatten(1).t()
+    interpolate = torch.kron(*(resize_weights(old, new, like=matrix)
+                               for old, new in zip(grid_size, size)))
+    spread = torch.kron(*(resize_weights(old, new, like=matrix)
+                          for old, new in zip(size, grid_size)))
     return interpolate @ matrix @ spread
 
 
@@ -138,8 +140,7 @@ def aggregate(affinity: Tensor, value: Tensor) -> Tensor:
     return merge_heads(affinity @ split_heads(value, num_heads), height, width)
 
 
-def _one_hot_maps(height: int, width: int, like: Tensor,
-                  positions: Optional[Tensor] = None) -> Tensor:
+def _one_hot_maps(height: int, width: int, like: Tensor, positions: Optional[Tensor]) -> Tensor:
     """Maps (P, 1, height, width) that are 1 at one position each, in the dtype of ``like``."""
     if positions is None:
         positions = torch.arange(height * width, device=like.device)

@@ -6,6 +6,8 @@ give the same numbers, forward and backward.
 Shape legend: B batch, C channels, H and W spatial size, N = H * W positions in row-major order,
 M heads, D = C / M channels of one head.
 """
+from typing import Optional
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -64,24 +66,28 @@ def self_attention(query: Tensor,
     return merge_heads(tokens, height, width)
 
 
-def depthwise_aggregation(value: Tensor, weight: Tensor, bias: Tensor = None) -> Tensor:
+def depthwise_aggregation(value: Tensor,
+                          weight: Tensor,
+                          bias: Optional[Tensor] = None,
+                          head_dim: int = 1) -> Tensor:
     """Aggregate ``value`` with the static affinity of a depth-wise convolution.
 
     Equation (5) of the Container paper in two dimensions, zero padding, stride 1.
 
     Args:
         value (Tensor): Feature map (B, C, H, W).
-        weight (Tensor): Odd k x k kernels (M, 1, k, k): one per channel (M = C), or one that C / M
-            neighbouring channels, a head, share.
+        weight (Tensor): Odd k x k kernels (M, 1, k, k), one per head.
         bias (Tensor, optional): Per-channel offset (C, ), added after the aggregation.
+        head_dim (int): Neighbouring channels D = C / M that share a kernel; with 1 every channel
+            has its own.
 
     Returns:
         Tensor: Aggregated feature map (B, C, H, W).
     """
-    channels = value.shape[1]
-    if weight.shape[0] != channels:
-        weight = weight.repeat_interleave(channels // weight.shape[0], dim=0)
-    return F.conv2d(value, weight, bias, padding=weight.shape[-1] // 2, groups=channels)
+    if head_dim > 1:
+        weight = weight.repeat_interleave(head_dim, dim=0)
+    padding = weight.shape[-1] // 2
+    return F.conv2d(value, weight, bias, padding=padding, groups=weight.shape[0])
 
 
 def dense_aggregation(tokens: Tensor, matrix: Tensor) -> Tensor:

@@ -2,12 +2,39 @@
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
+def resize_weights(old: int, new: int, like: Tensor) -> Tensor:
+    """Weights of one-dimensional bilinear resizing: ``new values = weights @ old values``.
+
+    Pixel centres lie at half-integers. When the map shrinks, the triangle of weights is widened
+    with the pixels, so that no value is skipped (antialiasing).
+
+    Args:
+        old, new (int): Lengths.
+        like (Tensor): Gives dtype and device.
+
+    Returns:
+        Tensor: (new, old); every row sums to one.
+    """
+    # In float32 or better: half precision cannot tell the positions of a large map apart.
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    scale = old / new
+    centres = (torch.arange(new, dtype=dtype, device=like.device) + 0.5) * scale
+    pixels = torch.arange(old, dtype=dtype, device=like.device) + 0.5
+    # A tensor, not Python's max: while tracing, the sizes are tensors whose values may change.
+    reach = (torch.ones_like(pixels[:1]) * scale).clamp(min=1)
+    weights = (1 - (centres[:, None] - pixels).abs() / reach).clamp(min=0)
+    # At the border there are no pixels on the outer side: those inside make up for them.
+    return (weights / weights.sum(dim=1, keepdim=True)).to(like.dtype)
+
+
 def resize_map(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize a feature map bilinearly, with the filter widened when it shrinks (antialiasing).
+    """Resize a feature map bilinearly, with antialiasing when it shrinks.
+
+    ``F.interpolate(..., antialias=True)`` has the same result, except where it has none or a wrong
+    one: PyTorch 2.12 refuses half precision on the CPU and errs for some maps of one column.
 
     Args:
         x (Tensor): (B, C, H, W).
@@ -19,10 +46,8 @@ def resize_map(x: Tensor, size: Sequence[int]) -> Tensor:
     # Comparing sizes while tracing would fix the outcome for all later sizes.
     if not torch.jit.is_tracing() and tuple(x.shape[-2:]) == tuple(size):
         return x
-    # The antialiased kernel of the CPU knows no half precision.
-    resized = F.interpolate(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x,
-                            size, mode='bilinear', antialias=True)
-    return resized.to(x.dtype)
+    rows, columns = (resize_weights(old, new, x) for old, new in zip(x.shape[-2:], size))
+    return torch.einsum('ih,bchw,jw->bcij', rows, x, columns)
 
 
 def at_grid_size(aggregation: Callable[[Tensor], Tensor], value: Tensor,
