@@ -13,6 +13,9 @@ _NEVER_RELEASED = {
     'container_light_paper_in1k':
     ("No weights of the paper's 20.0 M model were published; the released ones belong to "
      "arch 'light' (configs named container_light_fpn_*). Pre-train it yourself and put the file there."),
+    'container_base_in1k':
+    ("No weights of Container itself (arch 'base') were published. Pre-train it yourself with "
+     'configs/imagenet/container_base_8xb128_in1k.py and put the file there.'),
 }
 
 _FROM_SCRATCH = ('To train from random weights on purpose, add --from-scratch to tools/train.py (or set '

@@ -23,6 +23,7 @@ EPOCHS = {'1x': 12}
 BACKBONES = {
     'container_light': dict(type='ContainerLight', arch='light'),
     'container_light_paper': dict(type='ContainerLight', arch='light-paper'),
+    'container_base': dict(type='Container', arch='base', kv_stride=1),
     'r50': dict(type='ResNet', depth=50),
 }
 
