@@ -1,6 +1,7 @@
 """The rows of the Container paper's tables: sizes, other image sizes, options."""
 import pytest
 import torch
+from largest_tensor import LargestTensor
 
 from mmcontainer.analysis.flops import count_flops
 from mmcontainer.backbones import Container
@@ -144,6 +145,19 @@ def test_pooled_keys_are_the_same_model_at_one():
         for found, expected in zip(pooled(image), outs):
             assert found.shape == expected.shape
             assert torch.equal(found, expected) == equal
+
+
+@pytest.mark.parametrize('arch', ['base', 'mlp', 'pam'])
+def test_memory_is_linear_in_the_number_of_positions(arch):
+    """No tensor grows faster than the map, in the forward and the backward pass."""
+    model, largest = _shallow(arch), []
+    for width in (224, 448):
+        with LargestTensor() as probe:
+            sum(out.sum() for out in model(_images(224, width, batch=1))).backward()
+        largest.append(probe.largest)
+    tables = max(p.numel() for p in model.parameters())
+    assert largest[1] <= max(2 * largest[0], tables)
+    assert largest[1] < (56 * 112)**2
 
 
 def test_class_token_and_map_come_from_the_same_tokens():
