@@ -97,7 +97,7 @@ class _GridAffinity(BaseModule):
         """Rows of the explicit matrix, (M, P, N)."""
         matrix = self.matrix()
         if (height, width) != self.grid_size:
-            matrix = resize_affinity(matrix, self.grid_size, (height, width))
+            return resize_affinity(matrix, self.grid_size, (height, width), positions)
         return matrix if positions is None else matrix[:, positions]
 
 

@@ -81,7 +81,10 @@ def depthwise_affinity(weight: Tensor,
     return rows.flatten(2).transpose(0, 1)
 
 
-def resize_affinity(matrix: Tensor, grid_size: Sequence[int], size: Sequence[int]) -> Tensor:
+def resize_affinity(matrix: Tensor,
+                    grid_size: Sequence[int],
+                    size: Sequence[int],
+                    positions: Optional[Tensor] = None) -> Tensor:
     """Resize a static affinity from the map size it was learned at to another, bilinearly.
 
     A row belongs to a position of the output and is interpolated between the rows of the
@@ -93,15 +96,20 @@ def resize_affinity(matrix: Tensor, grid_size: Sequence[int], size: Sequence[int
         matrix (Tensor): (M, N0, N0) with N0 the number of positions of ``grid_size``.
         grid_size (Sequence[int]): (height, width) at which the matrix was learned.
         size (Sequence[int]): (height, width) of the maps it is to be used on.
+        positions (Tensor, optional): Indices (P, ) of the rows to build; all without it.
 
     Returns:
-        Tensor: (M, N, N).
+        Tensor: (M, P, N).
     """
-    interpolate = torch.kron(*(resize_weights(old, new, like=matrix)
-                               for old, new in zip(grid_size, size)))
-    spread = torch.kron(*(resize_weights(old, new, like=matrix)
-                          for old, new in zip(size, grid_size)))
-    return interpolate @ matrix @ spread
+    if positions is None:
+        positions = torch.arange(size[0] * size[1], device=matrix.device)
+    rows, columns = (resize_weights(old, new, matrix) for old, new in zip(grid_size, size))
+    interpolate = torch.einsum(
+        'ph,pw->phw', rows[positions // size[1]], columns[positions % size[1]]).flatten(1)
+    # What resizing collects from position i of the input for grid position h, h spreads to i.
+    rows, columns = (resize_weights(new, old, matrix) for old, new in zip(grid_size, size))
+    weights = (interpolate @ matrix).unflatten(-1, tuple(grid_size))
+    return torch.einsum('mphw,hi,wj->mpij', weights, rows, columns).flatten(-2)
 
 
 def mixed_affinity(dynamic: Tensor,
