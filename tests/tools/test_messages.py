@@ -86,7 +86,8 @@ def test_unknown_arch_stops_before_data_is_read(call, monkeypatch):
     assert code == 2 and "Unknown arch 'lite'" in text and "Did you mean 'light'" in text
 
 
-TOOLS = ['train.py', 'test.py', 'infer.py', 'get_flops.py', 'mmdet_tool.py']
+TOOLS = ['train.py', 'test.py', 'infer.py', 'get_flops.py', 'mmdet_tool.py',
+         'visualize_affinity.py']
 
 
 @pytest.mark.parametrize('tool', TOOLS)

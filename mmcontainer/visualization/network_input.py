@@ -1,0 +1,134 @@
+"""An image as a config's network sees it, and where its pixels went on the way there."""
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmengine.dataset import Compose, pseudo_collate
+from torch import Tensor, nn
+
+from ..engine.errors import UserError
+from ..engine.inference import read_image
+
+_RESIZERS = {'Resize', 'FixScaleResize', 'FixShapeResize', 'RandomChoiceResize', 'RandomResize',
+             'ResizeEdge', 'ResizeShortestEdge'}
+
+
+class Geometry(NamedTuple):
+    """Axis-aligned map from places in the image file to places in the network's input.
+
+    Coordinates are (x, y) and continuous: the pixel in column i covers i ... i + 1.
+
+    Attributes:
+        scale (np.ndarray): (2, ), pixels of the input per pixel of the file.
+        offset (np.ndarray): (2, ), where the file's corner (0, 0) lies in the input; negative after
+            a crop.
+    """
+    scale: np.ndarray
+    offset: np.ndarray
+
+    def to_input(self, place: Sequence[float]) -> np.ndarray:
+        return np.asarray(place) * self.scale + self.offset
+
+    def to_file(self, place: Sequence[float]) -> np.ndarray:
+        return (np.asarray(place) - self.offset) / self.scale
+
+
+class NetworkInput(NamedTuple):
+    """What a backbone is given for one image.
+
+    Attributes:
+        inputs (Tensor): (1, 3, H, W), normalised and padded.
+        picture (np.ndarray): (h, w, 3), RGB, uint8: the same before normalisation and before the
+            padding of the batch, h <= H and w <= W.
+        file_size (tuple[int, int]): (height, width) of the image file, turned upright.
+        geometry (Geometry): From the file's pixels to those of ``inputs``.
+        content (tuple[float, ...]): (x1, y1, x2, y2), the part of ``inputs`` that shows the image;
+            the rest is padding.
+    """
+    inputs: Tensor
+    picture: np.ndarray
+    file_size: tuple[int, int]
+    geometry: Geometry
+    content: tuple[float, float, float, float]
+
+
+def prepare_image(cfg, data_preprocessor: nn.Module, path: Path) -> NetworkInput:
+    """Run an image through the test pipeline and the data preprocessor of a config.
+
+    Args:
+        cfg (Config): Its default scope must have been set.
+        data_preprocessor (nn.Module): Of the model; ``inputs`` is on its device.
+        path (Path): Image file.
+
+    Raises:
+        UserError: If the file is missing or no image, or the config has no test pipeline or one
+            that moves pixels in a way that is not followed here (flips, for example).
+    """
+    if not path.is_file():
+        raise UserError(f'There is no image {path}.')
+    if read_image(path) is None:
+        raise UserError(f'{path} cannot be read as an image.')
+    results: dict[str, Any] = dict(img_path=str(path), img_id=0)
+    geometry, file_size = Geometry(np.ones(2), np.zeros(2)), None
+    for transform in Compose(_test_pipeline(cfg)).transforms:
+        old = results.get('img')
+        results = transform(results)
+        if results is None:
+            raise UserError(f'{path}: {type(transform).__name__} of the test pipeline refuses it.')
+        if 'img' not in results:
+            continue
+        if old is None:
+            file_size = results['img'].shape[:2]
+        else:
+            geometry = _follow(geometry, transform, old.shape[:2], results['img'].shape[:2])
+        if results.get('flip'):
+            raise UserError('The test pipeline of the config flips the image; remove '
+                            f'{type(transform).__name__} from it.')
+    image = results['inputs']
+    with torch.no_grad():
+        inputs = data_preprocessor(pseudo_collate([results]), False)['inputs']
+    corners = geometry.to_input((0, 0)), geometry.to_input(file_size[::-1])
+    limits = np.array(image.shape[:0:-1])
+    content = np.concatenate([corner.clip(0, limits) for corner in corners])
+    return NetworkInput(inputs, _to_picture(image), tuple(file_size), geometry,
+                        tuple(content.tolist()))
+
+
+def _test_pipeline(cfg) -> list[dict]:
+    """Transforms of the test data set, without those that read annotations."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    while dataset is not None and 'pipeline' not in dataset:
+        dataset = dataset.get('dataset') or next(iter(dataset.get('datasets') or []), None)
+    if dataset is None:
+        raise UserError('The config has no test pipeline (test_dataloader.dataset.pipeline), which '
+                        'says how images are resized for the network.')
+    return [step for step in dataset['pipeline']
+            if not ('Load' in step['type'] and 'Annotations' in step['type'])]
+
+
+def _follow(geometry: Geometry, transform: Any, old: Sequence[int],
+            new: Sequence[int]) -> Geometry:
+    """The geometry after a transform that turned an image of size ``old`` into one of ``new``."""
+    name = type(transform).__name__
+    old, new = np.array(old[::-1]), np.array(new[::-1])  # (height, width) -> (x, y)
+    if (old == new).all() or name == 'Pad':  # MMCV pads on the right and at the bottom only
+        return geometry
+    if name in _RESIZERS:
+        return Geometry(geometry.scale * new / old, geometry.offset * new / old)
+    if name == 'CenterCrop':
+        # As MMCV rounds; where the crop is bigger than the image, it was padded like by Pad.
+        return geometry._replace(offset=geometry.offset - np.round((old - new) / 2).clip(min=0))
+    raise UserError(f'The test pipeline of the config has {name}, which changes the size of the '
+                    'image in a way that this tool cannot follow; it knows '
+                    f'{", ".join(sorted(_RESIZERS | {"CenterCrop", "Pad"}))}.')
+
+
+def _to_picture(image: Tensor) -> np.ndarray:
+    """(3, h, w) BGR, as pipelines give it, to (h, w, 3) RGB, uint8."""
+    image = image.detach().cpu()
+    if image.dtype != torch.uint8:  # normalised by the pipeline: show it in its own range
+        image = image.float() - image.min()
+        image = (255 * image / image.max().clamp(min=1e-12)).to(torch.uint8)
+    return np.ascontiguousarray(image.flip(0).permute(1, 2, 0).numpy())
