@@ -1,8 +1,10 @@
 """Real photographs through the unchanged configs, and the example of docs/custom_dataset.md."""
 import re
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 
 import mmcontainer  # noqa: F401  lets configs name mmcontainer::
 from mmcontainer.engine.data_root import set_data_root
@@ -30,6 +32,31 @@ def test_coco_photographs_train_and_evaluate_at_full_size(
                       *FEW, *extra)
     assert re.search(r'Epoch\(train\) \[1\]\[1/1\].* loss: [\d.]+', output)
     assert re.search(rf'coco/{metric}_mAP: -?[\d.]+', output)
+
+
+def _memory_mb(field):
+    """VmRSS (now) or VmHWM (peak) of this process."""
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(rf'{field}:\s+(\d+) kB', status)[1]) / 1024
+
+
+@pytest.mark.parametrize(('detector', 'kv_stride'), [('retinanet', 1), ('mask_rcnn', (8, 4, 2, 1))])
+def test_container_itself_detects_at_full_size_in_bounded_memory(
+        repo_root, real_data, detector, kv_stride):
+    """Stage 1 has some 40000 positions or more; its attention matrices would take 13 GB each."""
+    from mmdet.apis import inference_detector
+    cfg = Config.fromfile(repo_root / 'configs' / detector / 'container_base_fpn_1x_coco.py')
+    cfg.model.backbone.update(init_cfg=None, kv_stride=kv_stride)
+    init_default_scope('mmdet')
+    model = MODELS.build(cfg.model).eval()
+    model.cfg, model.dataset_meta = cfg, {}
+    image = sorted((real_data / 'coco128' / 'val2017').glob('*.jpg'))[0]
+    Path('/proc/self/clear_refs').write_text('5')  # resets the peak
+    before = _memory_mb('VmRSS')
+    sample = inference_detector(model, str(image))
+    assert 800 in sample.img_shape or 1333 in sample.img_shape
+    assert sample.pred_instances.scores.isfinite().all()
+    assert _memory_mb('VmHWM') - before < 2000
 
 
 @pytest.fixture
