@@ -14,4 +14,4 @@ if not compat.running_doctor():
     compat.check_versions()
     compat.register_config_scope()
     compat.allow_mmengine_checkpoints()
-    from . import backbones, engine  # noqa: F401
+    from . import backbones, engine, registry  # noqa: F401

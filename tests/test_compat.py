@@ -208,6 +208,29 @@ def test_scope_is_registered_with_mmengine():
     assert path == Path(compat.__file__).parent
 
 
+def test_what_comes_out_of_our_configs_is_built_without_warnings(tmp_path, caplog):
+    """MMEngine gives the scope 'mmcontainer' to it, and would say that there is no such package."""
+    from mmengine.config import Config
+    from mmengine.logging import MMLogger
+    from mmengine.registry import HOOKS, MODELS, init_default_scope
+    path = tmp_path / 'mine.py'
+    path.write_text("_base_ = 'mmcontainer::imagenet/container_light_8xb128_in1k.py'\n")
+    cfg = Config.fromfile(path)
+    assert cfg.custom_hooks[0]._scope_ == 'mmcontainer'
+    init_default_scope(cfg.default_scope)
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)  # it does not propagate
+    try:
+        model = MODELS.build(cfg.model)
+        hook = HOOKS.build(cfg.custom_hooks[0])
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert [type(item).__name__ for item in (model, model.backbone, hook)] == [
+        'ImageClassifier', 'ContainerLight', 'RNGStateHook']
+    assert not [record.message for record in caplog.records
+                if record.levelname == 'WARNING' and 'mmcontainer' in record.message]
+
+
 def test_doctor_runs_where_the_import_fails(tmp_path):
     fake_module(tmp_path, 'mmcv', '1.7.0')
     done = run_python(['-m', 'mmcontainer.doctor'], tmp_path, Path(compat.__file__).parents[1])

@@ -1,5 +1,7 @@
 # A classifier: the last stage after its norm, averaged over positions, then one linear layer.
 model = dict(
+    # Out of `mmcontainer::`, MMEngine would look for the classifier in this package.
+    _scope_='mmpretrain',
     type='ImageClassifier',
     backbone=dict(
         type='Container', arch='light', out_indices=(3, ), final_norm=True, drop_path_rate=0.1),

@@ -9,16 +9,14 @@ _base_ = [
     './plugin.py'
 ]
 
-# Workers stack the images: what MMPretrain's own train.py adds to every config.
-_loader = dict(batch_size=128, pin_memory=True, collate_fn=dict(type='default_collate'))
 train_dataloader = dict(
-    **_loader,
+    batch_size=128,
     drop_last=True,
     # Repeated augmentation is on in DeiT's released code: an epoch sees a third of the images,
     # three times each, and has as many iterations as without.
     sampler=dict(type='RepeatAugSampler', num_repeats=3))
-val_dataloader = _loader
-test_dataloader = _loader
+val_dataloader = dict(batch_size=128)
+test_dataloader = val_dataloader
 
 optim_wrapper = dict(
     # 8 GPUs x 128 = 1024 images an iteration: 5e-4 * 1024 / 512 = 1e-3.

@@ -1,0 +1,12 @@
+"""The scope 'mmcontainer', which MMEngine gives to all that comes out of ``mmcontainer::`` configs.
+
+Everything of this package is registered in MMEngine's root registries, where every library finds
+it. These children of theirs are empty and only lead there: without them MMEngine would warn that
+mmcontainer is not installed each time it builds something out of such a config.
+"""
+from mmengine.registry import Registry, root
+
+SCOPE = 'mmcontainer'
+REGISTRIES = [
+    Registry(parent.name, parent=parent, scope=SCOPE, locations=[SCOPE])
+    for parent in vars(root).values() if isinstance(parent, Registry)]
