@@ -1,6 +1,7 @@
 """What the training engine needs beyond MMEngine: initialisers, hooks, wrappers."""
 from .amp import CPUAmpOptimWrapper
+from .draw_labels import DrawLabelsHook
 from .initializers import StrictPretrained
 from .rng_state import RNGStateHook
 
-__all__ = ['CPUAmpOptimWrapper', 'RNGStateHook', 'StrictPretrained']
+__all__ = ['CPUAmpOptimWrapper', 'DrawLabelsHook', 'RNGStateHook', 'StrictPretrained']

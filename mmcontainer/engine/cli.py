@@ -24,13 +24,16 @@ def user_message(error: BaseException) -> Optional[str]:
     """Return the text to show for a mistake in a config or command line, None for a defect.
 
     Mistakes are this package's own exceptions, values that its code refused (an unknown ``arch``,
-    say), and names or arguments that MMEngine's builders did not find.
+    say), names or arguments that MMEngine's builders did not find, and schedules that it refused.
     """
     module, text = _raised_in(error), str(error)
     if isinstance(error, _MESSAGES):
         return text
     if isinstance(error, (ValueError, FileNotFoundError)) and module.startswith('mmcontainer.'):
         return text
+    if isinstance(error, ValueError) and module.startswith('mmengine.optim.scheduler'):
+        return (f'param_scheduler of the config does not work: {text}. A schedule without an end '
+                'lasts until train_cfg.max_epochs, which must be later than its begin.')
     if isinstance(error, KeyError) and ' registry' in text and 'is not in the' in text:
         return f'The config names something unknown: {error.args[0]}'
     if isinstance(error, TypeError) and 'unexpected keyword argument' in text and (

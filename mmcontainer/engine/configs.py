@@ -84,7 +84,7 @@ def load_config(name: str, options: Optional[dict] = None) -> Config:
         raise UserError(f'{name} is no config: a .py, .json or .yml file is expected.')
     try:
         cfg = Config.fromfile(str(path))
-    except (SyntaxError, FileNotFoundError, KeyError, ImportError) as error:
+    except (SyntaxError, FileNotFoundError, KeyError, ImportError, TypeError) as error:
         raise UserError(f'{name} cannot be read as a config: {error}') from error
     if options:
         check_options(cfg, options)

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
+import torch
 from torch import nn
 
 from ..checkpoints import load_file, resolve_path, unwrap_state_dict
 from ..checkpoints.official import missing_message
+from .data_root import SPLITS
 from .errors import UserError
 from .options import find_class
 
@@ -22,6 +24,24 @@ def set_work_dir(cfg, work_dir: Optional[str], config_name: str) -> None:
         cfg.work_dir = str(Path(work_dir).expanduser())
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(config_name.split('::')[-1]).stem)
+
+
+def set_loader_defaults(cfg) -> None:
+    """Let the workers stack images, as MMPretrain's own tools do where a config says nothing.
+
+    MMEngine's default hands over lists, which leaves normalising and stacking 128 images, one by
+    one, to the main process. Detectors need lists, because their images differ in size.
+
+    Args:
+        cfg (Config): Changed in place if it is MMPretrain's: ``{train,val,test}_dataloader``.
+    """
+    if cfg.get('default_scope') != 'mmpretrain':
+        return
+    for split in SPLITS:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is not None:
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+            loader.setdefault('pin_memory', torch.cuda.is_available())
 
 
 def _iter_dicts(node, path: str) -> Iterator[tuple[str, dict]]:

@@ -6,9 +6,10 @@ from mmengine.model import is_model_wrapper
 from .configs import load_config
 from .data_root import check_data, set_data_root
 from .distributed import setup_distributed
+from .draw_labels import DrawLabelsHook
 from .errors import UserError
-from .options import accepted_arguments, find_class
-from .setup import check_weights, set_work_dir
+from .options import find_class
+from .setup import check_weights, set_loader_defaults, set_work_dir
 from .training import build_runner
 
 
@@ -26,19 +27,17 @@ def _dump_predictions(cfg, out: str) -> None:
 
 
 def _draw_predictions(cfg, folder: str) -> None:
-    hook = cfg.default_hooks.get('visualization')
-    scope = cfg.get('default_scope', 'mmengine')
     # Absolute, because MMDetection's hook would otherwise put it below the work dir.
     folder = str(Path(folder).expanduser().resolve())
-    arguments = accepted_arguments(find_class(hook.type, scope)) if hook is not None else ()
-    if arguments is None or 'test_out_dir' in arguments:
-        hook.update(draw=True, interval=1, test_out_dir=folder)
-    elif 'out_dir' in arguments:  # MMPretrain's
-        hook.update(enable=True, interval=1, out_dir=folder)
-    else:
+    if cfg.get('default_scope') == 'mmpretrain':
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []),
+                            dict(type=DrawLabelsHook.__name__, out_dir=folder)]
+        return
+    hook = cfg.default_hooks.get('visualization')
+    if hook is None:
         raise UserError('--show-dir: default_hooks.visualization of the config is missing; add '
-                        "dict(type='DetVisualizationHook') (MMDetection) or "
-                        "dict(type='VisualizationHook') (MMPretrain).")
+                        "dict(type='DetVisualizationHook').")
+    hook.update(draw=True, interval=1, test_out_dir=folder)
 
 
 def test(args) -> dict:
@@ -55,6 +54,7 @@ def test(args) -> dict:
     """
     cfg = load_config(args.config, args.cfg_options)
     set_work_dir(cfg, args.work_dir, args.config)
+    set_loader_defaults(cfg)
     if '://' not in args.checkpoint and not Path(args.checkpoint).expanduser().is_file():
         raise UserError(f'There is no checkpoint {args.checkpoint}.')
     if args.data_root is not None:

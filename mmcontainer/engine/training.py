@@ -12,7 +12,14 @@ from .configs import load_config
 from .data_root import check_data, set_data_root
 from .distributed import setup_distributed
 from .errors import UserError
-from .setup import check_pretrained, find_resume, scale_lr, set_work_dir, train_from_scratch
+from .setup import (
+    check_pretrained,
+    find_resume,
+    scale_lr,
+    set_loader_defaults,
+    set_work_dir,
+    train_from_scratch,
+)
 
 
 def say(text: str) -> None:
@@ -76,6 +83,7 @@ def prepare_config(args):
     """
     cfg = load_config(args.config, args.cfg_options)
     set_work_dir(cfg, args.work_dir, args.config)
+    set_loader_defaults(cfg)
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
     if args.from_scratch:

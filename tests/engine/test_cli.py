@@ -51,6 +51,14 @@ def test_mistakes_in_a_config(settings, hint, capsys):
     assert code == 2 and hint in text and 'Traceback' not in text
 
 
+def test_schedule_that_begins_after_the_end(capsys):
+    from mmengine.optim import CosineAnnealingLR
+    from torch import nn, optim
+    optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.)
+    code, text = run(lambda: CosineAnnealingLR(optimizer, begin=5, end=3), capsys)
+    assert code == 2 and 'begin=5, end=3' in text and 'max_epochs' in text
+
+
 def test_one_message_per_machine(capsys, monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '1')
     assert run(fail(UserError('x')), capsys) == (2, '')

@@ -50,6 +50,8 @@ def test_neighbour_is_suggested(monkeypatch, tmp_path):
     ('model = dict(', 'never closed'),
     ("custom_imports = dict(imports=['no_such_module'], allow_failed_imports=False)",
      'no_such_module'),
+    ("_base_ = 'mmcontainer::imagenet/container_light_8xb128_in1k.py'\n"
+     'model = dict(backbone=dict(arch=dict(depths=(1, 1, 1, 1))))', '_delete_=True'),
 ])
 def test_unreadable_config(text, hint, tmp_path):
     path = tmp_path / 'bad.py'

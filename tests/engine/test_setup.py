@@ -10,6 +10,7 @@ from mmcontainer.engine.setup import (
     check_weights,
     find_resume,
     scale_lr,
+    set_loader_defaults,
     set_work_dir,
     train_from_scratch,
 )
@@ -133,3 +134,15 @@ def test_check_weights(tmp_path):
     torch.save([1], path)
     with pytest.raises(UserError, match='weights.pth'):
         check_weights(model, str(path))
+
+
+def test_workers_stack_the_images_of_classifiers_only():
+    cfg = load_config('mmcontainer::imagenet/container_light_8xb128_in1k.py')
+    cfg.val_dataloader.collate_fn = dict(type='pseudo_collate')
+    set_loader_defaults(cfg)
+    assert cfg.train_dataloader.collate_fn == dict(type='default_collate')
+    assert cfg.train_dataloader.pin_memory is torch.cuda.is_available()
+    assert cfg.val_dataloader.collate_fn == dict(type='pseudo_collate')
+    detector = load_config(CONTAINER)
+    set_loader_defaults(detector)
+    assert 'collate_fn' not in detector.train_dataloader
