@@ -252,6 +252,19 @@ def test_flops_are_those_of_224_pixels():
     assert text.endswith('FLOPs: 3.1 G  Params: 20.0 M')
 
 
+def test_configs_of_the_documentation(repo_root, tmp_path):
+    blocks = re.findall(r'(?s)```python\n(.+?)```', (repo_root / 'docs/imagenet.md').read_text())
+    classifier, detector = tmp_path / 'classifier.py', tmp_path / 'detector.py'
+    for path, block in zip((classifier, detector), blocks, strict=True):
+        path.write_text(block)
+    cfg = _load(classifier)
+    assert _build(cfg).head.fc.out_features == cfg.data_preprocessor.num_classes == 2
+    assert {cfg[f'{split}_dataloader'].dataset.data_root for split in ('train', 'val', 'test')} == {
+        'data/pets'}
+    init_cfg = Config.fromfile(detector).model.backbone.init_cfg
+    assert (init_cfg.type, Path(init_cfg.checkpoint).name) == ('StrictPretrained', 'epoch_300.pth')
+
+
 def test_metafile_lists_every_config(repo_root):
     assert 'configs/imagenet/metafile.yml' in yaml.safe_load(
         (repo_root / 'model-index.yml').read_text())['Import']
