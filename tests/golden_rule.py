@@ -91,3 +91,35 @@ class Fixture:
         found = tensor.reshape(-1)[self[f'{key}.idx'].long()]
         return ((found - self[f'{key}.val'].double()).abs().max() / float(
             self.values[f'{key}.std'])).item()
+
+
+def unit_errors(fixture, module, ours=lambda key: key):
+    """Errors of a module against the fixture of an official one, over the scale of each tensor.
+
+    Compares the output in evaluation and in training mode, and in training mode all gradients and
+    the updated statistics. ``ours`` turns an official parameter name into the module's.
+    """
+    module.load_state_dict({ours(key): value for key, value in fixture.state_dict.items()})
+    module = module.double()
+    x = fixture['input'].requires_grad_()
+    module.eval()
+    with torch.no_grad():
+        errors = {'out_eval': fixture.relative_error('out_eval', module(x))}
+    module.train()
+    out = module(x)
+    out.backward(fixture['grad_output'])
+    errors['out_train'] = fixture.relative_error('out_train', out)
+    errors['grad_input'] = fixture.relative_error('grad_input', x.grad)
+    parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+    gradients, statistics = fixture.starting_with('grad.'), fixture.starting_with('after.')
+    assert set(map(ours, gradients)) == set(parameters)
+    # A bias before a batch norm has a gradient of zero: compare on the scale of the others.
+    largest = max((value.abs().max().item() for value in gradients.values()), default=0.)
+    for key, expected in gradients.items():
+        scale = max(expected.abs().max().item(), 1e-6 * largest, 1e-6)
+        errors[f'grad.{key}'] = (
+            parameters[ours(key)].grad - expected).abs().max().item() / scale
+    for key in statistics:
+        if not key.endswith('num_batches_tracked'):
+            errors[f'after.{key}'] = fixture.relative_error(f'after.{key}', buffers[ours(key)])
+    return errors

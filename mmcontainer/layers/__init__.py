@@ -1,6 +1,10 @@
 """Building blocks of the backbones, one idea per file."""
+from .blur_pool import BlurPool
 from .container_block import ContainerBlock
 from .context_aggregation import Affinities, ContextAggregation
+from .cot import CotLayer
+from .cot_block import CotBlock
+from .gated_conv import GatedConv
 from .mlp import ConvMlp
 from .patch_embed import PatchEmbed
 from .position_table import PositionTable
@@ -15,8 +19,8 @@ from .token_attention import DenseTokenAffinity, TokenAttention
 from .token_block import TokenBlock, TokenEmbed
 
 __all__ = [
-    'Affinities', 'ContainerBlock', 'ContextAggregation', 'ConvMlp', 'DenseAffinity',
-    'DenseTokenAffinity', 'DepthwiseAffinity', 'GroupedConvolution', 'LowRankAffinity',
-    'PatchEmbed', 'PositionTable', 'TokenAttention', 'TokenBlock', 'TokenEmbed',
+    'Affinities', 'BlurPool', 'ContainerBlock', 'ContextAggregation', 'ConvMlp', 'CotBlock',
+    'CotLayer', 'DenseAffinity', 'DenseTokenAffinity', 'DepthwiseAffinity', 'GatedConv',
+    'GroupedConvolution', 'LowRankAffinity', 'PatchEmbed', 'PositionTable', 'TokenAttention', 'TokenBlock', 'TokenEmbed',
     'build_static_affinity'
 ]

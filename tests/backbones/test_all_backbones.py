@@ -40,6 +40,15 @@ def _randomise_norms(model):
             module.bias.data.normal_(0, 0.1)
 
 
+def _build(cls, *args, **kwargs):
+    """A backbone whose branches all have an effect; some start with branches that are zero."""
+    model = cls(*args, **kwargs)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not module.weight.any():
+            module.weight.data.fill_(0.2)
+    return model
+
+
 @pytest.mark.parametrize('size', [(32, 32), (33, 65), (64, 32), (97, 50)])
 @pytest.mark.parametrize(('cls', 'arch'), ALL)
 def test_any_size_gives_a_map_of_every_stage(cls, arch, size):
@@ -163,7 +172,7 @@ def test_frozen_norms_survive_train(cls, kwargs, affine_trains, statistics_move)
 
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_checkpointing_equals_plain(cls):
-    plain = cls(drop_path_rate=0.3).double()
+    plain = _build(cls, drop_path_rate=0.3).double()
     recomputing = cls(drop_path_rate=0.3, with_cp=True).double()
     recomputing.load_state_dict(plain.state_dict())
     for model in (plain, recomputing):
@@ -176,7 +185,7 @@ def test_checkpointing_equals_plain(cls):
 
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_drop_path_acts_in_training_only(cls):
-    model, image = cls(drop_path_rate=0.9, norm_eval=True), _images(64, 64)
+    model, image = _build(cls, drop_path_rate=0.9, norm_eval=True), _images(64, 64)
     torch.manual_seed(0)
     first, second = model(image)[-1], model(image)[-1]
     assert not torch.allclose(first, second)
@@ -195,9 +204,11 @@ def test_deploy_equals_train_form(cls, arch):
     with torch.no_grad():
         expected = model(image)
         assert model.switch_to_deploy() is model
-        torch.testing.assert_close(model(image), expected, rtol=1e-9, atol=1e-9)
-        model.switch_to_deploy()  # a second call changes nothing
-        torch.testing.assert_close(model(image), expected, rtol=1e-9, atol=1e-9)
+        for _ in range(2):
+            for found, reference in zip(model(image), expected):
+                torch.testing.assert_close(
+                    found, reference, rtol=1e-9, atol=1e-8 * reference.abs().max().item())
+            model.switch_to_deploy()  # a second call changes nothing
 
 
 def test_deploy_folds_every_norm_of_container():
@@ -209,7 +220,7 @@ def test_deploy_folds_every_norm_of_container():
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_autocast_is_close_to_float32(cls, dtype):
-    model, image = cls().eval(), _images(64, 64)
+    model, image = _build(cls).eval(), _images(64, 64)
     with torch.no_grad():
         expected = model(image)
         with torch.autocast('cpu', dtype=dtype):
@@ -222,7 +233,7 @@ def test_autocast_is_close_to_float32(cls, dtype):
 
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_autocast_trains(cls):
-    model = cls(drop_path_rate=0.1, with_cp=True)
+    model = _build(cls, drop_path_rate=0.1, with_cp=True)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         outs = model(_images(64, 64))
     sum(out.float().square().mean() for out in outs).backward()
@@ -231,7 +242,7 @@ def test_autocast_trains(cls):
 
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_trace_generalises_to_other_sizes(cls):
-    model = cls().eval()
+    model = _build(cls).eval()
     with torch.no_grad():
         traced = torch.jit.trace(model, _images(75, 130))
         for size in ((75, 130), (64, 96)):
@@ -240,7 +251,7 @@ def test_trace_generalises_to_other_sizes(cls):
 
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_compiles_as_one_graph_with_the_same_gradients(cls):
-    model, image = cls().double(), _images(75, 96, dtype=torch.float64)
+    model, image = _build(cls).double(), _images(75, 96, dtype=torch.float64)
     results = []
     for forward in (model, torch.compile(model, backend='aot_eager', fullgraph=True)):
         model.zero_grad()
@@ -254,7 +265,7 @@ def test_compiles_as_one_graph_with_the_same_gradients(cls):
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_compiles_to_machine_code(cls):
     row = next(iter(cls.arch_settings.values()))
-    model, image = cls({**row, 'depths': (1, 1, 1, 1)}).eval(), _images(64, 64)
+    model, image = _build(cls, {**row, 'depths': (1, 1, 1, 1)}).eval(), _images(64, 64)
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(model)(image), model(image), rtol=1e-3, atol=1e-4)
 

@@ -1,7 +1,7 @@
 """Container-Light equals the official model, stage by stage and with gradients."""
 import pytest
 import torch
-from golden_rule import Fixture, make_state_dict
+from golden_rule import Fixture, make_state_dict, unit_errors
 
 from mmcontainer.backbones import Container
 from mmcontainer.checkpoints import convert, convert_back, load_backbone
@@ -72,26 +72,7 @@ def test_unit_equals_official_module_with_gradients(name):
         first, dot, rest = key.partition('.')
         return names.get(first, first) + dot + rest
 
-    module.load_state_dict({ours(key): value for key, value in fixture.state_dict.items()})
-    module = module.double()
-    x = fixture['input'].requires_grad_()
-    with torch.no_grad():
-        errors = {'out_eval': fixture.relative_error('out_eval', module.eval()(x))}
-    out = module.train()(x)
-    out.backward(fixture['grad_output'])
-    errors['out_train'] = fixture.relative_error('out_train', out)
-    errors['grad_input'] = fixture.relative_error('grad_input', x.grad)
-    parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
-    gradients, statistics = fixture.starting_with('grad.'), fixture.starting_with('after.')
-    assert set(map(ours, gradients)) == set(parameters)
-    for key, expected in gradients.items():
-        # Biases before a batch norm have a gradient of zero: compare on the scale of the others.
-        scale = max(expected.abs().max().item(), 1e-6)
-        errors[f'grad.{key}'] = (
-            parameters[ours(key)].grad - expected).abs().max().item() / scale
-    for key in statistics:
-        if not key.endswith('num_batches_tracked'):
-            errors[f'after.{key}'] = fixture.relative_error(f'after.{key}', buffers[ours(key)])
+    errors = unit_errors(fixture, module, ours)
     assert max(errors.values()) <= 1e-6, errors
 
 

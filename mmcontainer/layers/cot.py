@@ -1,0 +1,135 @@
+"""Contextual transformer layer of CoTNet: a static and a dynamic context of every position."""
+import torch
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..ops import local_aggregation, mix
+from .pooled_norm import check_pooled_norm
+
+
+class ChannelBias(nn.Module):
+    """Add one value per channel: what is left of a norm whose scale was folded away."""
+
+    def __init__(self, bias: Tensor):
+        super().__init__()
+        self.bias = nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias.view(1, -1, 1, 1)
+
+
+class CotLayer(BaseModule):
+    """CoT (``groups=1``) and CoXt (``groups=2``) layer.
+
+    ::
+
+        key    = ReLU(BN(grouped conv k x k(x)))                    static context
+        weight = GN(1x1(ReLU(BN(1x1([x, key])))))                   k x k weights at every position
+        value  = BN(1x1(x))
+        u      = SiLU(BN(sum over k x k taps of weight * value))    dynamic context
+        y      = p * u + (1 - p) * key,  p = sigmoid(fusion(mean(u + key)))
+
+    One weight channel serves 8 / groups value channels, those that are congruent modulo the number
+    of weight channels (of their group). GN normalises the k x k weights of a channel together, over
+    the whole map: outputs depend on the size of the image and on its padding, and so does the mean.
+    The official softmax over the two logits of a channel is the sigmoid of their difference.
+
+    Args:
+        embed_dims (int): Channels C, a multiple of 8 * groups.
+        groups (int): Halves that are embedded and aggregated separately: 1 or 2.
+        kernel_size (int): Odd size k of the neighbourhood.
+        norm_cfg (dict): Config of the batch norms.
+        init_cfg (dict, optional): Initialisation config.
+
+    Raises:
+        ValueError: If ``embed_dims`` does not fit, or a single image is trained on (in ``forward``).
+
+    Shapes: (B, C, H, W) -> (B, C, H, W). Source: arXiv 2107.12292, section 3.2, and its code.
+    """
+
+    def __init__(self,
+                 embed_dims: int,
+                 groups: int = 1,
+                 kernel_size: int = 3,
+                 norm_cfg: dict = dict(type='BN'),  # noqa: B006
+                 init_cfg=None):
+        super().__init__(init_cfg)
+        if embed_dims % (8 * groups):
+            raise ValueError(f'embed_dims ({embed_dims}) must be a multiple of {8 * groups}.')
+        self.groups, self.kernel_size = groups, kernel_size
+        self.weight_channels = embed_dims // 8
+        taps = kernel_size**2
+        hidden, fusion = embed_dims // 2, max(embed_dims // 2, 32)
+
+        def norm(channels):
+            return build_norm_layer(norm_cfg, channels)[1]
+
+        def conv1x1(in_channels, out_channels, bias):
+            return nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=bias)
+
+        # Names and order are those of the official checkpoints.
+        self.key_embed = nn.Sequential(
+            nn.Conv2d(embed_dims, embed_dims, kernel_size, padding=kernel_size // 2,
+                      groups=4 * groups, bias=False), norm(embed_dims), nn.ReLU(inplace=True))
+        self.embed = nn.Sequential(
+            conv1x1(2 * embed_dims, hidden, bias=False), norm(hidden), nn.ReLU(inplace=True),
+            conv1x1(hidden, taps * self.weight_channels, bias=True),
+            nn.GroupNorm(self.weight_channels, taps * self.weight_channels))
+        self.conv1x1 = nn.Sequential(conv1x1(embed_dims, embed_dims, bias=False), norm(embed_dims))
+        self.bn = norm(embed_dims)
+        self.act = nn.SiLU(inplace=True)
+        self.se = nn.Sequential(
+            nn.Conv2d(embed_dims, fusion, 1), norm(fusion), nn.ReLU(inplace=True),
+            nn.Conv2d(fusion, 2 * embed_dims, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        key = self.key_embed(x)
+        weight = self.embed(self._concatenate(x, key))
+        dynamic = self.act(self.bn(self._aggregate(self.conv1x1(x), weight)))
+        return mix(dynamic, key, self._dynamic_share(dynamic, key))
+
+    def _concatenate(self, x: Tensor, key: Tensor) -> Tensor:
+        if self.groups == 1:
+            return torch.cat((x, key), dim=1)
+        # Interleaved, so that a group of channels holds the same channels of both.
+        return torch.stack((x, key), dim=2).flatten(1, 2)
+
+    def _aggregate(self, value: Tensor, weight: Tensor) -> Tensor:
+        batch, channels, height, width = value.shape
+        # The groups share nothing: they become samples of a larger batch.
+        value = value.reshape(batch * self.groups, channels // self.groups, height, width)
+        weight = weight.reshape(batch * self.groups, self.weight_channels // self.groups,
+                                self.kernel_size**2, height, width)
+        out = local_aggregation(value, weight, self.kernel_size)
+        return out.reshape(batch, channels, height, width)
+
+    def _dynamic_share(self, dynamic: Tensor, key: Tensor) -> Tensor:
+        """Share p of the dynamic context, (B, C, 1, 1)."""
+        if not self.deployed:
+            check_pooled_norm(self.se[1], dynamic)
+        context = dynamic.mean((2, 3), keepdim=True) + key.mean((2, 3), keepdim=True)
+        logits = self.se(context)  # channels 2c and 2c + 1 belong to channel c of both contexts
+        return (logits[:, ::2] - logits[:, 1::2]).sigmoid()
+
+    @property
+    def deployed(self) -> bool:
+        """bool: Whether the norms are folded."""
+        return isinstance(self.bn, ChannelBias)
+
+    @torch.no_grad()
+    def switch_to_deploy(self) -> None:
+        """Fold every batch norm into the convolution before it, in place.
+
+        The norm behind the aggregation scales channels, and aggregation keeps channels apart: its
+        scale goes into the values' convolution, its shift stays. The group norm stays.
+        """
+        if self.deployed:
+            return
+        for branch in (self.key_embed, self.embed, self.conv1x1, self.se):
+            branch[0], branch[1] = fuse_conv_bn_eval(branch[0], branch[1]), nn.Identity()
+        scale = self.bn.weight / torch.sqrt(self.bn.running_var + self.bn.eps)
+        self.conv1x1[0].weight.mul_(scale.view(-1, 1, 1, 1))
+        self.conv1x1[0].bias.mul_(scale)
+        self.bn = ChannelBias(self.bn.bias - self.bn.running_mean * scale)

@@ -1,0 +1,85 @@
+"""The bottleneck of CoTNet and SE-CoTNetD."""
+import torch
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .recompute import recompute
+
+
+class CotBlock(BaseModule):
+    """ResNet's bottleneck around any spatial layer.
+
+    ::
+
+        y = BN(1x1(after(layer(before(ReLU(BN(1x1(x))))))))
+        out = ReLU(DropPath(y) + shortcut(x))
+
+    Args:
+        in_channels (int): Channels of the input.
+        width (int): Channels of the spatial layer.
+        out_channels (int): Channels of the output.
+        layer (nn.Module): Maps ``width`` channels to as many: a CoT layer or a gated convolution.
+        before (nn.Module, optional): Applied before the layer (average pooling).
+        after (nn.Module, optional): Applied behind it (blur pooling).
+        downsample (nn.Sequential, optional): Shortcut; the identity without it. Its last two
+            modules are a convolution and a norm.
+        drop_path_rate (float): Probability to drop the branch of one sample during training.
+        norm_cfg (dict): Config of the batch norms.
+        with_cp (bool): Recompute the branch in the backward pass.
+        init_cfg (dict, optional): Initialisation config.
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 width: int,
+                 out_channels: int,
+                 layer: nn.Module,
+                 before: nn.Module = None,
+                 after: nn.Module = None,
+                 downsample: nn.Module = None,
+                 drop_path_rate: float = 0.,
+                 norm_cfg: dict = dict(type='BN'),  # noqa: B006
+                 with_cp: bool = False,
+                 init_cfg=None):
+        super().__init__(init_cfg)
+        self.with_cp = with_cp
+        # Names are those of the official checkpoints; `before` and `after` have no parameters.
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = build_norm_layer(norm_cfg, width)[1]
+        self.before = before
+        self.conv2 = layer
+        self.after = after
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = build_norm_layer(norm_cfg, out_channels)[1]
+        self.downsample = downsample
+        self.relu = nn.ReLU(inplace=True)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and x.requires_grad:
+            return recompute(self._forward, x, module=self)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        if self.before is not None:
+            y = self.before(y)
+        y = self.conv2(y)
+        if self.after is not None:
+            y = self.after(y)
+        y = self.drop_path(self.bn3(self.conv3(y)))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+    @torch.no_grad()
+    def switch_to_deploy(self) -> None:
+        """Fold the norms of the 1x1 convolutions and of the shortcut into them, in place."""
+        if isinstance(self.bn1, nn.Identity):
+            return
+        self.conv1, self.bn1 = fuse_conv_bn_eval(self.conv1, self.bn1), nn.Identity()
+        self.conv3, self.bn3 = fuse_conv_bn_eval(self.conv3, self.bn3), nn.Identity()
+        if self.downsample is not None:
+            self.downsample[-2] = fuse_conv_bn_eval(self.downsample[-2], self.downsample[-1])
+            self.downsample[-1] = nn.Identity()
