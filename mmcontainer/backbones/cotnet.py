@@ -91,7 +91,7 @@ class CoTNet(BaseBackbone):
         super().__init__((4, 8, 16, 32), out_indices, frozen_stages, norm_cfg, norm_eval,
                          init_cfg=init_cfg)
         if final_norm:
-            raise ValueError("CoTNet's classifier has no norm of its own: final_norm must be False.")
+            raise ValueError('final_norm must be False: the classifier of CoTNet has no such norm.')
         self.arch = resolve_arch(arch, self.arch_settings, type(self).__name__)
         self.norm_cfg = norm_cfg
         self.with_cp = with_cp

@@ -21,6 +21,6 @@ from .token_block import TokenBlock, TokenEmbed
 __all__ = [
     'Affinities', 'BlurPool', 'ContainerBlock', 'ContextAggregation', 'ConvMlp', 'CotBlock',
     'CotLayer', 'DenseAffinity', 'DenseTokenAffinity', 'DepthwiseAffinity', 'GatedConv',
-    'GroupedConvolution', 'LowRankAffinity', 'PatchEmbed', 'PositionTable', 'TokenAttention', 'TokenBlock', 'TokenEmbed',
-    'build_static_affinity'
+    'GroupedConvolution', 'LowRankAffinity', 'PatchEmbed', 'PositionTable', 'TokenAttention',
+    'TokenBlock', 'TokenEmbed', 'build_static_affinity'
 ]

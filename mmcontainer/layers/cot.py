@@ -44,7 +44,7 @@ class CotLayer(BaseModule):
         init_cfg (dict, optional): Initialisation config.
 
     Raises:
-        ValueError: If ``embed_dims`` does not fit, or a single image is trained on (in ``forward``).
+        ValueError: If ``embed_dims`` does not fit; in ``forward``, when training on a single image.
 
     Shapes: (B, C, H, W) -> (B, C, H, W). Source: arXiv 2107.12292, section 3.2, and its code.
     """
