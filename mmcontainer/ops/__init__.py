@@ -3,6 +3,7 @@ from .affinity import (
     aggregate,
     attention_affinity,
     depthwise_affinity,
+    local_affinity,
     mixed_affinity,
     resize_affinity,
 )
@@ -20,8 +21,9 @@ from .local_aggregation import local_aggregation, unfold_local_aggregation
 from .resize import at_grid_size, resize_map
 
 __all__ = [
-    'aggregate', 'attention_affinity', 'depthwise_affinity', 'mixed_affinity', 'resize_affinity',
-    'dense_aggregation', 'depthwise_aggregation', 'low_rank_aggregation', 'merge_heads', 'mix',
-    'self_attention', 'split_heads', 'add_identity_to_depthwise', 'fold_norm_into_conv',
-    'local_aggregation', 'unfold_local_aggregation', 'at_grid_size', 'resize_map'
+    'aggregate', 'attention_affinity', 'depthwise_affinity', 'local_affinity', 'mixed_affinity',
+    'resize_affinity', 'dense_aggregation', 'depthwise_aggregation', 'low_rank_aggregation',
+    'merge_heads', 'mix', 'self_attention', 'split_heads', 'add_identity_to_depthwise',
+    'fold_norm_into_conv', 'local_aggregation', 'unfold_local_aggregation', 'at_grid_size',
+    'resize_map'
 ]

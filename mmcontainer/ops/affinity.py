@@ -81,6 +81,28 @@ def depthwise_affinity(weight: Tensor,
     return rows.flatten(2).transpose(0, 1)
 
 
+def local_affinity(weight: Tensor, kernel_size: int = 3, dilation: int = 1) -> Tensor:
+    """Affinity of CoTNet's local aggregation: a window of its own weights around every position.
+
+    Dynamic as attention is, local as a convolution is: row i holds the k*k weights of position i in
+    the columns of its neighbours, and 0 elsewhere.
+
+    Args:
+        weight (Tensor): (B, G, k*k, H, W), see :func:`mmcontainer.ops.local_aggregation`.
+        kernel_size (int): Size k of the window.
+        dilation (int): Distance between neighbouring taps.
+
+    Returns:
+        Tensor: (B, G, N, N); channel c of a map is aggregated with matrix c mod G.
+    """
+    height, width = weight.shape[-2:]
+    # Entry (j, t, i): whether tap t of position i reads position j.
+    taps = F.unfold(_one_hot_maps(height, width, weight, None), kernel_size, dilation,
+                    padding=dilation * (kernel_size - 1) // 2)
+    return torch.einsum(
+        'bgti,jti->bgij', weight.flatten(3), taps.unflatten(1, (kernel_size**2, )))
+
+
 def resize_affinity(matrix: Tensor,
                     grid_size: Sequence[int],
                     size: Sequence[int],

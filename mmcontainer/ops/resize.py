@@ -24,7 +24,7 @@ def resize_weights(old: int, new: int, like: Tensor) -> Tensor:
     centres = (torch.arange(new, dtype=dtype, device=like.device) + 0.5) * scale
     pixels = torch.arange(old, dtype=dtype, device=like.device) + 0.5
     # A tensor, not Python's max: while tracing, the sizes are tensors whose values may change.
-    reach = (torch.ones_like(pixels[:1]) * scale).clamp(min=1)
+    reach = (torch.ones(1, dtype=dtype, device=like.device) * scale).clamp(min=1)
     weights = (1 - (centres[:, None] - pixels).abs() / reach).clamp(min=0)
     # At the border there are no pixels on the outer side: those inside make up for them.
     return (weights / weights.sum(dim=1, keepdim=True)).to(like.dtype)

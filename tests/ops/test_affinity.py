@@ -12,6 +12,8 @@ from mmcontainer.ops import (
     dense_aggregation,
     depthwise_affinity,
     depthwise_aggregation,
+    local_affinity,
+    local_aggregation,
     low_rank_aggregation,
     merge_heads,
     mix,
@@ -67,6 +69,18 @@ def test_depthwise_equals_explicit_affinity(height, width, heads, head_dim, kern
     fast = depthwise_aggregation(value, weight, head_dim=head_dim)
     explicit = aggregate(depthwise_affinity(weight, height, width), value)
     _assert_same_with_gradients(fast, explicit, (value, weight))
+
+
+@settings(deadline=None, max_examples=30)
+@given(height=sizes, width=sizes, groups=st.integers(1, 3), share=st.integers(1, 3),
+       kernel=st.sampled_from([1, 3, 5]), dilation=st.integers(1, 2), dtype=dtypes)
+def test_local_aggregation_equals_explicit_affinity(height, width, groups, share, kernel, dilation,
+                                                    dtype):
+    x = _random(2, share * groups, height, width, dtype=dtype)
+    weight = _random(2, groups, kernel**2, height, width, dtype=dtype)
+    fast = local_aggregation(x, weight, kernel, dilation)
+    affinity = local_affinity(weight, kernel, dilation).repeat(1, share, 1, 1)  # c mod G
+    _assert_same_with_gradients(fast, aggregate(affinity, x), (x, weight))
 
 
 @settings(deadline=None, max_examples=30)
