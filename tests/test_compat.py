@@ -12,6 +12,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import _load_checkpoint
 
 from mmcontainer import compat
+from mmcontainer.checkpoints import load_file
 
 ROWS = {row.module: row for row in compat.SUPPORTED}
 REQUIREMENTS = Path(__file__).resolve().parent.parent / 'requirements'
@@ -181,6 +182,8 @@ def test_checkpoint_of_mmengine_resumes_through_its_own_loader(tmp_path, monkeyp
     torch.save({'message_hub': {'log_scalars': {'loss': HistoryBuffer([0.5], [1])}}}, path)
     loaded = _load_checkpoint(str(path), map_location='cpu')
     assert loaded['message_hub']['log_scalars']['loss'].current() == 0.5
+    # After it, a detector may be built on what another training wrote.
+    assert load_file(path)['message_hub']['log_scalars']['loss'].current() == 0.5
 
 
 class Evil:

@@ -13,6 +13,8 @@ from typing import Any, Dict, Union
 import torch
 from torch import Tensor
 
+from ..compat import allow_mmengine_checkpoints
+
 _WRAPPERS = ('model', 'state_dict')
 _HASHED = re.compile(r'-([0-9a-f]{8})$')
 
@@ -65,6 +67,8 @@ def load_file(path: Union[str, Path]) -> Any:
     named, path = Path(path).expanduser(), resolve_path(path)
     if path != named:  # found by its stable name, so it is ours and its hash can be trusted
         _check_hash(path)
+    # Again, because the maintained fork of MMEngine withdraws it whenever it has read a checkpoint.
+    allow_mmengine_checkpoints()
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location='cpu', weights_only=True)

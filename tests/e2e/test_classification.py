@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmcontainer.checkpoints import load_file
 from mmcontainer.engine.configs import load_config
 
 pytestmark = pytest.mark.slow
@@ -163,7 +164,7 @@ def test_subset_and_mixed_precision(config, image_folder, run_tool, tmp_path, re
     losses = [values['loss'] for values in read_losses(tmp_path / 'work').values()]
     assert len(losses) == 3 * len(CLASSES) * NUM_TRAIN // 2 // 16
     assert all(0 < loss < 10 for loss in losses)
-    state = torch.load(tmp_path / 'work' / 'epoch_3.pth', weights_only=True)['state_dict']
+    state = load_file(tmp_path / 'work' / 'epoch_3.pth')['state_dict']
     assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
 
 
@@ -178,7 +179,7 @@ def test_checkpoint_in_a_detector(classifier):
     init_default_scope('mmdet')
     detector = MODELS.build(cfg.model)
     detector.init_weights()
-    trained = torch.load(checkpoint, weights_only=True)['state_dict']
+    trained = load_file(checkpoint)['state_dict']
     loaded = detector.backbone.state_dict()
     assert len(loaded) > 100
     assert all(torch.equal(value, trained[f'backbone.{key}']) for key, value in loaded.items())
