@@ -12,12 +12,26 @@ channels that share a weight, K = k*k taps.
 with dilation d and r = (k - 1) / 2; x is 0 outside the map. Channels that share a weight are
 c, c + G, c + 2G ...: strided, not neighbours.
 """
+from typing import Optional
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from . import _local_aggregation_torch as torch_form
+from ._local_aggregation_torch import empty_maps
 
 
 def local_aggregation(x: Tensor, weight: Tensor, kernel_size: int = 3, dilation: int = 1) -> Tensor:
     """Mix the k x k neighbours of every position with the weights of that position.
+
+    Memory beyond the result is a few MB, and only ``x`` and ``weight`` are kept for the backward
+    pass, which can itself be differentiated. Half precision is summed up in float32. Maps stored
+    in channels_last are taken as they are, and the result has the layout of ``x``. On a GPU it is
+    a Triton kernel, if Triton is installed; elsewhere PyTorch operators.
+
+    Under autocast both inputs are cast to its type. ``torch.compile`` and ``torch.export`` see one
+    operator, ``mmcontainer::local_aggregation``; an ONNX export sees shifted products.
 
     Args:
         x (Tensor): Feature map (B, C, H, W).
@@ -32,8 +46,16 @@ def local_aggregation(x: Tensor, weight: Tensor, kernel_size: int = 3, dilation:
     Raises:
         ValueError: If shapes, types or devices do not fit together.
     """
+    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+        return shifted_products(x, weight, kernel_size, dilation)
     _check(x, weight, kernel_size, dilation)
-    return _shifted_taps(x, weight, kernel_size, dilation)
+    x, weight = _cast_for_autocast(x, weight)
+    if x.dtype != weight.dtype:
+        raise ValueError(
+            f'x and weight must have one type, found {x.dtype} and {weight.dtype}; convert one, or '
+            'use torch.autocast.')
+    weight = weight if weight.dim() == 6 else weight[:, None]
+    return aggregate(x, weight, kernel_size, dilation)
 
 
 def unfold_local_aggregation(
@@ -51,8 +73,13 @@ def unfold_local_aggregation(
     return (columns * weight[:, :, None]).sum(4).view(batch, heads * channels, height, width)
 
 
-def _shifted_taps(x: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
-    """Sum of shifted products, in plain operators."""
+def shifted_products(
+        x: Tensor, weight: Tensor, kernel_size: int = 3, dilation: int = 1) -> Tensor:
+    """:func:`local_aggregation` in plain operators, for exports that know no other.
+
+    A sum of k*k products of the weights with shifted maps; it needs k*k times the memory of x when
+    it is differentiated.
+    """
     batch, channels, height, width = x.shape
     weight = weight if weight.dim() == 6 else weight[:, None]
     heads, groups = weight.shape[1:3]
@@ -65,11 +92,78 @@ def _shifted_taps(x: Tensor, weight: Tensor, kernel_size: int, dilation: int) ->
     return out.reshape(batch, heads * channels, height, width)
 
 
+# ---------------------------------------------------------------- the operator, for x (B, C, H, W)
+# and weight (B, M, G, K, H, W). It is linear in x and in weight, so that its gradients are made of
+# itself and of its own backward operator, to any order.
+
+@torch.library.custom_op('mmcontainer::local_aggregation', mutates_args=())
+def aggregate(x: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
+    return _form_for(x).aggregate(x, weight, kernel_size, dilation)
+
+
+@torch.library.custom_op('mmcontainer::local_aggregation_backward', mutates_args=())
+def aggregate_backward(grad: Tensor, x: Tensor, weight: Tensor, kernel_size: int,
+                       dilation: int) -> tuple[Tensor, Tensor]:
+    return _form_for(x).aggregate_backward(grad, x, weight, kernel_size, dilation)
+
+
+@aggregate.register_fake
+def _(x: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
+    return empty_maps((x.shape[0], weight.shape[1] * x.shape[1], *x.shape[2:]), like=x)
+
+
+@aggregate_backward.register_fake
+def _(grad: Tensor, x: Tensor, weight: Tensor, kernel_size: int,
+      dilation: int) -> tuple[Tensor, Tensor]:
+    return empty_maps(x.shape, like=x), empty_maps(weight.shape, like=x)
+
+
+def _save_inputs(ctx, inputs: tuple, output: object) -> None:
+    *tensors, ctx.kernel_size, ctx.dilation = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate(ctx, grad: Tensor) -> tuple:
+    x, weight = ctx.saved_tensors
+    return *aggregate_backward(grad, x, weight, ctx.kernel_size, ctx.dilation), None, None
+
+
+def _differentiate_backward(ctx, grad_x: Optional[Tensor],
+                            grad_weight: Optional[Tensor]) -> tuple:
+    grad, x, weight = ctx.saved_tensors
+    window = ctx.kernel_size, ctx.dilation
+    grad_x = torch.zeros_like(x) if grad_x is None else grad_x
+    grad_weight = torch.zeros_like(weight) if grad_weight is None else grad_weight
+    to_grad = aggregate(grad_x, weight, *window) + aggregate(x, grad_weight, *window)
+    return to_grad, *aggregate_backward(grad, grad_x, grad_weight, *window), None, None
+
+
+aggregate.register_autograd(_differentiate, setup_context=_save_inputs)
+aggregate_backward.register_autograd(_differentiate_backward, setup_context=_save_inputs)
+
+
+def _form_for(x: Tensor):
+    """Module with the implementation for the device and type of x."""
+    return torch_form
+
+
+def _cast_for_autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the type of autocast, where it is on; as everywhere in PyTorch, not from float64."""
+    if torch.is_autocast_enabled(x.device.type) and torch.float64 not in (x.dtype, weight.dtype):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        return x.to(dtype), weight.to(dtype)
+    return x, weight
+
+
 def _check(x: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> None:
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f'local_aggregation needs an odd kernel_size, found {kernel_size}.')
     if dilation < 1:
         raise ValueError(f'local_aggregation needs dilation >= 1, found {dilation}.')
+    if not x.is_floating_point() or x.device != weight.device:
+        raise ValueError(
+            'local_aggregation needs floating point numbers on one device, found x '
+            f'{x.dtype} on {x.device} and weight {weight.dtype} on {weight.device}.')
     if x.dim() != 4 or weight.dim() not in (5, 6):
         raise ValueError(
             'local_aggregation needs x (B, C, H, W) and weight (B, G, k*k, H, W), or (B, heads, G, '
