@@ -149,6 +149,8 @@ def _form_for(x: Tensor):
 
 def _cast_for_autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Both in the type of autocast, where it is on; as everywhere in PyTorch, not from float64."""
+    if x.device.type == 'meta':  # shapes alone, which autocast does not know
+        return x, weight
     if torch.is_autocast_enabled(x.device.type) and torch.float64 not in (x.dtype, weight.dtype):
         dtype = torch.get_autocast_dtype(x.device.type)
         return x.to(dtype), weight.to(dtype)
