@@ -37,12 +37,12 @@ def main():
     args = parse_args()
     state_dict = unwrap_state_dict(load_file(args.src))
     source = detect_source(state_dict) if args.source == 'auto' else args.source
-    converted = get_source(source).convert(state_dict, reverse=args.to_official)
-    for old, new in zip(state_dict, converted):
-        print(f'{old} -> {new}  {tuple(state_dict[old].shape)}')
+    table = get_source(source)
+    converted = table.convert(state_dict, reverse=args.to_official)
+    print('\n'.join(table.describe(state_dict, reverse=args.to_official)))
     path = save_with_hash(converted, args.dst)
     direction = 'to' if args.to_official else 'from'
-    print(f'Mapped all {len(converted)} entries {direction} source {source!r}; wrote {path}')
+    print(f'Mapped all {len(state_dict)} entries {direction} source {source!r}; wrote {path}')
 
 
 if __name__ == '__main__':

@@ -4,8 +4,8 @@ from .key_table import KeyTable
 _ROWS = {'norm.*': 'norm.*', 'head.*': 'head.*'}
 for _stage in range(4):
     _official, _ours = f'blocks{_stage + 1}.#', f'stages.{_stage}.blocks.#'
-    # Blocks of the last stage hold query, key and value in conv1 and their depth-wise convolution is
-    # called conv; in the other stages it is called attn.
+    # Blocks of the last stage hold query, key and value in conv1 and their depth-wise convolution
+    # is called conv; in the other stages it is called attn.
     _static = 'conv' if _stage == 3 else 'attn'
     _ROWS.update({
         f'patch_embed{_stage + 1}.*': f'stages.{_stage}.patch_embed.*',

@@ -8,14 +8,17 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Dict, Union
+from typing import Any, Union
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..compat import allow_mmengine_checkpoints
 
 _WRAPPERS = ('model', 'state_dict')
+# How torch.save's files of before 2020 begin, behind the two bytes of the pickle protocol.
+_TORCH_MAGIC = b'\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 _HASHED = re.compile(r'-([0-9a-f]{8})$')
 
 
@@ -51,7 +54,8 @@ def resolve_path(path: Union[str, Path]) -> Path:
 def load_file(path: Union[str, Path]) -> Any:
     """Read a checkpoint onto the CPU with ``weights_only=True``.
 
-    ``argparse.Namespace``, a plain record that training scripts put beside their weights, is allowed.
+    ``argparse.Namespace``, a plain record that training scripts put beside their weights, is
+    allowed.
 
     Args:
         path (str | Path): File, see :func:`resolve_path`.
@@ -69,6 +73,10 @@ def load_file(path: Union[str, Path]) -> Any:
         _check_hash(path)
     # Again, because the maintained fork of MMEngine withdraws it whenever it has read a checkpoint.
     allow_mmengine_checkpoints()
+    if _is_plain_pickle(path):
+        raise UnsafeCheckpointError(_refusal(
+            path, 'is a plain pickle, not a file of torch.save',
+            "pickle.load(open('OLD.pkl', 'rb'), encoding='latin1')"))
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location='cpu', weights_only=True)
@@ -78,22 +86,35 @@ def load_file(path: Union[str, Path]) -> Any:
                               r'Unsupported class|Can only build)\s+(\S+)', str(error))
         if forbidden is None:
             raise CorruptCheckpointError(_corrupt_message(path)) from error
-        raise UnsafeCheckpointError(
-            f'{path} is refused: to read it, Python would have to run code stored in the file '
-            f'(it contains {forbidden.group(1).rstrip(".")!r}, not just tensors). If you trust where it came from, '
-            'extract the weights once, in a throw-away environment, and use the new file:\n'
-            '  python -c "import torch; c = torch.load(\'OLD.pth\', weights_only=False); '
-            "torch.save(c.get('model', c.get('state_dict', c)), 'NEW.pth')\"") from error
+        raise UnsafeCheckpointError(_refusal(
+            path, f'contains {forbidden.group(1).rstrip(".")!r}, not just tensors',
+            "torch.load('OLD.pth', weights_only=False)")) from error
     except PermissionError:
         raise
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CorruptCheckpointError(_corrupt_message(path)) from error
 
 
+def _is_plain_pickle(path: Path) -> bool:
+    """Whether a file was written by ``pickle.dump``, as detectron2's .pkl files, not by PyTorch."""
+    with open(path, 'rb') as file:
+        head = file.read(2 + len(_TORCH_MAGIC))
+    return head[:1] == b'\x80' and head[1:2] in b'\x02\x03\x04\x05' and head[2:] != _TORCH_MAGIC
+
+
+def _refusal(path: Path, what: str, load: str) -> str:
+    return (f'{path} is refused: to read it, Python would have to run code stored in the file '
+            f'(it {what}). If you trust where it came from, extract the weights once, in a '
+            'throw-away environment, and use the new file:\n'
+            f'  python -c "import pickle, torch; c = {load}; '
+            "c = c.get('model', c.get('state_dict', c)); "
+            "torch.save({k: torch.as_tensor(v) for k, v in c.items()}, 'NEW.pth')\"")
+
+
 def _corrupt_message(path: Path) -> str:
-    return (f'{path} ({path.stat().st_size} bytes) is not a readable PyTorch checkpoint. It may be an '
-            'incomplete download, or a web page saved in place of the file: delete it and download it '
-            'again.')
+    return (f'{path} ({path.stat().st_size} bytes) is not a readable PyTorch checkpoint. It may be '
+            'an incomplete download, or a web page saved in place of the file: delete it and '
+            'download it again.')
 
 
 def _check_hash(path: Path) -> None:
@@ -117,6 +138,7 @@ def unwrap_state_dict(checkpoint: Any) -> dict[str, Tensor]:
     """Take the tensors by name out of a checkpoint.
 
     Looks below 'model' or 'state_dict' and removes the 'module.' that data parallel training adds.
+    NumPy arrays, which some of detectron2's files hold, become tensors.
 
     Args:
         checkpoint (Any): What :func:`load_file` returned, or a state dict.
@@ -131,15 +153,24 @@ def unwrap_state_dict(checkpoint: Any) -> dict[str, Tensor]:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(wrapper), Mapping):
             checkpoint = checkpoint[wrapper]
             break
+    if isinstance(checkpoint, Mapping):
+        checkpoint = {key: torch.from_numpy(value) if _is_numeric(value) else value
+                      for key, value in checkpoint.items()}
     is_state_dict = isinstance(checkpoint, Mapping) and checkpoint and all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in checkpoint.items())
     if not is_state_dict:
-        content = sorted(checkpoint, key=str) if isinstance(checkpoint, Mapping) else type(checkpoint)
+        content = type(checkpoint)
+        if isinstance(checkpoint, Mapping):
+            content = sorted(checkpoint, key=str)
         raise ValueError('Expected a dict of tensors by name, alone or under '
                          f'{" or ".join(map(repr, _WRAPPERS))}; found {content}.')
     if all(key.startswith('module.') for key in checkpoint):
         return {key[len('module.'):]: value for key, value in checkpoint.items()}
     return dict(checkpoint)
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in 'biuf'
 
 
 def save_with_hash(state_dict: Mapping[str, Tensor], path: Union[str, Path]) -> Path:
@@ -153,8 +184,8 @@ def save_with_hash(state_dict: Mapping[str, Tensor], path: Union[str, Path]) -> 
         Path: The file written. The same tensors always give the same file and name.
     """
     path = Path(path).expanduser()
-    # Through a buffer: torch.save stores the name of the file it writes to, which would make the hash
-    # depend on the target.
+    # Through a buffer: torch.save stores the name of the file it writes to, which would make the
+    # hash depend on the target.
     buffer = io.BytesIO()
     torch.save({'state_dict': dict(state_dict)}, buffer)
     content = buffer.getvalue()

@@ -1,12 +1,12 @@
 """Tables of parameter names, read in both directions.
 
 A table maps patterns of official names to patterns of our names. In a pattern ``#`` stands for one
-number and a final ``*`` for the rest of the name; both sides of a row hold the same wild-cards in the
-same order. A key that no row covers is an error: nothing is skipped in silence.
+number and a final ``*`` for the rest of the name; both sides of a row hold the same wild-cards in
+the same order. A key that no row covers is an error: nothing is skipped in silence.
 """
 import re
 from collections.abc import Iterable, Mapping
-from typing import Dict, List, Optional, Tuple
+from typing import Optional
 
 from torch import Tensor
 
@@ -42,7 +42,8 @@ class KeyTable:
         self._to_ours = [_compile(*row) for row in rows.items()]
         self._to_official = [_compile(ours, official) for official, ours in rows.items()]
 
-    def rename(self, keys: Iterable[str], reverse: bool = False) -> tuple[dict[str, str], list[str]]:
+    def rename(self, keys: Iterable[str],
+               reverse: bool = False) -> tuple[dict[str, str], list[str]]:
         """Return ({key: new name}, [keys without a row]); ``reverse`` reads our names instead."""
         renamed, unplaced = {}, []
         for key in keys:
@@ -76,6 +77,11 @@ class KeyTable:
             raise KeyMismatchError(f'Two keys of the checkpoint map to the same name in source '
                                    f'{self.name!r}; it mixes two naming schemes.')
         return {renamed[key]: value for key, value in state_dict.items()}
+
+    def describe(self, state_dict: Mapping[str, Tensor], reverse: bool = False) -> list[str]:
+        """Return what :meth:`convert` does with each entry, one line each."""
+        return [f'{key} -> {new}  {tuple(state_dict[key].shape)}'
+                for key, new in self.rename(state_dict, reverse)[0].items()]
 
     @staticmethod
     def _rename_one(key: str, rows: list[tuple['re.Pattern', str]]) -> Optional[str]:

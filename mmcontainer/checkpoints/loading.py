@@ -1,20 +1,24 @@
 """Conversion between checkpoint sources, and strict loading into a backbone."""
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Dict, Union
+from typing import Union
 
 from torch import Tensor, nn
 
 from .container import CONTAINER
+from .cotnet import COTNET
+from .cotnet_detectron2 import COTNET_DETECTRON2
 from .files import load_file, unwrap_state_dict
 from .key_table import KeyMismatchError, KeyTable
 
-SOURCES: dict[str, KeyTable] = {table.name: table for table in (CONTAINER, )}
+SOURCES: dict[str, KeyTable] = {
+    table.name: table for table in (CONTAINER, COTNET, COTNET_DETECTRON2)}
 
 # A classifier is of no use to a detector, so its weights may be left over.
 _CLASSIFIERS = ('head.', 'fc.')
 _FINAL_NORM = 'norm.'
-_BACKBONE_PREFIX = 'backbone.'
+# Of detectron2's backbone below an FPN, and of MMEngine's models.
+_BACKBONE_PREFIXES = ('backbone.bottom_up.', 'backbone.')
 
 
 def get_source(name: str) -> KeyTable:
@@ -35,9 +39,9 @@ def detect_source(state_dict: Mapping[str, Tensor]) -> str:
     closest = min(unplaced, key=lambda name: len(unplaced[name]))
     if unplaced[closest]:
         raise KeyMismatchError(
-            f'The checkpoint is of no known source ({", ".join(SOURCES)}). The closest is {closest!r}, '
-            f'but it has no place for {len(unplaced[closest])} of {len(state_dict)} keys: '
-            f'{", ".join(unplaced[closest])}.')
+            f'The checkpoint is of no known source ({", ".join(SOURCES)}). The closest is '
+            f'{closest!r}, but it has no place for {len(unplaced[closest])} of {len(state_dict)} '
+            f'keys: {", ".join(unplaced[closest])}.')
     return closest
 
 
@@ -46,13 +50,16 @@ def convert(state_dict: Mapping, source: str = 'auto') -> dict[str, Tensor]:
 
     Args:
         state_dict (Mapping): Official state dict, or the whole checkpoint around it.
-        source (str): 'container', or 'auto' to recognise it by its keys.
+        source (str): 'container', 'cotnet' (classification), 'cotnet-detectron2' (backbones and
+            detectors), or 'auto' to recognise it by its keys.
 
     Returns:
-        dict[str, Tensor]: Backbone weights without prefix (classifier and final norm included).
+        dict[str, Tensor]: Backbone weights without prefix (classifier and final norm included), or
+        those of a whole MMDetection detector.
 
     Raises:
-        KeyMismatchError: Naming every key that has no place.
+        KeyMismatchError: Naming every key that has no place, or stored settings of the detector
+            that are not those of our configs.
         ValueError: Unknown source, or no tensors by name in ``state_dict``.
     """
     if source != 'auto':
@@ -104,10 +111,12 @@ def load_backbone(model: nn.Module, checkpoint: Union[str, Path, Mapping]) -> No
 
 
 def _take_backbone(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    prefix = _BACKBONE_PREFIX
-    backbone = {key[len(prefix):]: value
-                for key, value in state_dict.items() if key.startswith(prefix)}
-    return backbone or state_dict
+    for prefix in _BACKBONE_PREFIXES:
+        backbone = {key[len(prefix):]: value
+                    for key, value in state_dict.items() if key.startswith(prefix)}
+        if backbone:
+            return backbone
+    return state_dict
 
 
 def _is_ignorable(key: str, model: nn.Module) -> bool:

@@ -2,24 +2,35 @@
 from pathlib import Path
 from typing import Union
 
+_DRIVE = 'https://drive.google.com/file/d/{}/view ({}, ImageNet-1k, README of github.com/{})'
 _RELEASED = {
-    'container_light_in1k':
-    ('https://drive.google.com/file/d/1WMOWoxTX7AQDCbfMYh7naqIHube3K85A/view '
-     '(Container-Light, ImageNet-1k, README of github.com/allenai/container)'),
+    'container_light_in1k': _DRIVE.format(
+        '1WMOWoxTX7AQDCbfMYh7naqIHube3K85A', 'Container-Light', 'allenai/container'),
+    **{f'{name.lower().replace("-", "_")}_in1k': _DRIVE.format(file, name, 'JDAI-CV/CoTNet')
+       for name, file in {
+           'CoTNet-50': '1SR5ezIu7LN943zHaUh4mC0ehxBVMqtfv',
+           'CoTNeXt-50': '1j6b5D3xcZ5L_bHiQV0WfqyOieqZLVOCv',
+           'SE-CoTNetD-50': '1D2b5fr3lxpBpiFcCYBKngmmSgfVHt_56',
+           'CoTNet-101': '11jExbPEg4Eq5PApisZyE5k-1CbRYnsQb',
+           'CoTNeXt-101': '1des5wgkBDUscQAs8IYOmKCKKUA46QLfJ',
+           'SE-CoTNetD-101': '1PWIltQYpYZiDrpfZORRQzGzQeXVd2b2f',
+           'SE-CoTNetD-152': '1MkMx0a8an3ikt6LZwClIOyabBnMfR91v',
+       }.items()},
 }
 
 # Sizes of the papers of which no weights were ever published.
 _NEVER_RELEASED = {
     'container_light_paper_in1k':
-    ("No weights of the paper's 20.0 M model were published; the released ones belong to "
-     "arch 'light' (configs named container_light_fpn_*). Pre-train it yourself and put the file there."),
+    ("No weights of the paper's 20.0 M model were published; the released ones belong to arch "
+     "'light' (configs named container_light_fpn_*). Pre-train it yourself and put the file "
+     'there.'),
     'container_base_in1k':
     ("No weights of Container itself (arch 'base') were published. Pre-train it yourself with "
      'configs/imagenet/container_base_8xb128_in1k.py and put the file there.'),
 }
 
-_FROM_SCRATCH = ('To train from random weights on purpose, add --from-scratch to tools/train.py (or set '
-                 'model.backbone.init_cfg to None in your own config).')
+_FROM_SCRATCH = ('To train from random weights on purpose, add --from-scratch to tools/train.py '
+                 '(or set model.backbone.init_cfg to None in your own config).')
 
 
 def missing_message(path: Union[str, Path]) -> str:
@@ -35,7 +46,7 @@ def missing_message(path: Union[str, Path]) -> str:
     elif path.stem in _NEVER_RELEASED:
         lines.append(_NEVER_RELEASED[path.stem])
     else:
-        lines.append('Check the path in init_cfg; a relative path starts from the current folder. Official '
-                     'files are converted by: python tools/convert_checkpoint.py DOWNLOADED_FILE '
-                     f'{path}')
+        lines.append('Check the path in init_cfg; a relative path starts from the current folder. '
+                     'Official files are converted by: python tools/convert_checkpoint.py '
+                     f'DOWNLOADED_FILE {path}')
     return '\n'.join([*lines, _FROM_SCRATCH])

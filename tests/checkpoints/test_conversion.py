@@ -66,7 +66,8 @@ def test_convert_messages(official):
         convert(official, 'swin')
     with pytest.raises(ValueError, match='Unknown checkpoint source'):
         convert_back(official, 'auto')
-    broken = {**official, 'blocks1.0.surprise': torch.zeros(1), 'blocks5.0.conv1.weight': torch.zeros(1)}
+    broken = {**official, 'blocks1.0.surprise': torch.zeros(1),
+              'blocks5.0.conv1.weight': torch.zeros(1)}
     for source in ('auto', 'container'):
         with pytest.raises(KeyMismatchError) as error:
             convert(broken, source)
@@ -110,9 +111,10 @@ def test_loading_is_all_or_nothing(official):
     cases = [
         (missing, ['2 weights missing', 'stages.1.blocks.1.aggregation.in_proj.weight',
                    'stages.3.blocks.0.aggregation.mix_logit']),
-        ({**convert(official), 'stages.0.odd': torch.zeros(1)}, ['1 weights left over', 'stages.0.odd']),
-        (make_state_dict('container_light_paper', 1, 1.), ['stages.0.blocks.0.mlp.fc1.weight (model '
-                                                           '(512, 64, 1, 1), checkpoint (256, ']),
+        ({**convert(official), 'stages.0.odd': torch.zeros(1)},
+         ['1 weights left over', 'stages.0.odd']),
+        (make_state_dict('container_light_paper', 1, 1.),
+         ['stages.0.blocks.0.mlp.fc1.weight (model (512, 64, 1, 1), checkpoint (256, ']),
     ]
     for state_dict, texts in cases:
         with pytest.raises(KeyMismatchError) as error:
@@ -162,8 +164,9 @@ def test_strict_pretrained_says_where_the_weights_are(tmp_path):
 
 
 def _run_tool(repo_root, *args):
-    return subprocess.run([sys.executable, str(repo_root / 'tools/convert_checkpoint.py'), *map(str, args)],
-                          capture_output=True, text=True)
+    tool = repo_root / 'tools/convert_checkpoint.py'
+    command = [sys.executable, str(tool), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_convert_tool_end_to_end(repo_root, released_file, official, tmp_path):
@@ -182,7 +185,8 @@ def test_convert_tool_end_to_end(repo_root, released_file, official, tmp_path):
     expected = convert(official)
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
     back = tmp_path / 'back.pth'
-    assert _run_tool(repo_root, written, back, '--source', 'container', '--to-official').returncode == 0
+    done = _run_tool(repo_root, written, back, '--source', 'container', '--to-official')
+    assert done.returncode == 0, done.stderr
     restored = torch.load(next(tmp_path.glob('back-*.pth')), weights_only=True)['state_dict']
     torch.testing.assert_close(restored, official, rtol=0, atol=0)
 
@@ -190,7 +194,8 @@ def test_convert_tool_end_to_end(repo_root, released_file, official, tmp_path):
 def test_convert_tool_messages(repo_root, tmp_path):
     (tmp_path / 'page.pth').write_text('<html>Sign in to download</html>')
     torch.save({'conv.weight': torch.zeros(1)}, tmp_path / 'foreign.pth')
-    for source, text in (('absent.pth', 'There is no file'), ('page.pth', 'web page saved in place'),
+    for source, text in (('absent.pth', 'There is no file'),
+                         ('page.pth', 'web page saved in place'),
                          ('foreign.pth', 'of no known source')):
         done = _run_tool(repo_root, tmp_path / source, tmp_path / 'out' / 'dst.pth')
         assert done.returncode == 2
