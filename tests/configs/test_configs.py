@@ -7,9 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcontainer.analysis.flops import count_flops
@@ -17,14 +21,29 @@ from mmcontainer.backbones import BaseBackbone, Container
 from mmcontainer.paper import load_tables
 
 NAME = re.compile(r'(?P<backbone>.+?)(?P<fpn>_fpn)?_(?P<schedule>\d+x|\d+e)_coco$')
-DETECTORS = {'retinanet': 'RetinaNet', 'mask_rcnn': 'MaskRCNN'}
+DETECTORS = {'retinanet': 'RetinaNet', 'mask_rcnn': 'MaskRCNN', 'faster_rcnn': 'FasterRCNN',
+             'cascade_rcnn': 'CascadeRCNN', 'cascade_mask_rcnn': 'CascadeRCNN'}
 EPOCHS = {'1x': 12}
+ITERATIONS = {'1x': 90000}
 # The file name's backbone -> what stands in the config.
 BACKBONES = {
     'container_light': dict(type='ContainerLight', arch='light'),
     'container_light_paper': dict(type='ContainerLight', arch='light-paper'),
     'container_base': dict(type='Container', arch='base', kv_stride=1),
     'r50': dict(type='ResNet', depth=50),
+    **{arch.replace('-', '_'): dict(type='CoTNet', arch=arch) for arch in (
+        'cotnet-50', 'cotnext-50', 'se-cotnetd-50', 'cotnet-101', 'cotnext-101',
+        'se-cotnetd-101')},
+    'cotnet_50_frozen_bn': dict(type='CoTNet', arch='cotnet-50'),
+}
+COTNETS = tuple(name for name in BACKBONES if 'cotne' in name and 'frozen' not in name)
+CONTAINERS = ('container_light', 'container_light_paper', 'container_base', 'r50')
+EXPECTED = {
+    'retinanet': (*CONTAINERS, 'cotnet_50'),
+    'mask_rcnn': (*CONTAINERS, *COTNETS, 'cotnet_50_frozen_bn'),
+    'faster_rcnn': COTNETS,
+    'cascade_rcnn': COTNETS,
+    'cascade_mask_rcnn': COTNETS,
 }
 
 
@@ -35,7 +54,11 @@ def _find_configs():
 
 CONFIGS = _find_configs()
 COCO = [path for path in CONFIGS if path.stem.endswith('_coco')]
-CONTAINER_1X = [path for path in COCO if path.stem.startswith('container') and '_1x_' in path.stem]
+# In the recipe of the Container paper, and in the official one of CoTNet.
+ADAMW_1X = [path for path in COCO if path.stem.startswith('container')
+            or path.stem.startswith('cotnet_50_frozen_bn')
+            or (path.parent.name, path.stem) == ('retinanet', 'cotnet_50_fpn_1x_coco')]
+COTNET_1X = [path for path in COCO if 'cotne' in path.stem and path not in ADAMW_1X]
 
 
 def _id(path):
@@ -49,7 +72,9 @@ def _build(cfg):
 
 def test_there_are_configs():
     assert {_id(path) for path in COCO} >= {
-        f'{detector}-{backbone}_fpn_1x_coco' for detector in DETECTORS for backbone in BACKBONES}
+        f'{detector}-{backbone}_fpn_1x_coco'
+        for detector, backbones in EXPECTED.items() for backbone in backbones}
+    assert len(COTNET_1X) == 4 * 6
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=_id)
@@ -72,7 +97,10 @@ def test_config_is_what_its_name_says(path):
     for key, value in BACKBONES[name['backbone']].items():
         assert cfg.model.backbone[key] == value
     assert (cfg.model.neck.type == 'FPN') == bool(name['fpn'])
-    assert cfg.train_cfg.max_epochs == EPOCHS[name['schedule']]
+    if path in COTNET_1X:
+        assert cfg.train_cfg.max_iters == ITERATIONS[name['schedule']]
+    else:
+        assert cfg.train_cfg.max_epochs == EPOCHS[name['schedule']]
     assert cfg.data_root == 'data/coco/'
     assert cfg.train_dataloader.batch_size == 2
     assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=16)
@@ -81,11 +109,12 @@ def test_config_is_what_its_name_says(path):
 @pytest.mark.parametrize('path', COCO, ids=_id)
 def test_images_are_resized_after_their_annotations_are_loaded(path):
     pipeline = [step.type for step in Config.fromfile(path).train_dataloader.dataset.pipeline]
-    assert pipeline.index('LoadAnnotations') < pipeline.index('Resize')
+    resize, = (index for index, name in enumerate(pipeline) if name.endswith('Resize'))
+    assert pipeline.index('LoadAnnotations') < resize
 
 
-@pytest.mark.parametrize('path', CONTAINER_1X, ids=_id)
-def test_container_recipe_is_the_papers(path):
+@pytest.mark.parametrize('path', ADAMW_1X, ids=_id)
+def test_adamw_recipe_is_the_container_papers(path):
     cfg = Config.fromfile(path)
     # No gradient clipping, and no exception from weight decay.
     assert cfg.optim_wrapper == dict(
@@ -98,7 +127,7 @@ def test_container_recipe_is_the_papers(path):
     backbone = cfg.model.backbone
     assert backbone.drop_path_rate == 0.1
     assert backbone.init_cfg.type == 'StrictPretrained'
-    stem = path.stem.replace('_fpn_1x_coco', '')
+    stem = path.stem.replace('_fpn_1x_coco', '').replace('_frozen_bn', '')
     assert backbone.init_cfg.checkpoint == f'checkpoints/{stem}_in1k.pth'
     model = _build(cfg).train()
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
@@ -114,17 +143,103 @@ def _flatten(value, prefix=''):
     return flat or {prefix: value}
 
 
-@pytest.mark.parametrize('path', CONTAINER_1X, ids=_id)
-def test_container_differs_from_its_r50_twin_only_where_it_should(path):
+@pytest.mark.parametrize('path', ADAMW_1X, ids=_id)
+def test_adamw_config_differs_from_its_r50_twin_only_where_it_should(path):
     ours = _flatten(Config.fromfile(path).to_dict())
     twin = _flatten(Config.fromfile(path.with_name('r50_fpn_1x_coco.py')).to_dict())
-    assert ours['.model.neck.in_channels.0'] != twin['.model.neck.in_channels.0']
+    assert ours['.model.backbone.type'] != twin['.model.backbone.type']
     different = {key for key in {*ours, *twin} if ours.get(key) != twin.get(key)}
     # `backbone` and `channels` are the names our fragment exports; MMDetection's RetinaNet config
     # brings settings for test-time augmentation, which is off.
     allowed = ('.model.backbone.', '.model.neck.in_channels.', '.optim_wrapper.', '.backbone.',
                '.channels.', '.tta_', '.img_scales.')
     assert not [key for key in different if not f'{key}.'.startswith(allowed)]
+
+
+RANGE = dict(type='RandomResize', scale=[(1333, 640), (1333, 800)])
+CHOICE = dict(type='RandomChoiceResize', scales=[(1333, side) for side in range(640, 801, 32)])
+
+
+@pytest.mark.parametrize('path', COTNET_1X, ids=_id)
+def test_cotnet_schedule_and_data_are_the_official_ones(path):
+    """As the configs and logs of JDAI-CV/CoTNet-ObjectDetection-InstanceSegmentation have them."""
+    cfg = Config.fromfile(path)
+    assert cfg.train_cfg.type == 'IterBasedTrainLoop'
+    warmup, steps = cfg.param_scheduler
+    assert (warmup.type, warmup.by_epoch, warmup.begin, warmup.end, warmup.start_factor) == (
+        'LinearLR', False, 0, 1000, 0.001)
+    assert (steps.type, steps.by_epoch, steps.milestones, steps.gamma) == (
+        'MultiStepLR', False, [60000, 80000], 0.1)
+    assert dict(type='PreciseBNHook', num_iters=200) in cfg.custom_hooks
+    assert cfg.train_dataloader.sampler.type == 'InfiniteSampler'
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    resize, = (dict(step) for step in pipeline if step.type.endswith('Resize'))
+    any_size = 'mask' not in path.parent.name or path.stem.startswith('cotnext_101')
+    assert resize == dict(RANGE if any_size else CHOICE, keep_ratio=True, backend='pillow')
+    load, = (step for step in pipeline if step.type == 'LoadAnnotations')
+    assert load.get('with_mask', False) == ('mask' in path.parent.name)
+    resize, = (step for step in cfg.test_dataloader.dataset.pipeline if step.type == 'Resize')
+    assert (resize.scale, resize.keep_ratio) == ((1333, 800), True)
+    backbone = cfg.model.backbone
+    name = path.stem.replace('_fpn_1x_coco', '')
+    assert backbone.init_cfg == dict(
+        type='StrictPretrained', checkpoint=f'checkpoints/{name}_in1k.pth')
+    assert backbone.get('drop_path_rate', 0) == 0
+
+
+@pytest.mark.parametrize('path', COTNET_1X, ids=_id)
+def test_cotnet_norms_losses_and_optimizer_are_the_official_ones(path):
+    cfg = Config.fromfile(path)
+    model = _build(cfg).train()
+    assert not any(isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm)
+                   for m in model.modules())
+    # Behind every convolution but those that predict, the one of the RPN, and the upsampling.
+    box_heads = model.roi_head.bbox_head
+    box_heads = [box_heads] if not isinstance(box_heads, nn.ModuleList) else box_heads
+    convs = [*model.neck.lateral_convs, *model.neck.fpn_convs,
+             *(conv for head in box_heads for conv in head.shared_convs)]
+    stages = len(box_heads)
+    assert len(convs) == 8 + 4 * stages and stages == (3 if 'cascade' in path.parent.name else 1)
+    if 'mask' in path.parent.name:
+        masks = model.roi_head.mask_head
+        masks = [masks] if not isinstance(masks, nn.ModuleList) else masks
+        convs += [conv for head in masks for conv in head.convs]
+        assert len(convs) == 8 + 8 * stages
+    assert all(isinstance(conv.norm, nn.SyncBatchNorm) for conv in convs)
+    assert all(len(head.shared_fcs) == 1 for head in box_heads)
+    assert {type(m).__name__ for m in model.modules() if 'L1Loss' in type(m).__name__} == {'L1Loss'}
+    backbone = model.backbone
+    frozen = [*backbone.stem_modules(), backbone.layer1]
+    frozen = {id(p) for module in frozen for p in module.parameters()}
+    assert frozen == {id(p) for p in model.parameters() if not p.requires_grad}
+    norms = [m for m in model.modules() if isinstance(m, (_BatchNorm, nn.GroupNorm))]
+    in_norms = {id(p) for norm in norms for p in norm.parameters()}
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    trained = {id(p): group for group in groups for p in group['params'] if p.requires_grad}
+    assert trained.keys() == {id(p) for p in model.parameters()} - frozen
+    for parameter, group in trained.items():
+        assert (group['lr'], group['momentum'], group['nesterov']) == (0.02, 0.9, False)
+        assert group['weight_decay'] == (0 if parameter in in_norms else 1e-4)
+
+
+def test_cotnet_detector_with_every_part_trains(repo_root):
+    """Cascade Mask R-CNN on two small images: gradients reach all that is trained."""
+    cfg = Config.fromfile(repo_root / 'configs/cascade_mask_rcnn/cotnet_50_fpn_1x_coco.py')
+    for stage in cfg.model.train_cfg.rcnn:
+        stage.sampler.num = 16
+    torch.manual_seed(0)
+    model = _build(cfg).train()
+    inputs = demo_mm_inputs(2, [[3, 96, 128], [3, 128, 96]], num_items=[2, 3], with_mask=True)
+    data = model.data_preprocessor(inputs, True)
+    losses = model(**data, mode='loss')
+    total = sum(value.sum() if torch.is_tensor(value) else sum(value)
+                for name, value in losses.items() if 'loss' in name)
+    total.backward()
+    assert torch.isfinite(total)
+    assert {name for name in losses if 'mask' in name} == {f's{i}.loss_mask' for i in range(3)}
+    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without
+    assert all(p.grad is None for p in model.backbone.layer1.parameters())
 
 
 @pytest.mark.parametrize(('detector', 'config', 'row'), [

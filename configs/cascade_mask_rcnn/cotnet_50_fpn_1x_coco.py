@@ -1,0 +1,12 @@
+_base_ = [
+    'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py', '../_base_/cotnet_90k_instance.py',
+    '../_base_/cotnet_cascade.py'
+]
+
+model = dict(
+    # Without _delete_ the ResNet's arguments (depth=50, ...) would leak in.
+    backbone=dict(_delete_=True, **_base_.backbone),
+    neck=dict(in_channels=_base_.channels, norm_cfg=_base_.norm_cfg),
+    rpn_head=dict(loss_bbox=dict(_delete_=True, type='L1Loss', loss_weight=1.0)),
+    roi_head=dict(
+        bbox_head=_base_.cascade_box_heads, mask_head=dict(norm_cfg=_base_.norm_cfg)))

@@ -1,0 +1,5 @@
+_base_ = './cotnet_50_fpn_1x_coco.py'
+
+model = dict(
+    backbone=dict(
+        arch='se-cotnetd-101', init_cfg=dict(checkpoint='checkpoints/se_cotnetd_101_in1k.pth')))
