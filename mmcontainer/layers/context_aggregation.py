@@ -105,7 +105,7 @@ class ContextAggregation(BaseModule):
         if self.static is not None and not hasattr(self.static, 'affinity'):
             raise TypeError(f'{type(self.static).__name__} mixes channels: there is no affinity '
                             'matrix that it applies to every channel.')
-        static = dynamic = None
+        static = None
         if self.static is not None:
             static = self.static.affinity(*x.shape[-2:], positions)
         if not self.num_heads:
