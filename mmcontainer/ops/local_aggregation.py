@@ -12,6 +12,9 @@ channels that share a weight, K = k*k taps.
 with dilation d and r = (k - 1) / 2; x is 0 outside the map. Channels that share a weight are
 c, c + G, c + 2G ...: strided, not neighbours.
 """
+import functools
+import importlib.util
+from types import ModuleType
 from typing import Optional
 
 import torch
@@ -98,13 +101,13 @@ def shifted_products(
 
 @torch.library.custom_op('mmcontainer::local_aggregation', mutates_args=())
 def aggregate(x: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
-    return _form_for(x).aggregate(x, weight, kernel_size, dilation)
+    return _form_for(x, weight).aggregate(x, weight, kernel_size, dilation)
 
 
 @torch.library.custom_op('mmcontainer::local_aggregation_backward', mutates_args=())
 def aggregate_backward(grad: Tensor, x: Tensor, weight: Tensor, kernel_size: int,
                        dilation: int) -> tuple[Tensor, Tensor]:
-    return _form_for(x).aggregate_backward(grad, x, weight, kernel_size, dilation)
+    return _form_for(x, weight).aggregate_backward(grad, x, weight, kernel_size, dilation)
 
 
 @aggregate.register_fake
@@ -142,9 +145,21 @@ aggregate.register_autograd(_differentiate, setup_context=_save_inputs)
 aggregate_backward.register_autograd(_differentiate_backward, setup_context=_save_inputs)
 
 
-def _form_for(x: Tensor):
-    """Module with the implementation for the device and type of x."""
+def _form_for(x: Tensor, weight: Tensor) -> ModuleType:
+    """Module with the implementation for a device, type and size."""
+    if x.is_cuda and _can_use_triton(x.device, x.dtype):
+        from . import _local_aggregation_triton as triton_form
+        if triton_form.fits(x, weight):
+            return triton_form
     return torch_form
+
+
+@functools.cache
+def _can_use_triton(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether Triton is installed and knows the GPU: from compute capability 7, bfloat16 from 8."""
+    if importlib.util.find_spec('triton') is None:
+        return False
+    return torch.cuda.get_device_capability(device)[0] >= (8 if dtype == torch.bfloat16 else 7)
 
 
 def _cast_for_autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
