@@ -2,6 +2,9 @@
 from .amp import CPUAmpOptimWrapper
 from .draw_labels import DrawLabelsHook
 from .initializers import StrictPretrained
+from .precise_bn import PreciseBNHook
 from .rng_state import RNGStateHook
 
-__all__ = ['CPUAmpOptimWrapper', 'DrawLabelsHook', 'RNGStateHook', 'StrictPretrained']
+__all__ = [
+    'CPUAmpOptimWrapper', 'DrawLabelsHook', 'PreciseBNHook', 'RNGStateHook', 'StrictPretrained'
+]
