@@ -1,11 +1,14 @@
 """Several processes: what MMEngine's launchers do not cover."""
 import os
+from typing import Optional
 
 import torch
 from torch import distributed
 
 from .errors import UserError
+from .setup import iter_dicts
 
+_SYNCED = ('SyncBN', 'MMSyncBN')
 _TORCHRUN = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
 
 
@@ -53,3 +56,30 @@ def setup_distributed(cfg, launcher: str) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False))
     wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper
+
+
+def replace_sync_bn(cfg) -> Optional[str]:
+    """Turn synchronised batch norms into plain ones where nothing can synchronise them.
+
+    PyTorch's need a GPU per process. In one process they compute what plain ones do, and MMEngine
+    replaces them itself; on the CPU with several processes they raise an error. Names and shapes of
+    weights are the same.
+
+    Args:
+        cfg (Config): ``launcher`` as :func:`setup_distributed` set it; ``model`` is changed in
+            place.
+
+    Returns:
+        str | None: What that means for training, for the user to read; None if nothing changed.
+    """
+    if cfg.launcher != 'none' and torch.cuda.is_available():
+        return None
+    changed = [node.update(type='BN') for _, node in iter_dicts(cfg.model, 'model')
+               if node.get('type') in _SYNCED]
+    if not changed:
+        return None
+    images = (cfg.get('train_dataloader') or {}).get('batch_size', 'few')
+    recipe = (cfg.get('auto_scale_lr') or {}).get('base_batch_size', 'many')
+    return ('Warning: SyncBN becomes BN, because it needs several processes with a GPU each. In '
+            f'training, norms see the {images} images of one process, not {recipe} as in the '
+            'recipe.')

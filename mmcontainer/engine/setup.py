@@ -44,14 +44,15 @@ def set_loader_defaults(cfg) -> None:
             loader.setdefault('pin_memory', torch.cuda.is_available())
 
 
-def _iter_dicts(node, path: str) -> Iterator[tuple[str, dict]]:
+def iter_dicts(node, path: str) -> Iterator[tuple[str, dict]]:
+    """Yield (dotted path, dict) of a node of a config and of every dict inside it."""
     if isinstance(node, dict):
         yield path, node
         for key, value in node.items():
-            yield from _iter_dicts(value, f'{path}.{key}')
+            yield from iter_dicts(value, f'{path}.{key}')
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
-            yield from _iter_dicts(value, f'{path}.{index}')
+            yield from iter_dicts(value, f'{path}.{index}')
 
 
 def _as_list(value) -> list:
@@ -64,7 +65,7 @@ def check_pretrained(cfg) -> None:
     Raises:
         UserError: Where the official file is, how to convert it, and how to do without.
     """
-    for path, node in list(_iter_dicts(cfg.model, 'model')):
+    for path, node in list(iter_dicts(cfg.model, 'model')):
         for init_cfg in _as_list(node.get('init_cfg')):
             if init_cfg.get('type') not in _PRETRAINED:
                 continue
@@ -110,7 +111,7 @@ def train_from_scratch(cfg) -> list[str]:
             changes.append(f'{path}.{key}: {old} -> {value}'.lstrip('.'))
             node[key] = value
 
-    for path, node in list(_iter_dicts(cfg.model, 'model')):
+    for path, node in list(iter_dicts(cfg.model, 'model')):
         kept = [init_cfg for init_cfg in _as_list(node.get('init_cfg'))
                 if init_cfg.get('type') not in _PRETRAINED]
         if len(kept) != len(_as_list(node.get('init_cfg'))):

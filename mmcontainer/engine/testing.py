@@ -5,7 +5,7 @@ from mmengine.model import is_model_wrapper
 
 from .configs import load_config
 from .data_root import check_data, set_data_root
-from .distributed import setup_distributed
+from .distributed import replace_sync_bn, setup_distributed
 from .draw_labels import DrawLabelsHook
 from .errors import UserError
 from .options import find_class
@@ -66,6 +66,7 @@ def test(args) -> dict:
         _draw_predictions(cfg, args.show_dir)
     check_data(cfg, ('test', ))
     setup_distributed(cfg, args.launcher)
+    replace_sync_bn(cfg)
     runner = build_runner(cfg)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     check_weights(model, args.checkpoint)

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from .amp import apply_amp
 from .configs import load_config
 from .data_root import check_data, set_data_root
-from .distributed import setup_distributed
+from .distributed import replace_sync_bn, setup_distributed
 from .errors import UserError
 from .setup import (
     check_pretrained,
@@ -113,6 +113,9 @@ def train(args) -> None:
     """
     cfg = prepare_config(args)
     setup_distributed(cfg, args.launcher)
+    warning = replace_sync_bn(cfg)
+    if warning is not None:
+        say(warning)
     runner = build_runner(cfg)
     if args.compile:
         compile_backbone(runner)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmcontainer.engine.distributed import setup_distributed
+from mmcontainer.engine.distributed import replace_sync_bn, setup_distributed
 from mmcontainer.engine.errors import UserError
 
 
@@ -46,3 +46,22 @@ def test_buffers_are_averaged_and_other_hooks_stay(monkeypatch, torchrun):
     for _ in range(2):
         setup_distributed(cfg, 'pytorch')
     assert [hook.type for hook in cfg.custom_hooks] == ['RNGStateHook', 'SyncBuffersHook']
+
+
+@pytest.mark.parametrize(('launcher', 'gpu', 'changes'), [
+    ('none', False, True), ('none', True, True), ('pytorch', False, True),
+    ('pytorch', True, False)])
+def test_sync_bn_where_nothing_synchronises(monkeypatch, launcher, gpu, changes):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    model = dict(backbone=dict(norm_cfg=dict(type='SyncBN', requires_grad=True)),
+                 heads=[dict(norm_cfg=dict(type='GN')), dict(norm_cfg=dict(type='SyncBN'))])
+    cfg = Config(dict(model=model, launcher=launcher, train_dataloader=dict(batch_size=2),
+                      auto_scale_lr=dict(base_batch_size=16)))
+    message = replace_sync_bn(cfg)
+    kind = 'BN' if changes else 'SyncBN'
+    assert cfg.model.backbone.norm_cfg == dict(type=kind, requires_grad=True)
+    assert [head.norm_cfg.type for head in cfg.model.heads] == ['GN', kind]
+    assert (message is not None) == changes
+    if changes:
+        assert 'see the 2 images of one process, not 16' in message
+        assert replace_sync_bn(cfg) is None  # nothing left to say
