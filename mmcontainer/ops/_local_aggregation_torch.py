@@ -1,16 +1,18 @@
 """Local aggregation in PyTorch operators, with neither its k*k-fold copy nor a large temporary.
 
-The maps are worked off in slabs: some rows of one image, or several small images, sized to stay in
-a core's cache. A slab is held channel by channel, its rows end to end, so that every tap is one
-multiply-add of long contiguous runs: a step of one row is an offset of W in the run. A step to the
-side would run over into the next row, so for each column of the window the slab is copied once,
-shifted to the side and filled up with zeros. Half precision is summed up in float32.
+The maps are worked off in slabs, sized to stay in a core's cache: some rows of some channels of one
+image, or several small images. A slab is held channel by channel, its rows end to end, so that
+every tap is one multiply-add of long contiguous runs, and its neighbours are a fixed offset away in
+the run. A neighbour to the side of the last column would lie in the next row; for each column of
+the window the values that would be taken wrongly are set to zero in a copy of the slab. Half
+precision is summed up in float32.
 
 Shape legend of :mod:`mmcontainer.ops.local_aggregation`; b images and L = rows * W positions of a
 slab. Maps in channels_last are transposed slab by slab.
 """
+import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,18 +51,18 @@ def aggregate(x: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Ten
     weight = in_layout_of(x, weight)
     x = in_layout_of(x, x).unflatten(1, (-1, groups))
     grouped_out = out.unflatten(1, (heads, -1, groups))
+    buffers = _Buffers(x)
     for slab in _slabs(x, kernel_size, dilation):
         values, weights = _load(x, slab.surroundings), _load(weight, slab)
-        result = _Result(grouped_out, slab, group_axis=3)
-        sums = result.runs.zero_()
-        sums, weights = sums.unbind(1), weights[:, :, None].unbind(1)
+        result = _Result(grouped_out, slab, buffers, group_axis=3)
+        sums, weights = result.runs.zero_().unbind(1), _by_head_and_tap(weights[:, :, None])
         for column, offset in slab.columns():
-            shifted = _shift(values, offset, slab.width)
-            for tap, here, there, length in slab.taps_of(column):
-                seen = shifted.narrow(-1, there, length)
+            inside = _without_columns(values, offset, slab.width, buffers)
+            for tap, here, there, length in slab.taps_of(column, offset):
+                seen = inside.narrow(-1, there, length)
                 for head in range(heads):
                     sums[head].narrow(-1, here, length).addcmul_(
-                        weights[head].select(3, tap).narrow(-1, here, length), seen)
+                        weights[head][tap].narrow(-1, here, length), seen)
         result.store()
     return out
 
@@ -75,32 +77,27 @@ def aggregate_backward(grad: Tensor, x: Tensor, weight: Tensor, kernel_size: int
     weight = in_layout_of(x, weight)
     grad = in_layout_of(x, grad).unflatten(1, (heads, -1, groups))
     x = in_layout_of(x, x).unflatten(1, (-1, groups))
-    grouped_grad_x = grad_x.unflatten(1, (-1, groups))
-    unfinished = None
+    buffers, to_x = _Buffers(x), _OverlappingResult(grad_x.unflatten(1, (-1, groups)))
     for slab in _slabs(x, kernel_size, dilation):
         values, weights, upstream = (_load(x, slab.surroundings), _load(weight, slab),
                                      _load(grad, slab, group_axis=3))
-        to_values = _zeros_and_carried_rows(values, unfinished, slab)
-        result = _Result(grad_weight, slab)
-        to_weights = result.runs.zero_() if slab.has_taps_outside() else result.runs
-        upstream, weights = upstream.unbind(1), weights[:, :, None].unbind(1)
-        to_weights = to_weights.unbind(1)
-        products = torch.empty(upstream[0].shape, dtype=values.dtype, device=x.device)
+        to_values = to_x.start(slab, buffers)
+        to_weight = _Result(grad_weight, slab, buffers)
+        to_weights = _by_head_and_tap(to_weight.runs.zero_())
+        weights = _by_head_and_tap(weights[:, :, None])
+        products = buffers.get('products', upstream[:, 0].shape)
         for column, offset in slab.columns():
-            shifted = _shift(values, offset, slab.width)
-            to_shifted = torch.zeros_like(to_values) if offset else to_values
-            for tap, here, there, length in slab.taps_of(column):
-                seen, to_seen = (t.narrow(-1, there, length) for t in (shifted, to_shifted))
+            inside = _without_columns(upstream, -offset, slab.width, buffers).unbind(1)
+            for tap, here, there, length in slab.taps_of(column, offset):
+                seen, to_seen = (t.narrow(-1, there, length) for t in (values, to_values))
                 product = products.narrow(-1, 0, length)
                 for head in range(heads):
-                    above = upstream[head].narrow(-1, here, length)
-                    to_seen.addcmul_(weights[head].select(3, tap).narrow(-1, here, length), above)
+                    above = inside[head].narrow(-1, here, length)
+                    to_seen.addcmul_(weights[head][tap].narrow(-1, here, length), above)
                     torch.mul(above, seen, out=product)
-                    torch.sum(product, 1,
-                              out=to_weights[head].select(2, tap).narrow(-1, here, length))
-            _add_shifted_back(to_values, to_shifted, offset, slab.width)
-        result.store()
-        unfinished = _store_finished_rows(grouped_grad_x, to_values, slab)
+                    torch.sum(product, 1, out=to_weights[head][tap].narrow(-1, here, length))
+        to_weight.store()
+        to_x.finish(slab)
     return grad_x, grad_weight
 
 
@@ -130,14 +127,6 @@ class _Slab(NamedTuple):
         return self._replace(top=max(self.top - self.padding, 0),
                              bottom=min(self.bottom + self.padding, self.height))
 
-    def has_taps_outside(self) -> bool:
-        """Whether some tap of some row or column lies outside the map for a whole row or column.
-
-        Tells whether :meth:`columns` and :meth:`taps_of` together leave out anything.
-        """
-        return (self.top < self.padding or self.bottom + self.padding > self.height
-                or self.padding >= self.width)
-
     def columns(self) -> Iterator[tuple[int, int]]:
         """(number, offset) of the columns of the window that can lie within the map."""
         for column in range(self.kernel_size):
@@ -145,15 +134,19 @@ class _Slab(NamedTuple):
             if abs(offset) < self.width:
                 yield column, offset
 
-    def taps_of(self, column: int) -> Iterator[tuple[int, int, int, int]]:
+    def taps_of(self, column: int, offset: int) -> Iterator[tuple[int, int, int, int]]:
         """(tap, first position, where that looks in the surroundings, number) inside the map."""
-        above = self.surroundings.top
+        surroundings = self.surroundings
         for row in range(self.kernel_size):
-            offset = self.dilation * row - self.padding
-            top, bottom = max(self.top, -offset), min(self.bottom, self.height - offset)
-            if top < bottom:
-                yield (row * self.kernel_size + column, (top - self.top) * self.width,
-                       (top + offset - above) * self.width, (bottom - top) * self.width)
+            down = self.dilation * row - self.padding
+            top, bottom = max(self.top, -down), min(self.bottom, self.height - down)
+            # The offset to the side may lead out of the run, at its very start or end.
+            there = (top + down - surroundings.top) * self.width + offset
+            start, stop = max(there, 0), min(there + (bottom - top) * self.width,
+                                             surroundings.length)
+            if start < stop:
+                here = (top - self.top) * self.width + start - there
+                yield row * self.kernel_size + column, here, start, stop - start
 
 
 def _slabs(x: Tensor, kernel_size: int, dilation: int) -> Iterator[_Slab]:
@@ -194,11 +187,6 @@ def _runs_of(maps: Tensor, slab: _Slab, group_axis: int) -> Tensor:
     return maps[slab.images, ..., slab.top:slab.bottom, :].flatten(-2)
 
 
-def _fit_for_sums(runs: Tensor) -> bool:
-    """Whether runs are stored end to end, in a type to sum up in."""
-    return runs.stride(-1) == 1 and runs.dtype == _sum_type(runs)
-
-
 def _sum_type(maps: Tensor) -> torch.dtype:
     return torch.float32 if maps.dtype.itemsize < 4 else maps.dtype
 
@@ -223,18 +211,73 @@ def _load(maps: Tensor, slab: _Slab, group_axis: int = 2) -> Tensor:
     return _transpose(positions.flatten(2)).view(runs.shape)
 
 
+def _by_head_and_tap(weights: Tensor) -> list[tuple[Tensor, ...]]:
+    """Views of the weights (b, M, ..., K, L) of every tap; made at once, since views take time."""
+    return [head.unbind(-2) for head in weights.unbind(1)]
+
+
+class _Buffers:
+    """Memory that is used again for every slab. Fresh memory costs a page fault every 4 KB."""
+
+    def __init__(self, like: Tensor):
+        self._like, self._buffers = like, {}
+
+    def get(self, name: str, shape: Sequence[int]) -> Tensor:
+        """The buffer of this name as a contiguous tensor, in the type of sums."""
+        size = math.prod(shape)
+        if name not in self._buffers or len(self._buffers[name]) < size:
+            self._buffers[name] = torch.empty(
+                size, dtype=_sum_type(self._like), device=self._like.device)
+        return self._buffers[name][:size].view(shape)
+
+
 class _Result:
     """Runs (b, ..., L) of a slab to compute; a part of the result itself where possible."""
 
-    def __init__(self, maps: Tensor, slab: _Slab, group_axis: int = 2):
+    def __init__(self, maps: Tensor, slab: _Slab, buffers: _Buffers, group_axis: int = 2):
         self._target = _runs_of(maps, slab, group_axis)
         self.runs = self._target
-        if not _fit_for_sums(self._target):
-            self.runs = torch.empty(self._target.shape, dtype=_sum_type(maps), device=maps.device)
+        if is_channels_last(maps) or _sum_type(maps) != maps.dtype:
+            self.runs = buffers.get('result', self._target.shape)
 
     def store(self) -> None:
         if self.runs is not self._target:
             _store(self._target, self.runs)
+
+
+class _OverlappingResult:
+    """Sums over the surroundings of slabs, where one slab adds to rows of the one above."""
+
+    def __init__(self, maps: Tensor):
+        self._maps = maps
+        # Where sums can be made in the result itself, nothing needs to be stored or kept.
+        self._in_place = not is_channels_last(maps) and _sum_type(maps) == maps.dtype
+        self._runs = self._unfinished = None
+
+    def start(self, slab: _Slab, buffers: _Buffers) -> Tensor:
+        """Runs of the slab's surroundings to add to: what was added so far."""
+        overlap = 0
+        if slab.top:
+            last = min(slab.top + slab.padding, slab.height)
+            overlap = (last - slab.surroundings.top) * slab.width
+        self._runs = _runs_of(self._maps, slab.surroundings, 2)
+        if not self._in_place:
+            self._runs = buffers.get('overlapping', self._runs.shape)
+            if overlap:
+                self._runs[..., :overlap] = self._unfinished
+        self._runs[..., overlap:] = 0
+        return self._runs
+
+    def finish(self, slab: _Slab) -> None:
+        """Store the rows that no further slab adds to, and keep the others for the next slab."""
+        if self._in_place:
+            return
+        bottom = slab.bottom if slab.bottom == slab.height else slab.bottom - slab.padding
+        above = slab.surroundings.top
+        finished = slab._replace(top=above, bottom=max(above, bottom))
+        if finished.length:
+            _store(_runs_of(self._maps, finished, 2), self._runs[..., :finished.length])
+        self._unfinished = self._runs[..., finished.length:].clone()
 
 
 def _store(target: Tensor, runs: Tensor) -> None:
@@ -246,54 +289,17 @@ def _store(target: Tensor, runs: Tensor) -> None:
     target.copy_(runs)
 
 
-def _shift(runs: Tensor, offset: int, width: int) -> Tensor:
-    """Runs whose every position holds what the given ones have ``offset`` columns to its right."""
+def _without_columns(runs: Tensor, offset: int, width: int, buffers: _Buffers) -> Tensor:
+    """A copy without the columns that nothing sees that looks ``offset`` places to the right.
+
+    Looking along the run, the last column would see the first one of the next row instead of
+    nothing, and so on. It sees zero instead, as in padding; the weight of that zero is a number in
+    any network that still works.
+    """
     if offset == 0:
         return runs
-    shifted = torch.empty(runs.shape, dtype=runs.dtype, device=runs.device)
-    read, written = _moved(runs.shape[-1], offset)
-    shifted[..., written] = runs[..., read]
-    _columns_without_source(shifted, offset, width).zero_()
-    return shifted
-
-
-def _add_shifted_back(total: Tensor, shifted: Tensor, offset: int, width: int) -> None:
-    """Transpose of :func:`_shift`, for gradients: bring them back to where the values came from."""
-    if offset == 0:
-        return
-    read, written = _moved(total.shape[-1], offset)
-    _columns_without_source(shifted, offset, width).zero_()
-    total[..., read] += shifted[..., written]
-
-
-def _moved(length: int, offset: int) -> tuple[slice, slice]:
-    """What is read of a run, and what is written, when it is moved ``offset`` places to the left.
-
-    Moving the whole run instead of row by row is fast; it takes a few values into the next row,
-    those of :func:`_columns_without_source`.
-    """
-    return (slice(max(offset, 0), length + min(offset, 0)),
-            slice(max(-offset, 0), length + min(-offset, 0)))
-
-
-def _columns_without_source(shifted: Tensor, offset: int, width: int) -> Tensor:
-    rows = shifted.unflatten(-1, (-1, width))
-    return rows[..., -offset:] if offset > 0 else rows[..., :-offset]
-
-
-def _zeros_and_carried_rows(values: Tensor, unfinished: Optional[Tensor], slab: _Slab) -> Tensor:
-    """Gradient of a slab's surroundings to start with: what the slabs above added to its rows."""
-    start = torch.zeros(values.shape, dtype=values.dtype, device=values.device)
-    if slab.top:
-        start[..., :unfinished.shape[-1]] = unfinished
-    return start
-
-
-def _store_finished_rows(grad_x: Tensor, to_values: Tensor, slab: _Slab) -> Tensor:
-    """Store the rows that no further slab adds to; the others are returned, for the next slab."""
-    above = slab.surroundings.top
-    bottom = slab.bottom if slab.bottom == slab.height else slab.bottom - slab.padding
-    finished = slab._replace(top=above, bottom=max(above, bottom))
-    if finished.length:
-        _store(_runs_of(grad_x, finished, 2), to_values[..., :finished.length])
-    return to_values[..., finished.length:]
+    copy = buffers.get('without columns', runs.shape)
+    copy.copy_(runs)
+    columns = copy.unflatten(-1, (-1, width))
+    (columns[..., :offset] if offset > 0 else columns[..., offset:]).zero_()
+    return copy
