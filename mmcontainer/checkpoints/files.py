@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import tempfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union
@@ -16,7 +17,10 @@ from torch import Tensor
 
 from ..compat import allow_mmengine_checkpoints
 
-_WRAPPERS = ('model', 'state_dict')
+# Averaged weights (timm's name) come first: where a training kept them, it evaluated them.
+_WRAPPERS = ('model', 'state_dict_ema', 'state_dict')
+# Plain records that training scripts put beside their weights. Configs of yacs become dicts.
+_RECORDS = (argparse.Namespace, (OrderedDict, 'yacs.config.CfgNode'))
 # How torch.save's files of before 2020 begin, behind the two bytes of the pickle protocol.
 _TORCH_MAGIC = b'\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 _HASHED = re.compile(r'-([0-9a-f]{8})$')
@@ -54,8 +58,8 @@ def resolve_path(path: Union[str, Path]) -> Path:
 def load_file(path: Union[str, Path]) -> Any:
     """Read a checkpoint onto the CPU with ``weights_only=True``.
 
-    ``argparse.Namespace``, a plain record that training scripts put beside their weights, is
-    allowed.
+    Records that training scripts put beside their weights (``argparse.Namespace``, and configs of
+    yacs, which become dicts) are allowed.
 
     Args:
         path (str | Path): File, see :func:`resolve_path`.
@@ -78,7 +82,7 @@ def load_file(path: Union[str, Path]) -> Any:
             path, 'is a plain pickle, not a file of torch.save',
             "pickle.load(open('OLD.pkl', 'rb'), encoding='latin1')"))
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(list(_RECORDS)):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         # PyTorch raises this for forbidden objects and for garbage alike; only its text differs.
@@ -137,7 +141,8 @@ def file_hash(path: Union[str, Path]) -> str:
 def unwrap_state_dict(checkpoint: Any) -> dict[str, Tensor]:
     """Take the tensors by name out of a checkpoint.
 
-    Looks below 'model' or 'state_dict' and removes the 'module.' that data parallel training adds.
+    Looks below 'model', 'state_dict_ema' (averaged weights, which official training evaluates) or
+    'state_dict', and removes the 'module.' that data parallel training adds.
     NumPy arrays, which some of detectron2's files hold, become tensors.
 
     Args:

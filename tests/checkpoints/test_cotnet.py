@@ -5,6 +5,8 @@ logs (github.com/JDAI-CV/CoTNet-ObjectDetection-InstanceSegmentation).
 """
 import pickle
 import re
+import sys
+import types
 
 import pytest
 import torch
@@ -189,6 +191,26 @@ def test_classification_files(arch):
         load_backbone(model, layout)
         assert all(torch.equal(value, official[key].to(value.dtype))
                    for key, value in model.state_dict().items())
+
+
+def test_files_of_the_official_training(tmp_path, monkeypatch):
+    """They hold a config of yacs, which need not be installed, and averaged weights."""
+    module = types.ModuleType('yacs.config')
+    monkeypatch.setitem(sys.modules, 'yacs', types.ModuleType('yacs'))
+    monkeypatch.setitem(sys.modules, 'yacs.config', module)
+    module.CfgNode = type('CfgNode', (dict, ), {'__module__': 'yacs.config'})
+    config = module.CfgNode(model=module.CfgNode(name='cotnet50', scale=[0.08, 1.0]))
+    config.__dict__['__immutable__'] = True
+    plain = {key: torch.zeros(shape).to(getattr(torch, dtype))
+             for key, shape, dtype in read_keys('cotnet50')}
+    averaged = {key: torch.ones_like(value) for key, value in plain.items()}
+    torch.save({'epoch': 350, 'arch': config['model'], 'args': config, 'state_dict': plain,
+                'state_dict_ema': averaged, 'version': 2}, tmp_path / 'last.pth.tar')
+    for name in ('yacs', 'yacs.config'):
+        monkeypatch.delitem(sys.modules, name)
+    model = CoTNet('cotnet-50')
+    load_backbone(model, tmp_path / 'last.pth.tar')
+    assert all((value == 1).all() for value in model.state_dict().values())
 
 
 def test_a_resnet_is_no_cotnet():
