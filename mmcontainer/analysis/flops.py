@@ -17,6 +17,8 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import mmcontainer.ops  # noqa: F401  registers torch.ops.mmcontainer
+
 aten = torch.ops.aten
 # MMDetection 2's way: the box head sees 1000 proposals, the mask head the first 100 of them.
 NUM_PROPOSALS = 1000
@@ -63,6 +65,11 @@ def _grid_sample(shape: Sequence[int], grid: Sequence[int], *args, **kwargs) -> 
     return 2 * 4 * shape[0] * shape[1] * math.prod(grid[1:-1])
 
 
+def _local_aggregation(x: Sequence[int], weight: Sequence[int], *args, **kwargs) -> int:
+    """One multiply-add per tap, for every head (B, heads, G, taps, H, W) and value of x."""
+    return 2 * math.prod(x) * weight[1] * weight[3]
+
+
 # {operator: formula of the shapes of its arguments}, in PyTorch's unit of two per multiply-add.
 # Extends torch.utils.flop_counter, which knows convolutions, matrix products and attention on a
 # GPU. An operator of your own is added here; without an entry it counts nothing.
@@ -75,6 +82,7 @@ FORMULAS: dict[object, Callable] = {
     aten.native_layer_norm: _per_element(5),
     aten.native_group_norm: _per_element(5),
     aten.grid_sampler_2d: _grid_sample,
+    torch.ops.mmcontainer.local_aggregation: _local_aggregation,
 }
 
 
@@ -104,6 +112,8 @@ def _count_plain(model: nn.Module, image: Tensor) -> dict[str, float]:
 
 
 def _as_list(modules) -> list:
+    if modules is None:
+        return []
     return list(modules) if isinstance(modules, nn.ModuleList) else [modules]
 
 
@@ -119,7 +129,7 @@ def _count_two_stage(model: nn.Module, image: Tensor) -> dict[str, float]:
         parts['neck'], features, _ = _count(model.neck, features)
     parts['rpn_head'] = _count(model.rpn_head, features)[0]
     for name, number in (('bbox', NUM_PROPOSALS), ('mask', NUM_MASKS)):
-        heads = _as_list(getattr(model.roi_head, f'{name}_head', None) or [])
+        heads = _as_list(getattr(model.roi_head, f'{name}_head', None))
         extractor = getattr(model.roi_head, f'{name}_roi_extractor', None)
         if not heads:
             continue

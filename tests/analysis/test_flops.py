@@ -11,6 +11,7 @@ from mmcontainer.analysis.report import report_flops
 from mmcontainer.backbones import Container
 from mmcontainer.engine.configs import load_config
 from mmcontainer.engine.errors import UserError
+from mmcontainer.ops import local_aggregation
 
 
 @pytest.mark.parametrize('config, flops, tolerance, parameters', [
@@ -28,6 +29,17 @@ def test_detectors_of_the_paper(config, flops, tolerance, parameters):
     assert abs(float(last[1]) - flops) <= tolerance
     assert last[4] == parameters
     assert ('1000 proposals' in text) == config.startswith('mask')
+
+
+def test_cascade_without_masks():
+    """Three box heads of four convolutions and a hidden layer, on 1000 proposals of 7 x 7."""
+    cfg = load_config('mmcontainer::cascade_rcnn/cotnet_50_fpn_1x_coco.py')
+    init_default_scope('mmdet')
+    count = count_flops(MODELS.build(cfg.model), (1, 3, 64, 64))
+    assert set(count.parts) == {'backbone', 'neck', 'rpn_head', 'bbox_head'}
+    conv, norm = 49 * 9 * 256 * 256, 49 * 256
+    head = 4 * conv + 256 * 49 * 1024 + 1024 * (81 + 4)
+    assert 0 <= count.parts['bbox_head'] - 3000 * head <= 3000 * 4 * 4 * norm
 
 
 class Classifier(nn.Module):
@@ -93,6 +105,14 @@ def test_values_are_only_computed_where_they_must_be():
 ])
 def test_single_operators(module, shape, expected):
     assert count_flops(module, shape).flops == expected
+
+
+def test_local_aggregation():
+    class Aggregate(nn.Module):
+        def forward(self, x):
+            return local_aggregation(x, x.new_zeros(2, 2, 3, 25, 4, 5), kernel_size=5)
+
+    assert count_flops(Aggregate(), (2, 6, 4, 5)).flops == 2 * (2 * 6) * 4 * 5 * 25
 
 
 def test_grid_sampling_of_deformable_attention():
