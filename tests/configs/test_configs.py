@@ -222,6 +222,33 @@ def test_cotnet_norms_losses_and_optimizer_are_the_official_ones(path):
         assert group['weight_decay'] == (0 if parameter in in_norms else 1e-4)
 
 
+def _documented_sizes(repo_root):
+    """{(detector, backbone): (parameters in M, multiply-adds in G)} of docs/cotnet.md."""
+    lines = (repo_root / 'docs/cotnet.md').read_text().splitlines()
+    start = lines.index(next(line for line in lines if line.startswith('| backbone | Faster')))
+    columns = [cell.strip().lower().replace('-', '').replace(' ', '_')
+               for cell in lines[start].strip('|').split('|')[1:]]
+    sizes = {}
+    for line in lines[start + 2:start + 8]:
+        name, *cells = (cell.strip() for cell in line.strip('|').split('|'))
+        for column, cell in zip(columns, cells, strict=True):
+            sizes[column, name.lower().replace('-', '_')] = tuple(map(float, cell.split(', ')))
+    return sizes
+
+
+@pytest.mark.parametrize('detector', ['faster_rcnn', 'cascade_rcnn', 'mask_rcnn',
+                                      'cascade_mask_rcnn'])
+def test_documented_sizes_are_measured_ones(repo_root, detector):
+    documented = _documented_sizes(repo_root)
+    assert len(documented) == 24
+    for name in COTNETS:
+        model = _build(Config.fromfile(repo_root / f'configs/{detector}/{name}_fpn_1x_coco.py'))
+        parameters, flops = documented[detector, name]
+        assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == parameters
+        if name in ('cotnet_50', 'se_cotnetd_50'):
+            assert abs(count_flops(model, (1, 3, 800, 1280)).flops / 1e9 - flops) <= 1.5
+
+
 def test_cotnet_detector_with_every_part_trains(repo_root):
     """Cascade Mask R-CNN on two small images: gradients reach all that is trained."""
     cfg = Config.fromfile(repo_root / 'configs/cascade_mask_rcnn/cotnet_50_fpn_1x_coco.py')
