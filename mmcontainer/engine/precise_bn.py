@@ -1,4 +1,5 @@
 """Exact statistics of batch norms before a model is evaluated or saved."""
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -189,9 +190,10 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     """
     rng_state = get_rng_state()
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    set_stance = getattr(torch.compiler, 'set_stance', None)  # from torch 2.6 on
+    # Without this module, which takes seconds to import, nothing can have been compiled.
+    is_compiled = 'torch._dynamo' in sys.modules and hasattr(torch.compiler, 'set_stance')
     try:
-        with nullcontext() if set_stance is None else set_stance('force_eager'):
+        with torch.compiler.set_stance('force_eager') if is_compiled else nullcontext():
             yield
     finally:
         for buffer, original in buffers:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmcontainer.engine import PreciseBNHook
+from mmcontainer.engine.precise_bn import _Moments, _untouched
 from mmcontainer.engine.rng_state import get_rng_state
 
 
@@ -89,7 +90,7 @@ def run(tmp_path, hook=True, by_epoch=True, norm='BN', frozen=False, wrapper='Op
             else dict(type='IterBasedTrainLoop', max_iters=7, val_interval=val_interval))
     loader = dict(batch_size=2, num_workers=num_workers, dataset=dict(type='Noise'),
                   collate_fn=dict(type='pseudo_collate'),
-                  persistent_workers=num_workers > 0)
+                  persistent_workers=False)
     runner = Runner(
         model=dict(type='Toy', norm=norm, frozen=frozen), work_dir=str(tmp_path), train_cfg=loop,
         train_dataloader=dict(loader, sampler=dict(
@@ -234,3 +235,16 @@ def test_several_processes_pool_their_values(tmp_path):
         stderr=subprocess.PIPE, text=True) for rank in range(2)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
+
+
+def test_a_compiled_model():
+    """Hooks added to the parts of a compiled module are not called by its compiled code."""
+    model = Toy().train()
+    model.compile(backend='eager')
+    x = [torch.randn(3, 4, 4) for _ in range(4)]
+    model(x, mode='loss')
+    with _untouched(model):
+        moments = _Moments(model.norm)
+        model(x, mode='loss')
+        moments.remove()
+    assert moments.count == 1
