@@ -157,9 +157,10 @@ def _slabs(x: Tensor, kernel_size: int, dilation: int) -> Iterator[_Slab]:
     # positions of a channel.
     together = groups if is_channels_last(x) else 1
     rows = min(height, max(1, elements // (sharing * together * width)))
-    rows = -(-height // -(-height // rows))  # slabs of nearly equal size
+    rows = _equal_parts(height, rows)
     if rows == height:
         together = min(groups, max(together, elements // (sharing * height * width)))
+        together = _equal_parts(groups, together)
     images = 1
     if rows == height and together == groups:
         images = max(1, elements // (sharing * groups * height * width))
@@ -169,6 +170,11 @@ def _slabs(x: Tensor, kernel_size: int, dilation: int) -> Iterator[_Slab]:
                 yield _Slab(slice(image, min(image + images, batch)),
                             slice(group, min(group + together, groups)), top,
                             min(top + rows, height), height, width, kernel_size, dilation)
+
+
+def _equal_parts(number: int, most: int) -> int:
+    """Size of the parts of a number that has at most ``most`` in each, none being much smaller."""
+    return math.ceil(number / math.ceil(number / most))
 
 
 def _positions_first(maps: Tensor) -> Tensor:
