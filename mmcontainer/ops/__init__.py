@@ -3,6 +3,8 @@ from .affinity import (
     aggregate,
     attention_affinity,
     depthwise_affinity,
+    gaussian_affinity,
+    gaussian_bias,
     local_affinity,
     mixed_affinity,
     resize_affinity,
@@ -18,12 +20,13 @@ from .aggregation import (
 )
 from .fold import add_identity_to_depthwise, fold_norm_into_conv
 from .local_aggregation import local_aggregation, unfold_local_aggregation
+from .modulated_attention import gaussian_attention
 from .resize import at_grid_size, resize_map
 
 __all__ = [
-    'aggregate', 'attention_affinity', 'depthwise_affinity', 'local_affinity', 'mixed_affinity',
-    'resize_affinity', 'dense_aggregation', 'depthwise_aggregation', 'low_rank_aggregation',
-    'merge_heads', 'mix', 'self_attention', 'split_heads', 'add_identity_to_depthwise',
-    'fold_norm_into_conv', 'local_aggregation', 'unfold_local_aggregation', 'at_grid_size',
-    'resize_map'
+    'aggregate', 'attention_affinity', 'depthwise_affinity', 'gaussian_affinity', 'gaussian_bias',
+    'local_affinity', 'mixed_affinity', 'resize_affinity', 'dense_aggregation',
+    'depthwise_aggregation', 'low_rank_aggregation', 'merge_heads', 'mix', 'self_attention',
+    'split_heads', 'add_identity_to_depthwise', 'fold_norm_into_conv', 'local_aggregation',
+    'unfold_local_aggregation', 'gaussian_attention', 'at_grid_size', 'resize_map'
 ]

@@ -17,6 +17,9 @@ from torch import Tensor
 from .aggregation import merge_heads, split_heads
 from .resize import resize_weights
 
+# Added to the logits of padding. Not -inf, of which a row full of padding would make NaN.
+PADDING_LOGIT = -1e30
+
 
 def attention_affinity(query: Tensor,
                        key: Tensor,
@@ -132,6 +135,76 @@ def resize_affinity(matrix: Tensor,
     rows, columns = (resize_weights(new, old, matrix) for old, new in zip(grid_size, size))
     weights = (interpolate @ matrix).unflatten(-1, tuple(grid_size))
     return torch.einsum('mphw,hi,wj->mpij', weights, rows, columns).flatten(-2)
+
+
+def gaussian_bias(point: Tensor,
+                  scale: Optional[Tensor],
+                  grid_size: Sequence[int],
+                  smooth: float = 8.) -> Tensor:
+    """Log-Gaussian around the point of every query, section 3.2 of SMCA (arXiv 2101.07448).
+
+    With dx, dy the distances of a position from the point, in cells::
+
+        bias = -(s_x^2 dx^2 + s_y^2 dy^2 + s_xy^2 dx^2 dy^2) / smooth
+
+    The last term is there only with three scales; it is the released code's fourth type, a product
+    of squares and not a covariance.
+
+    Args:
+        point (Tensor): Points (B, M, L, 2) as (x, y) in cells of the feature map: the position in
+            row r and column c is at x = c, y = r.
+        scale (Tensor, optional): Scales (B, M, L, 2), or (B, M, L, 3), before they are squared.
+            Without it they are 1.
+        grid_size (Sequence[int]): (H, W) of the feature map.
+        smooth (float): Divisor; the larger it is, the wider the Gaussian. ``math.inf`` switches it
+            off.
+
+    Returns:
+        Tensor: (B, M, L, N) with N = H * W, to be added to the logits of attention.
+    """
+    height, width = grid_size
+    cells = torch.arange(height * width, device=point.device)
+    grid = torch.stack((cells % width, cells // width), dim=-1).to(point.dtype)
+    distance = (point[..., None, :] - grid).square()  # B M L N 2
+    if scale is None:
+        return -distance.sum(-1) / smooth
+    if scale.shape[-1] == 3:
+        distance = torch.cat((distance, distance.prod(-1, keepdim=True)), dim=-1)
+    return -(distance * scale[..., None, :].square()).sum(-1) / smooth
+
+
+def gaussian_affinity(query: Tensor,
+                      key: Tensor,
+                      point: Tensor,
+                      scale: Optional[Tensor],
+                      grid_size: Sequence[int],
+                      smooth: float = 8.,
+                      key_padding_mask: Optional[Tensor] = None) -> Tensor:
+    """Affinity softmax(Q K^T / sqrt(D) + bias) of spatially modulated co-attention.
+
+    Of :func:`mmcontainer.ops.gaussian_attention`, whose arguments it takes. A query none of whose
+    positions is valid attends equally to all of them.
+
+    Args:
+        query (Tensor): (B, M, L, D).
+        key (Tensor): (B, M, N, D), positions row by row.
+        point, scale, grid_size, smooth: See :func:`gaussian_bias`.
+        key_padding_mask (Tensor, optional): (B, N) of bool, True where a position is padding.
+
+    Returns:
+        Tensor: (B, M, L, N); every row sums to one.
+    """
+    logits = query @ key.transpose(-2, -1) / query.shape[-1]**0.5
+    logits = logits + gaussian_bias(point, scale, grid_size, smooth)
+    if key_padding_mask is not None:
+        logits = logits + padding_bias(key_padding_mask, logits.dtype)[:, None, None]
+    return logits.softmax(dim=-1)
+
+
+def padding_bias(key_padding_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 at valid positions and PADDING_LOGIT at padding, in the shape of the mask."""
+    return torch.zeros_like(key_padding_mask, dtype=dtype).masked_fill(
+        key_padding_mask, PADDING_LOGIT)
 
 
 def mixed_affinity(dynamic: Tensor,
