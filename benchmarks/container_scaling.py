@@ -8,17 +8,16 @@ keys and values. The forms take turns within a round; medians of the rounds are 
 the peak of the process's resident set during one call above what it held before.
 """
 import argparse
-import ctypes
-import gc
 import json
-import platform
 import statistics
 import time
+from functools import partial
 
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
+from process import cpu_name, measure_peak
 
 from mmcontainer.layers import ContextAggregation, DepthwiseAffinity
 from mmcontainer.ops import aggregate, attention_affinity, mix
@@ -48,15 +47,6 @@ def build_forms():
     return forms
 
 
-def read_status(field):
-    """A field of this process's memory statistics, in MB."""
-    with open('/proc/self/status') as status:
-        for line in status:
-            if line.startswith(field + ':'):
-                return int(line.split()[1]) / 1024
-    raise RuntimeError(f'/proc/self/status has no {field}; this benchmark needs Linux.')
-
-
 def step(form, x):
     form(x).square().mean().backward()
 
@@ -65,17 +55,6 @@ def measure_time(form, x):
     start = time.perf_counter()
     step(form, x)
     return time.perf_counter() - start
-
-
-def measure_memory(form, x):
-    """Peak extra memory of one step in MB."""
-    gc.collect()
-    ctypes.CDLL('libc.so.6').malloc_trim(0)
-    with open('/proc/self/clear_refs', 'w') as file:
-        file.write('5')  # resets the peak
-    before = read_status('VmRSS')
-    step(form, x)
-    return read_status('VmHWM') - before
 
 
 def run(rounds, max_gb):
@@ -88,7 +67,7 @@ def run(rounds, max_gb):
         x = torch.randn(1, CHANNELS, *size).to(memory_format=torch.channels_last)
         x.requires_grad_()
         chosen = {name: form for name, form in forms.items() if not (name == EXPLICIT and too_big)}
-        memory = {name: measure_memory(form, x) for name, form in chosen.items()}
+        memory = {name: measure_peak(partial(step, form, x)) for name, form in chosen.items()}
         times = {name: [] for name in chosen}
         for _ in range(rounds):
             for name, form in chosen.items():
@@ -103,9 +82,7 @@ def run(rounds, max_gb):
 
 
 def describe_machine():
-    cpu = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo')
-                if line.startswith('model name')), platform.processor())
-    return dict(cpu=cpu, threads=torch.get_num_threads(), torch=torch.__version__,
+    return dict(cpu=cpu_name(), threads=torch.get_num_threads(), torch=torch.__version__,
                 date=time.strftime('%Y-%m-%d'), dtype='float32')
 
 

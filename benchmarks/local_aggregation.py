@@ -11,16 +11,15 @@ of CUDA's allocator. "bound" is the time in which a copy moves as many bytes as 
 written at least.
 """
 import argparse
-import ctypes
 import gc
 import importlib
 import json
 import os
-import platform
 import statistics
 import time
 
 import torch
+from process import cpu_name, measure_peak
 
 operator = importlib.import_module('mmcontainer.ops.local_aggregation')
 CAN_USE_TRITON = operator._can_use_triton
@@ -85,30 +84,16 @@ def measure_time(function, device):
     return time.perf_counter() - start
 
 
-def read_status(field):
-    """A field of this process's memory statistics, in MB."""
-    with open('/proc/self/status') as status:
-        for line in status:
-            if line.startswith(field + ':'):
-                return int(line.split()[1]) / 1024
-    raise RuntimeError(f'/proc/self/status has no {field}; this benchmark needs Linux.')
-
-
 def measure_memory(function, device):
     """Peak extra memory of a call in MB."""
-    gc.collect()
     if device.type == 'cuda':
+        gc.collect()
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         function()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    ctypes.CDLL('libc.so.6').malloc_trim(0)
-    with open('/proc/self/clear_refs', 'w') as file:
-        file.write('5')  # resets the peak
-    before = read_status('VmRSS')
-    function()
-    return read_status('VmHWM') - before
+    return measure_peak(function)
 
 
 def bytes_moved(x, weight):
@@ -163,8 +148,7 @@ def describe_machine(device, dtype):
     if device.type == 'cuda':
         hardware = torch.cuda.get_device_name(device)
     else:
-        hardware = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo')
-                         if line.startswith('model name')), platform.processor())
+        hardware = cpu_name()
     return dict(hardware=hardware, threads=torch.get_num_threads(), torch=torch.__version__,
                 allocator=os.environ.get('LD_PRELOAD') or 'default', dtype=str(dtype),
                 date=time.strftime('%Y-%m-%d'))

@@ -92,9 +92,8 @@ class Container(BaseBackbone):
     The other archs are the rows of the paper's Tables 1 and 2 and differ in their affinities
     (:mod:`mmcontainer.backbones.container_archs`). Their position tables and static N x N matrices
     are learned for 224 x 224 images; for other sizes they are resized bilinearly, so that the same
-    relative place in the image keeps its position vector and its weights. That lets them run at any
-    size, but weights trained at 224 know only relative places and coarse grids: expect the
-    convolutional affinities to carry over better. 'pam' has a single stage of stride 16.
+    relative place in the image keeps its position vector and its weights, and the matrices collect
+    at the resolution of their own grid. 'pam' has a single stage of stride 16.
 
     Args:
         arch (str | dict): Name of a row of ``arch_settings`` or a dict with the same keys.

@@ -107,8 +107,7 @@ class CotLayer(BaseModule):
 
     def _dynamic_share(self, dynamic: Tensor, key: Tensor) -> Tensor:
         """Share p of the dynamic context, (B, C, 1, 1)."""
-        if not self.deployed:
-            check_pooled_norm(self.se[1], dynamic)
+        check_pooled_norm(self.se[1], dynamic)
         context = dynamic.mean((2, 3), keepdim=True) + key.mean((2, 3), keepdim=True)
         logits = self.se(context)  # channels 2c and 2c + 1 belong to channel c of both contexts
         return (logits[:, ::2] - logits[:, 1::2]).sigmoid()

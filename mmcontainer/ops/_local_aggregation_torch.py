@@ -17,9 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Elements of x in one slab. On other devices than the CPU launches cost more than cache misses.
-SLAB_ELEMENTS = {'cpu': 2**17}
-SLAB_ELEMENTS_ELSEWHERE = 2**26
+
+def slab_elements(device: torch.device) -> int:
+    """Elements of x in a slab: on a CPU what fits every thread's cache."""
+    # On other devices launches cost more than cache misses.
+    return 2**18 * torch.get_num_threads() if device.type == 'cpu' else 2**26
 
 
 def is_channels_last(maps: Tensor) -> bool:
@@ -55,14 +57,16 @@ def aggregate(x: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Ten
     for slab in _slabs(x, kernel_size, dilation):
         values, weights = _load(x, slab.surroundings), _load(weight, slab)
         result = _Result(grouped_out, slab, buffers, group_axis=3)
-        sums, weights = result.runs.zero_().unbind(1), _by_head_and_tap(weights[:, :, None])
+        sums, weights = result.runs.unbind(1), _by_head_and_tap(weights[:, :, None])
+        add = _multiply  # the first tap, the centre, reaches every position
         for column, offset in slab.columns():
             inside = _without_columns(values, offset, slab.width, buffers)
             for tap, here, there, length in slab.taps_of(column, offset):
                 seen = inside.narrow(-1, there, length)
                 for head in range(heads):
-                    sums[head].narrow(-1, here, length).addcmul_(
+                    add(sums[head].narrow(-1, here, length),
                         weights[head][tap].narrow(-1, here, length), seen)
+                add = Tensor.addcmul_
         result.store()
     return out
 
@@ -83,7 +87,7 @@ def aggregate_backward(grad: Tensor, x: Tensor, weight: Tensor, kernel_size: int
                                      _load(grad, slab, group_axis=3))
         to_values = to_x.start(slab, buffers)
         to_weight = _Result(grad_weight, slab, buffers)
-        to_weights = _by_head_and_tap(to_weight.runs.zero_())
+        to_weights = _by_head_and_tap(to_weight.runs)
         weights = _by_head_and_tap(weights[:, :, None])
         products = buffers.get('products', upstream[:, 0].shape)
         for column, offset in slab.columns():
@@ -95,7 +99,7 @@ def aggregate_backward(grad: Tensor, x: Tensor, weight: Tensor, kernel_size: int
                     above = inside[head].narrow(-1, here, length)
                     to_seen.addcmul_(weights[head][tap].narrow(-1, here, length), above)
                     torch.mul(above, seen, out=product)
-                    torch.sum(product, 1, out=to_weights[head][tap].narrow(-1, here, length))
+                    torch.sum(product, 1, out=_zero_around(to_weights[head][tap], here, length))
         to_weight.store()
         to_x.finish(slab)
     return grad_x, grad_weight
@@ -127,32 +131,30 @@ class _Slab(NamedTuple):
         return self._replace(top=max(self.top - self.padding, 0),
                              bottom=min(self.bottom + self.padding, self.height))
 
-    def columns(self) -> Iterator[tuple[int, int]]:
-        """(number, offset) of the columns of the window that can lie within the map."""
-        for column in range(self.kernel_size):
-            offset = self.dilation * column - self.padding
-            if abs(offset) < self.width:
-                yield column, offset
+    def columns(self) -> list[tuple[int, int]]:
+        """(number, offset) of the columns of the window, the one in the middle first."""
+        return _from_the_middle(self.kernel_size, self.dilation)
 
     def taps_of(self, column: int, offset: int) -> Iterator[tuple[int, int, int, int]]:
         """(tap, first position, where that looks in the surroundings, number) inside the map."""
         surroundings = self.surroundings
-        for row in range(self.kernel_size):
-            down = self.dilation * row - self.padding
+        for row, down in _from_the_middle(self.kernel_size, self.dilation):
             top, bottom = max(self.top, -down), min(self.bottom, self.height - down)
             # The offset to the side may lead out of the run, at its very start or end.
             there = (top + down - surroundings.top) * self.width + offset
             start, stop = max(there, 0), min(there + (bottom - top) * self.width,
                                              surroundings.length)
+            tap = row * self.kernel_size + column
             if start < stop:
-                here = (top - self.top) * self.width + start - there
-                yield row * self.kernel_size + column, here, start, stop - start
+                yield tap, (top - self.top) * self.width + start - there, start, stop - start
+            else:
+                yield tap, 0, 0, 0
 
 
 def _slabs(x: Tensor, kernel_size: int, dilation: int) -> Iterator[_Slab]:
     """Cut maps, x (B, S, G, H, W), into slabs; the rows of an image follow from top to bottom."""
     batch, sharing, groups, height, width = x.shape
-    elements = SLAB_ELEMENTS.get(x.device.type, SLAB_ELEMENTS_ELSEWHERE)
+    elements = slab_elements(x.device)
     # Memory is best read in long runs: all channels of a position in channels_last, else all
     # positions of a channel.
     together = groups if is_channels_last(x) else 1
@@ -215,6 +217,23 @@ def _load(maps: Tensor, slab: _Slab, group_axis: int = 2) -> Tensor:
         return runs.to(_sum_type(runs))
     positions = runs.movedim(-1, 1).to(_sum_type(runs))
     return _transpose(positions.flatten(2)).view(runs.shape)
+
+
+def _from_the_middle(kernel_size: int, dilation: int) -> list[tuple[int, int]]:
+    """(number, offset) of the rows or columns of a window, the nearest ones first."""
+    numbered = ((i, dilation * (i - kernel_size // 2)) for i in range(kernel_size))
+    return sorted(numbered, key=lambda item: abs(item[1]))
+
+
+def _multiply(out: Tensor, weight: Tensor, values: Tensor) -> None:
+    torch.mul(weight, values, out=out)
+
+
+def _zero_around(runs: Tensor, first: int, length: int) -> Tensor:
+    """The part of the runs that is about to be written; the rest becomes zero."""
+    runs[..., :first] = 0
+    runs[..., first + length:] = 0
+    return runs.narrow(-1, first, length)
 
 
 def _by_head_and_tap(weights: Tensor) -> list[tuple[Tensor, ...]]:

@@ -73,7 +73,7 @@ def test_any_cut_into_slabs_gives_the_same(batch, sharing, groups, heads, height
     case = [_channels_last(t) if layout else t for t, layout in zip(case, layouts)]
     x, weight, grad = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(torch_form.SLAB_ELEMENTS, 'cpu', slab)
+        patch.setattr(torch_form, 'slab_elements', lambda device: slab)
         found = (torch_form.aggregate(x, weight, kernel, dilation),
                  *torch_form.aggregate_backward(grad, x, weight, kernel, dilation))
     _assert_close(found, _exact(*case, kernel, dilation), dtype)
@@ -100,7 +100,7 @@ class Storages(TorchDispatchMode):
 def test_temporaries_are_the_size_of_a_slab(layout, monkeypatch):
     """Inside the operator, where no probe around the public function can look."""
     case = x, weight, grad = [*map(layout, _random_case(2, 8, 4, 1, (60, 50), 3, torch.float32))]
-    monkeypatch.setitem(torch_form.SLAB_ELEMENTS, 'cpu', x.numel() // 20)
+    monkeypatch.setattr(torch_form, 'slab_elements', lambda device: x.numel() // 20)
     with Storages() as seen:
         kept = [*case, torch_form.aggregate(x, weight, 3, 1),
                 *torch_form.aggregate_backward(grad, x, weight, 3, 1)]

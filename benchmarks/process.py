@@ -1,0 +1,31 @@
+"""What all benchmarks measure of their own process and machine."""
+import ctypes
+import gc
+import platform
+
+
+def read_status(field):
+    """A field of this process's memory statistics, in MB."""
+    with open('/proc/self/status') as status:
+        for line in status:
+            if line.startswith(field + ':'):
+                return int(line.split()[1]) / 1024
+    raise RuntimeError(f'/proc/self/status has no {field}; this benchmark needs Linux.')
+
+
+def measure_peak(function):
+    """Peak of the resident set during a call, above what it was before, in MB."""
+    gc.collect()
+    ctypes.CDLL('libc.so.6').malloc_trim(0)
+    with open('/proc/self/clear_refs', 'w') as file:
+        file.write('5')  # resets the peak
+    before = read_status('VmRSS')
+    function()
+    return read_status('VmHWM') - before
+
+
+def cpu_name():
+    """Name of the CPU."""
+    with open('/proc/cpuinfo') as info:
+        names = (line.split(':')[1].strip() for line in info if line.startswith('model name'))
+        return next(names, platform.processor())
