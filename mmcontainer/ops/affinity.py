@@ -17,7 +17,7 @@ from torch import Tensor
 from .aggregation import merge_heads, split_heads
 from .resize import resize_weights
 
-# Added to the logits of padding. Not -inf, of which a row full of padding would make NaN.
+# Added to the logits of padding. Not -inf, since the folded form multiplies it by features.
 PADDING_LOGIT = -1e30
 
 
@@ -182,8 +182,8 @@ def gaussian_affinity(query: Tensor,
                       key_padding_mask: Optional[Tensor] = None) -> Tensor:
     """Affinity softmax(Q K^T / sqrt(D) + bias) of spatially modulated co-attention.
 
-    Of :func:`mmcontainer.ops.gaussian_attention`, whose arguments it takes. A query none of whose
-    positions is valid attends equally to all of them.
+    Of :func:`mmcontainer.ops.gaussian_attention`, whose arguments it takes. A sample
+    whose positions are all padding is treated as if none was.
 
     Args:
         query (Tensor): (B, M, L, D).
@@ -202,7 +202,12 @@ def gaussian_affinity(query: Tensor,
 
 
 def padding_bias(key_padding_mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 at valid positions and PADDING_LOGIT at padding, in the shape of the mask."""
+    """0 at valid positions and PADDING_LOGIT at padding, in the shape of the mask (B, N).
+
+    A sample of padding alone keeps 0 everywhere: no form of attention has a result for it, and in
+    this way all agree on one that is finite and has gradients.
+    """
+    key_padding_mask = key_padding_mask & ~key_padding_mask.all(dim=-1, keepdim=True)
     return torch.zeros_like(key_padding_mask, dtype=dtype).masked_fill(
         key_padding_mask, PADDING_LOGIT)
 
