@@ -163,7 +163,7 @@ def main():
     parser.add_argument('--json', help='write results here')
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--dropouts', type=float, nargs='+', default=[0., 0.1])
-    parser.add_argument('--squared-scales', type=float, nargs='+', default=[1., 28., 100.])
+    parser.add_argument('--squared-scales', type=float, nargs='+', default=[1., 16., 28., 100.])
     args = parser.parse_args()
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     results, errors = [], []

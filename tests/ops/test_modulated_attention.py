@@ -93,7 +93,7 @@ def test_all_forms_are_equal_in_float64(grid_size, scales, square, reach, padded
 @pytest.mark.parametrize('form', FAST_FORMS)
 @pytest.mark.parametrize(('grid_size', 'square', 'reach'), [
     ((25, 42), 1., 0.), ((25, 42), 1., 0.5), ((25, 42), 28., 0.), ((25, 42), 28., 0.5),
-    ((25, 42), 100., 0.), ((120, 140), 1., 0.), ((120, 140), 28., 0.)])
+    ((25, 42), 100., 0.), ((120, 140), 1., 0.), ((120, 140), 16., 0.)])
 def test_float32_is_accurate(form, grid_size, square, reach):
     """1e-4 of the output's largest entry and 1e-3 of each gradient's, against float64.
 
