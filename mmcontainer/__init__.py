@@ -15,3 +15,4 @@ if not compat.running_doctor():
     compat.register_config_scope()
     compat.allow_mmengine_checkpoints()
     from . import backbones, engine, registry  # noqa: F401
+    registry.register_detectors()

@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from .key_table import KeyMismatchError, KeyTable
+from .key_table import COUNTER, KeyMismatchError, KeyTable, add_counters
 
 _BOTTOM_UP = 'backbone.bottom_up.'
 _UNPREFIXED = re.compile(r'(stem|res\d|linear)\.')
 _UNPREFIXED_OURS = re.compile(r'(conv1|bn1|layer\d|fc)\.')
 # detectron2 freezes these norms, whose frozen form does not count batches.
 _FROZEN_NORMS = re.compile(r'(backbone\.)?(conv1|bn1|layer1)\.')
-_COUNTER = 'num_batches_tracked'
 _MASK_HEAD = 'roi_head.mask_head.'
 _MASK_STAGE = re.compile(r'roi_head\.mask_head\.(\d)\.(.+)')
 _NUM_STAGES = 3
@@ -145,7 +144,7 @@ class Detectron2Table(KeyTable):
             {key: value for key, value in state_dict.items() if not self._is_left_out(key)})
         if all(key.startswith('backbone.') for key in converted):
             converted = {key[len('backbone.'):]: value for key, value in converted.items()}
-        return _add_counters(_copy_mask_head(converted))
+        return add_counters(_copy_mask_head(converted))
 
     def describe(self, state_dict: Mapping[str, Tensor], reverse: bool = False) -> list[str]:
         """Return what :meth:`convert` does with each entry, one line each."""
@@ -187,20 +186,10 @@ class Detectron2Table(KeyTable):
                     'your config to its value.')
 
 
-def _add_counters(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    complete = {}
-    for key, value in state_dict.items():
-        complete[key] = value
-        prefix, _, name = key.rpartition('.')
-        if name == 'running_var' and f'{prefix}.{_COUNTER}' not in state_dict:
-            complete[f'{prefix}.{_COUNTER}'] = torch.tensor(0)
-    return complete
-
-
 def _drop_frozen_counters(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     is_detector = any(key.startswith('neck.') for key in state_dict)
     return {key: value for key, value in state_dict.items()
-            if not (is_detector and key.endswith(_COUNTER) and _FROZEN_NORMS.match(key))}
+            if not (is_detector and key.endswith(COUNTER) and _FROZEN_NORMS.match(key))}
 
 
 def _copy_mask_head(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

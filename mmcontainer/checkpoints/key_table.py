@@ -8,9 +8,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Optional
 
+import torch
 from torch import Tensor
 
 _WILDCARDS = {'#': r'(\d+)', '*': r'(.+)'}
+
+
+COUNTER = 'num_batches_tracked'
 
 
 class KeyMismatchError(ValueError):
@@ -90,3 +94,14 @@ class KeyTable:
             if match:
                 return template.format(*match.groups())
         return None
+
+
+def add_counters(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give norms that count no batches (frozen ones of other libraries) a counter of 0."""
+    complete = {}
+    for key, value in state_dict.items():
+        complete[key] = value
+        prefix, _, name = key.rpartition('.')
+        if name == 'running_var' and f'{prefix}.{COUNTER}' not in state_dict:
+            complete[f'{prefix}.{COUNTER}'] = torch.tensor(0)
+    return complete

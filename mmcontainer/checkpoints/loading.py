@@ -10,9 +10,10 @@ from .cotnet import COTNET
 from .cotnet_detectron2 import COTNET_DETECTRON2
 from .files import load_file, unwrap_state_dict
 from .key_table import KeyMismatchError, KeyTable
+from .smca_detr import SMCA_DETR
 
 SOURCES: dict[str, KeyTable] = {
-    table.name: table for table in (CONTAINER, COTNET, COTNET_DETECTRON2)}
+    table.name: table for table in (CONTAINER, COTNET, COTNET_DETECTRON2, SMCA_DETR)}
 
 # A classifier is of no use to a detector, so its weights may be left over.
 _CLASSIFIERS = ('head.', 'fc.')
@@ -51,7 +52,7 @@ def convert(state_dict: Mapping, source: str = 'auto') -> dict[str, Tensor]:
     Args:
         state_dict (Mapping): Official state dict, or the whole checkpoint around it.
         source (str): 'container', 'cotnet' (classification), 'cotnet-detectron2' (backbones and
-            detectors), or 'auto' to recognise it by its keys.
+            detectors), 'smca-detr' (detectors), or 'auto' to recognise it by its keys.
 
     Returns:
         dict[str, Tensor]: Backbone weights without prefix (classifier and final norm included), or

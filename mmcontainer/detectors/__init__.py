@@ -1,0 +1,6 @@
+"""Detectors, registered in MMDetection's registry; needs MMDetection and mmcv's operators."""
+from .smca_detr import SMCADETR
+from .smca_head import SMCAHead
+from .smca_layers import SMCADecoder, SMCADecoderLayer, SMCAEncoder
+
+__all__ = ['SMCADETR', 'SMCADecoder', 'SMCADecoderLayer', 'SMCAEncoder', 'SMCAHead']

@@ -1,0 +1,223 @@
+"""Encoder and decoder of SMCA-DETR (arXiv 2101.07448), after MMDetection's DETR.
+
+Shape legend: B images, L queries, N = H * W positions of the feature map, row by row, C channels,
+M heads.
+"""
+from collections.abc import Sequence
+from typing import Optional
+
+import torch
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks.transformer import MultiheadAttention
+from mmdet.models.layers import (
+    MLP,
+    DetrTransformerDecoder,
+    DetrTransformerDecoderLayer,
+    DetrTransformerEncoder,
+)
+from mmdet.models.layers.transformer.detr_layers import DetrTransformerEncoderLayer
+from mmengine.model import ModuleList
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..ops import gaussian_attention
+
+# Scales that a query predicts for each head, and how many of them the operator takes.
+DYNAMIC_SCALES = {'type1': 0, 'type2': 1, 'type3': 2, 'type4': 3}
+
+
+class SMCAEncoder(DetrTransformerEncoder):
+    """DETR's encoder, whose first ``num_cp`` layers are recomputed in the backward pass.
+
+    Unlike its base class it needs no fairscale for that.
+    """
+
+    def _init_layers(self) -> None:
+        self.layers = ModuleList(
+            DetrTransformerEncoderLayer(**self.layer_cfg) for _ in range(self.num_layers))
+        self.embed_dims = self.layers[0].embed_dims
+
+    def forward(self, query: Tensor, query_pos: Tensor, key_padding_mask: Optional[Tensor],
+                **kwargs) -> Tensor:
+        """Map features (B, N, C) with positions (B, N, C) and padding (B, N) to (B, N, C)."""
+        for i, layer in enumerate(self.layers):
+            args = (query, query_pos, key_padding_mask)
+            if self.training and i < self.num_cp:
+                query = checkpoint(layer, *args, use_reentrant=False, **kwargs)
+            else:
+                query = layer(*args, **kwargs)
+        return query
+
+
+class SMCACrossAttention(MultiheadAttention):
+    """Multi-head attention whose logits get a log-Gaussian around a point of each query and head.
+
+    Args:
+        smooth (float): Divisor of the Gaussian's exponent.
+        form (str): Form of :func:`mmcontainer.ops.gaussian_attention`.
+        kwargs: Arguments of mmcv's ``MultiheadAttention``.
+    """
+
+    def __init__(self, smooth: float = 8., form: str = 'auto', **kwargs):
+        super().__init__(**kwargs)
+        self.smooth, self.form = smooth, form
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, query_pos: Tensor,
+                key_pos: Tensor, key_padding_mask: Optional[Tensor], point: Tensor,
+                scale: Optional[Tensor], grid_size: Sequence[int]) -> Tensor:
+        """Attend and add the identity.
+
+        Args:
+            query, query_pos (Tensor): (B, L, C).
+            key, value, key_pos (Tensor): (B, N, C).
+            key_padding_mask (Tensor, optional): (B, N) of bool, True at padding.
+            point, scale, grid_size: See :func:`mmcontainer.ops.gaussian_attention`.
+
+        Returns:
+            Tensor: (B, L, C).
+        """
+        heads = self.project(query + query_pos, key + key_pos, value)
+        out = gaussian_attention(
+            *heads, point, scale, grid_size, self.smooth, key_padding_mask,
+            self.attn.dropout if self.training else 0., self.form)
+        out = self.attn.out_proj(out.transpose(1, 2).flatten(2))
+        return query + self.dropout_layer(self.proj_drop(out))
+
+    def project(self, *tokens: Tensor) -> list[Tensor]:
+        """Query, key and value (B, tokens, C) to the heads' (B, M, tokens, C / M)."""
+        weights, biases = (p.chunk(3) for p in (self.attn.in_proj_weight, self.attn.in_proj_bias))
+        projected = map(nn.functional.linear, tokens, weights, biases)
+        return [t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in projected]
+
+
+class SMCADecoderLayer(DetrTransformerDecoderLayer):
+    """DETR's decoder layer with spatially modulated co-attention.
+
+    Args:
+        dynamic_scale (str): What widens the Gaussian of a head: 'type1' nothing, 'type2' one scale,
+            'type3' one each for x and y, 'type4' a third for the product of both squared distances.
+        smooth (float): Divisor of the Gaussian's exponent.
+        attention_form (str): Form of :func:`mmcontainer.ops.gaussian_attention`.
+        kwargs: Arguments of MMDetection's ``DetrTransformerDecoderLayer``.
+
+    Raises:
+        ValueError: Unknown ``dynamic_scale``.
+
+    Source: arXiv 2101.07448, section 3.2, and its code, which adds D^2 / smooth to the logits where
+    the paper multiplies the softmax by a Gaussian.
+    """
+
+    def __init__(self, dynamic_scale: str = 'type3', smooth: float = 8.,
+                 attention_form: str = 'auto', **kwargs):
+        super().__init__(**kwargs)
+        if dynamic_scale not in DYNAMIC_SCALES:
+            raise ValueError(f'dynamic_scale must be one of {", ".join(DYNAMIC_SCALES)}, got '
+                             f'{dynamic_scale!r}.')
+        self.cross_attn = SMCACrossAttention(smooth, attention_form, **self.cross_attn_cfg)
+        self.num_scales = DYNAMIC_SCALES[dynamic_scale]
+        self.point_norm = build_norm_layer(self.norm_cfg, self.embed_dims)[1]
+        heads = self.cross_attn.num_heads
+        self.offset = nn.Linear(self.embed_dims, 2 * heads)
+        if self.num_scales:
+            self.scale = nn.Linear(self.embed_dims, self.num_scales * heads)
+
+    def normalize_query(self, query: Tensor, query_pos: Tensor) -> Tensor:
+        """What point and scale are predicted from, (B, L, C) in the parameters' type.
+
+        Sixteen bits would round a point to quarters of a cell; hence no autocast from here on.
+        """
+        with torch.autocast(query.device.type, enabled=False):
+            dtype = self.point_norm.weight.dtype
+            return self.point_norm(query.to(dtype) + query_pos.to(dtype))
+
+    def locate(self, query: Tensor, query_pos: Tensor,
+               reference: Tensor) -> tuple[Tensor, Optional[Tensor]]:
+        """Where the heads look, and how far.
+
+        Args:
+            query, query_pos (Tensor): (B, L, C).
+            reference (Tensor): Points (B, L, 2) of the queries, (x, y) in cells.
+
+        Returns:
+            tuple[Tensor, Tensor | None]: Points (B, M, L, 2) in cells and scales (B, M, L, 2 or 3).
+        """
+        normed = self.normalize_query(query, query_pos)
+        heads = (self.cross_attn.num_heads, -1)
+        with torch.autocast(query.device.type, enabled=False):
+            offset = self.offset(normed).unflatten(-1, heads).transpose(1, 2)
+            point, scale = reference[:, None] + offset, None
+            if self.num_scales:
+                scale = self.scale(normed).unflatten(-1, heads).transpose(1, 2)
+        if self.num_scales == 1:
+            scale = scale.expand(-1, -1, -1, 2)
+        return point, scale
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, query_pos: Tensor,
+                key_pos: Tensor, key_padding_mask: Optional[Tensor], reference: Tensor,
+                grid_size: Sequence[int]) -> Tensor:
+        """Update queries (B, L, C).
+
+        Args:
+            query, query_pos (Tensor): (B, L, C).
+            key, value, key_pos (Tensor): (B, N, C).
+            key_padding_mask (Tensor, optional): (B, N) of bool, True at padding.
+            reference (Tensor): Points (B, L, 2) of the queries, (x, y) in cells.
+            grid_size (Sequence[int]): (H, W).
+
+        Returns:
+            Tensor: (B, L, C).
+        """
+        point, scale = self.locate(query, query_pos, reference)
+        query = self.norms[0](self.self_attn(
+            query=query, key=query, value=query, query_pos=query_pos, key_pos=query_pos))
+        query = self.norms[1](self.cross_attn(
+            query, key, value, query_pos, key_pos, key_padding_mask, point, scale, grid_size))
+        return self.norms[2](self.ffn(query))
+
+
+class SMCADecoder(DetrTransformerDecoder):
+    """DETR's decoder; the first layer's input tells every query its reference point.
+
+    Args:
+        num_layers (int): Number of layers.
+        layer_cfg (dict): Arguments of :class:`SMCADecoderLayer`.
+        kwargs: Further arguments of MMDetection's ``DetrTransformerDecoder``.
+    """
+
+    def _init_layers(self) -> None:
+        self.layers = ModuleList(
+            SMCADecoderLayer(**self.layer_cfg) for _ in range(self.num_layers))
+        self.embed_dims = self.layers[0].embed_dims
+        self.post_norm = build_norm_layer(self.post_norm_cfg, self.embed_dims)[1]
+        self.ref_point_head = MLP(self.embed_dims, self.embed_dims, 2, 3)
+
+    def predict_references(self, query: Tensor, query_pos: Tensor) -> Tensor:
+        """Reference points (B, L, 2) as (x, y) before the sigmoid."""
+        normed = self.layers[0].normalize_query(query, query_pos)
+        with torch.autocast(query.device.type, enabled=False):
+            return self.ref_point_head(normed)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, query_pos: Tensor,
+                key_pos: Tensor, key_padding_mask: Optional[Tensor], cells: Tensor,
+                grid_size: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Decode queries.
+
+        Args:
+            query, query_pos (Tensor): (B, L, C).
+            key, value, key_pos (Tensor): (B, N, C).
+            key_padding_mask (Tensor, optional): (B, N) of bool, True at padding.
+            cells (Tensor): (B, 2), how many cells wide and high the images are, without padding.
+            grid_size (Sequence[int]): (H, W) of the feature map.
+
+        Returns:
+            tuple[Tensor, Tensor]: Hidden states (layers, B, L, C) and reference points (B, L, 2)
+            before the sigmoid.
+        """
+        logits = self.predict_references(query, query_pos)
+        reference = logits.sigmoid() * cells[:, None].to(logits.dtype)
+        states = []
+        for layer in self.layers:
+            query = layer(query, key, value, query_pos, key_pos, key_padding_mask, reference,
+                          grid_size)
+            states.append(self.post_norm(query))
+        return torch.stack(states if self.return_intermediate else states[-1:]), logits

@@ -1,0 +1,69 @@
+"""SMCA-DETR as the tests build it: its feature map is given in place of an image."""
+import copy
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.model import BaseModule
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+import mmcontainer  # noqa: F401  registers SMCADETR
+
+
+@MODELS.register_module(force=True)
+class GivenFeatures(BaseModule):
+    """Backbone whose images already are its feature maps."""
+
+    def forward(self, x):
+        return (x, )
+
+
+ASSIGNER = dict(type='HungarianAssigner', match_costs=[
+    dict(type='FocalLossCost', weight=2., eps=1e-8),
+    dict(type='BBoxL1Cost', weight=5., box_format='xywh'),
+    dict(type='IoUCost', iou_mode='giou', weight=2.)])
+HEAD = dict(
+    type='SMCAHead', sync_cls_avg_factor=True,
+    loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2., alpha=0.25, loss_weight=2.),
+    loss_bbox=dict(type='L1Loss', loss_weight=5.),
+    loss_iou=dict(type='GIoULoss', loss_weight=2.))
+
+
+def build_detector(channels=64, num_classes=4, num_queries=20, layers=(1, 2), ffn=64,
+                   dynamic_scale='type3', dropout=0., embed_dims=256, form='auto', num_cp=-1,
+                   **kwargs):
+    """SMCADETR on feature maps of so many channels."""
+    init_default_scope('mmdet')
+    attention = dict(embed_dims=embed_dims, num_heads=8, dropout=dropout)
+    ffn_cfg = dict(embed_dims=embed_dims, feedforward_channels=ffn, num_fcs=2, ffn_drop=dropout,
+                   act_cfg=dict(type='ReLU', inplace=True))
+    return MODELS.build(copy.deepcopy(dict(
+        type='SMCADETR', num_queries=num_queries,
+        data_preprocessor=dict(type='DetDataPreprocessor'),
+        backbone=dict(type='GivenFeatures'),
+        neck=dict(type='ChannelMapper', in_channels=[channels], kernel_size=1, num_outs=1,
+                  out_channels=embed_dims, act_cfg=None, norm_cfg=None, init_cfg=None),
+        encoder=dict(num_layers=layers[0], num_cp=num_cp,
+                     layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=ffn_cfg)),
+        decoder=dict(num_layers=layers[1], return_intermediate=True, layer_cfg=dict(
+            dynamic_scale=dynamic_scale, attention_form=form, self_attn_cfg=attention,
+            cross_attn_cfg=attention, ffn_cfg=ffn_cfg)),
+        positional_encoding=dict(num_feats=embed_dims // 2, normalize=True),
+        bbox_head=dict(HEAD, num_classes=num_classes, embed_dims=embed_dims),
+        train_cfg=dict(assigner=ASSIGNER), test_cfg=dict(max_per_img=num_queries), **kwargs)))
+
+
+def make_samples(sizes, padded, boxes=None, labels=None):
+    """Data samples of images (height, width), padded to one size; boxes (xyxy) in pixels."""
+    samples = []
+    for i, size in enumerate(sizes):
+        size = tuple(int(value) for value in size)
+        sample = DetDataSample(metainfo=dict(
+            img_shape=size, ori_shape=size, scale_factor=(1., 1.),
+            batch_input_shape=tuple(int(value) for value in padded)))
+        if boxes is not None:
+            sample.gt_instances = InstanceData(
+                bboxes=boxes[i], labels=torch.as_tensor(labels[i]).long())
+        samples.append(sample)
+    return samples
