@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw affinities over an image: from where positions collect, and how blocks mix them."""
+"""Draw affinities: from where positions or queries collect, and how blocks mix them."""
 import argparse
 
 import _check_installed  # noqa: F401  before what it checks for
@@ -32,6 +32,9 @@ def parse_args():
                         "'mean' (mean)")
     parser.add_argument('--channel', nargs='+', type=int, metavar='CHANNEL',
                         help='numbers of channels: the affinities that act on them')
+    parser.add_argument('--query', nargs='+', metavar='QUERY',
+                        help="of SMCA-DETR: numbers of queries whose attention in the decoder is "
+                        "drawn, or 'best'; --layer is then a decoder layer (the last)")
     parser.add_argument('--out-dir', default='outputs', help='folder for the results (outputs)')
     parser.add_argument('--device', help='cpu, cuda:0, ... (the first GPU if there is one)')
     add_config_options(parser)

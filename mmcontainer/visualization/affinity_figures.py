@@ -45,14 +45,14 @@ def draw_rows(rows: AffinityRows, image: NetworkInput, title: str = '') -> Figur
     grey = image.picture.mean(axis=2)
     for line, position in enumerate(rows.positions):
         axes = grid[line, 0]
-        _draw_picture(axes, image.picture)
+        draw_picture(axes, image.picture)
         _mark(axes, image, rows, line)
         axes.set_title(f'position {position.label}' if position.place else position.label,
                        fontsize=9)
         axes.set_ylabel('y in the input (pixels)', fontsize=9)
         for column, name in enumerate(rows.maps, 1):
             axes = grid[line, column]
-            _draw_picture(axes, grey)
+            draw_picture(axes, grey)
             _draw_map(figure, axes, rows, name, line)
             _mark(axes, image, rows, line)
             heading = f'{_heading(rows, name)}\n' if line == 0 else ''
@@ -63,7 +63,8 @@ def draw_rows(rows: AffinityRows, image: NetworkInput, title: str = '') -> Figur
     return figure
 
 
-def _draw_picture(axes, picture: np.ndarray) -> None:
+def draw_picture(axes, picture: np.ndarray) -> None:
+    """Show a picture (h, w) or (h, w, 3) in coordinates of the network's input."""
     height, width = picture.shape[:2]
     axes.imshow(picture, extent=(0, width, height, 0), cmap='gray', vmin=0, vmax=255)
     axes.tick_params(labelsize=8)

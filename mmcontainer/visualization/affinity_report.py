@@ -41,6 +41,11 @@ def visualize_affinity(args) -> None:
     if not path.is_file():
         raise UserError(f'There is no image {args.image}.')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
+    if args.query:
+        # Needs MMDetection, which backbones do without.
+        from .query_figures import visualize_queries
+        visualize_queries(args, cfg, path, device)
+        return
     backbone, data_preprocessor = _build(cfg)
     find_layers(list_mixtures(backbone), args.layer)  # mistakes first, files later
     load_backbone(backbone, args.checkpoint)

@@ -1,0 +1,115 @@
+"""``tools/visualize_affinity.py --query``: figures of SMCA-DETR's queries, and their numbers."""
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from ..engine.errors import UserError
+from ..engine.inference import load_detector, write_atomically
+from .affinity_figures import draw_picture
+from .network_input import NetworkInput, prepare_image
+from .query_attention import QueryAttention, check_choice, collect_queries
+
+_PANEL_INCHES = 3.4  # longer side of a picture
+_MAPS = {'before': 'attention without the Gaussian', 'gaussian': 'the Gaussian',
+         'after': 'attention'}
+
+
+def draw_queries(rows: QueryAttention, image: NetworkInput, classes: Sequence[str],
+                 title: str = '') -> Figure:
+    """Draw one line of panels per query: its box and points, and its attention in three steps.
+
+    Args:
+        rows (QueryAttention): What to draw.
+        image (NetworkInput): The image that they belong to.
+        classes (Sequence[str]): Names of the classes.
+        title (str): Text above the figure.
+    """
+    height, width = image.inputs.shape[-2:]
+    scale = _PANEL_INCHES / max(height, width)
+    lines = len(rows.queries)
+    figure = Figure(figsize=(4 * max(width * scale + 0.9, 2.6) + 0.3,
+                             lines * (height * scale + 0.6) + 1.), dpi=110, layout='compressed')
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(lines, 4, squeeze=False)
+    grey = image.picture.mean(axis=2)
+    for line, (number, label, score) in enumerate(zip(rows.queries, rows.labels, rows.scores)):
+        axes = grid[line, 0]
+        draw_picture(axes, image.picture)
+        _draw_prediction(axes, rows, line)
+        axes.set_title(f'query {number}: {classes[label]} {score:.2f}', fontsize=9)
+        for axes, (name, heading) in zip(grid[line, 1:], _MAPS.items()):
+            draw_picture(axes, grey)
+            values = getattr(rows, name)[line]
+            size = np.array(values.shape[::-1]) * rows.cell_size
+            drawn = axes.imshow(values, alpha=0.8, vmin=0, interpolation='nearest',
+                                extent=(0, size[0], size[1], 0))
+            axes.plot(*rows.points[line].T, '.', color='white', markeredgecolor='black')
+            axes.set(xlim=(0, width), ylim=(height, 0), title=heading)
+            axes.title.set_fontsize(9)
+            bar = figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0, 0.045, 1)))
+            bar.ax.tick_params(labelsize=8)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _draw_prediction(axes, rows: QueryAttention, line: int) -> None:
+    x1, y1, x2, y2 = rows.boxes[line]
+    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor='white',
+                             linewidth=2.5))
+    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor='#d62728',
+                             linewidth=1.3))
+    axes.plot(*rows.points[line].T, '.', color='white', markeredgecolor='black',
+              label='heads')
+    axes.plot(*rows.references[line], '*', color='#ffd23f', markeredgecolor='black', markersize=11,
+              label='reference')
+    axes.legend(fontsize=7, loc='lower right')
+
+
+def visualize_queries(args, cfg, path: Path, device: str) -> None:
+    """Draw queries as the command line says; nothing is written before all is computed.
+
+    Args:
+        args (argparse.Namespace): Arguments of ``tools/visualize_affinity.py``.
+        cfg (Config): Of an SMCA-DETR; its default scope must have been set.
+        path (Path): Image file.
+        device (str): Where to run the model.
+
+    Raises:
+        UserError: No SMCA-DETR, a checkpoint that does not fit, or numbers out of range.
+    """
+    if args.channel or args.position:
+        raise UserError('--query draws attention of queries, which have their own places; leave '
+                        'out --position and --channel.')
+    if len(args.layer or []) > 1 or not all(name.isdigit() for name in args.layer or []):
+        raise UserError('With --query, --layer is the number of one decoder layer.')
+    queries = None if args.query == ['best'] else args.query
+    if queries and not all(text.isdigit() for text in queries):
+        raise UserError("--query takes numbers of queries, or 'best' alone.")
+    queries = None if queries is None else [int(text) for text in queries]
+    model = load_detector(cfg, args.checkpoint, device)
+    layer = int(args.layer[0]) if args.layer else None
+    heads = args.head or ['mean']
+    for head in heads:
+        layer = check_choice(model, layer, head, queries)
+    image = prepare_image(cfg, model.data_preprocessor, path)
+    results = [(head, collect_queries(model, image, layer, head, queries)) for head in heads]
+    folder = Path(args.out_dir).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    source = f'{Path(args.config).stem}, {Path(args.checkpoint).name}'
+    for head, rows in results:
+        suffix = head if head == 'mean' else f'head{head}'
+        target = folder / f'{path.stem}_queries_{layer}_{suffix}.png'
+        height, width = rows.before.shape[1:]
+        title = (f'decoder layer {layer}, {rows.head}, {height} x {width} cells\n'
+                 f'{path.name}, {source}')
+        figure = draw_queries(rows, image, model.dataset_meta['classes'], title)
+        write_atomically(target, lambda file, figure=figure: figure.savefig(
+            file, bbox_inches='tight', pad_inches=0.15))
+        write_atomically(target.with_suffix('.npz'), lambda file, rows=rows: np.savez_compressed(
+            file, **rows._asdict()))
+        print(f'queries {", ".join(map(str, rows.queries))}, {rows.head} -> {target}, .npz',
+              flush=True)

@@ -1,0 +1,132 @@
+"""The numbers behind the figures of SMCA-DETR's queries, the figures, and the tool."""
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from smca_models import build_detector
+
+from mmcontainer.engine.errors import UserError
+from mmcontainer.visualization.network_input import Geometry, NetworkInput
+from mmcontainer.visualization.query_attention import check_choice, collect_queries
+
+SIZE = (128, 160)  # 4 x 5 cells
+
+
+@pytest.fixture(scope='module')
+def model():
+    torch.manual_seed(0)
+    model = build_detector(3, num_classes=3, num_queries=10, layers=(1, 2)).eval()
+    model.init_weights()
+    model.extract_feat = lambda images: model.neck((images[..., ::32, ::32], ))
+    return model
+
+
+@pytest.fixture
+def image():
+    torch.manual_seed(1)
+    return NetworkInput(torch.randn(1, 3, *SIZE), np.zeros((*SIZE, 3), np.uint8), SIZE,
+                        Geometry(np.ones(2), np.zeros(2)), (0, 0, SIZE[1], SIZE[0]))
+
+
+def test_rows_are_those_the_decoder_attends_with(model, image):
+    """What the layer's attention returns is the drawn weights times its values."""
+    layer, found = model.decoder.layers[1].cross_attn, {}
+    handle = layer.register_forward_hook(
+        lambda module, args, out: found.update(args=args, out=out))
+    rows = collect_queries(model, image, 1, head=2, queries=[4, 7])
+    handle.remove()
+    query, _, value, *_ = found['args']
+    layer.eval()
+    heads = []
+    for head in range(8):
+        weights = torch.from_numpy(collect_queries(model, image, 1, head, [4, 7]).after)
+        _, _, values = layer.project(query, query, value)
+        heads.append(weights.flatten(1) @ values[0, head])
+    out = query[0, [4, 7]] + layer.attn.out_proj(torch.cat(heads, dim=-1))
+    torch.testing.assert_close(out, found['out'][0, [4, 7]], rtol=1e-4, atol=1e-5)
+    assert rows.before.shape == rows.gaussian.shape == rows.after.shape == (2, 4, 5)
+    for weights in (rows.before, rows.after):
+        np.testing.assert_allclose(weights.sum(axis=(1, 2)), 1, rtol=1e-5)
+
+
+def test_the_gaussian_relates_both_softmaxes_and_peaks_at_its_point(model, image):
+    rows = collect_queries(model, image, 0, head=1, queries=[3])
+    product = rows.before[0] * rows.gaussian[0]
+    np.testing.assert_allclose(rows.after[0], product / product.sum(), rtol=1e-4)
+    row, column = np.unravel_index(rows.gaussian[0].argmax(), (4, 5))
+    place = rows.points[0, 0].clip(0, (159, 127))
+    assert (column, row) == tuple((place // 32).astype(int))
+
+
+def test_best_queries_and_boxes_are_the_predicted_ones(model, image):
+    rows = collect_queries(model, image, 1)
+    assert rows.head == 'mean over 8 heads' and rows.points.shape == (3, 8, 2)
+    assert (np.diff(rows.scores) <= 0).all()
+    logits, boxes = model.bbox_head(**model.forward_transformer(
+        model.extract_feat(image.inputs), _samples()))
+    best = logits[-1, 0].sigmoid().max(-1).values.topk(3)
+    assert rows.queries.tolist() == best.indices.tolist()
+    centre = (rows.boxes[:, :2] + rows.boxes[:, 2:]) / 2
+    expected = boxes[-1, 0, best.indices, :2] * torch.tensor([160., 128.])
+    np.testing.assert_allclose(centre, expected.detach(), rtol=1e-4)
+
+
+def _samples():
+    from smca_models import make_samples
+    return make_samples([SIZE], SIZE)
+
+
+@pytest.mark.parametrize(('layer', 'head', 'queries', 'message'), [
+    (2, 'mean', None, '--layer 2: the decoder has 0 to 1'),
+    (None, 8, None, '--head 8: the decoder has 0 to 7'),
+    (0, 'mean', [3, 10], '--query 10: the decoder has 0 to 9')])
+def test_numbers_out_of_range_are_named(model, layer, head, queries, message):
+    with pytest.raises(UserError, match=message):
+        check_choice(model, layer, head, queries)
+    assert check_choice(model, None, 'mean', None) == 1
+
+
+def test_other_detectors_are_refused():
+    with pytest.raises(UserError, match='Linear has no decoder'):
+        check_choice(torch.nn.Linear(1, 1), None, 'mean', None)
+
+
+@pytest.mark.slow
+def test_tool_writes_pictures_and_numbers(repo_root, tmp_path):
+    config = tmp_path / 'small.py'
+    config.write_text("""_base_ = 'mmcontainer::detr/smca_detr_container_light_50e_coco.py'
+model = dict(num_queries=10, test_cfg=dict(max_per_img=10), backbone=dict(init_cfg=None),
+             encoder=dict(num_layers=1), decoder=dict(num_layers=1))
+test_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=(160, 128), keep_ratio=True),
+    dict(type='PackDetInputs')]))
+""")
+    code = ('import sys, torch, mmcontainer\n'
+            'from mmengine.config import Config\n'
+            'from mmengine.registry import MODELS, init_default_scope\n'
+            'cfg = Config.fromfile(sys.argv[1]); init_default_scope("mmdet")\n'
+            'torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, sys.argv[2])\n')
+    checkpoint, photo = tmp_path / 'small.pth', tmp_path / 'photo.png'
+    subprocess.run([sys.executable, '-c', code, config, checkpoint], check=True)
+    cv2.imwrite(str(photo), np.random.RandomState(0).randint(0, 255, (100, 130, 3), np.uint8))
+
+    def run(*options):
+        return subprocess.run(
+            [sys.executable, repo_root / 'tools' / 'visualize_affinity.py', config, checkpoint,
+             photo, '--out-dir', tmp_path / 'out', '--device', 'cpu', *options],
+            text=True, capture_output=True)
+
+    refused = run('--query', 'best', '--position', '3,4')
+    assert refused.returncode != 0 and 'leave out --position' in refused.stderr + refused.stdout
+    assert not (tmp_path / 'out').exists()
+    done = run('--query', '2', '5', '--head', 'mean', '3')
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
+        f'photo_queries_0_{head}.{suffix}' for head in ('head3', 'mean') for suffix in (
+            'npz', 'png')]
+    numbers = np.load(tmp_path / 'out' / 'photo_queries_0_mean.npz')
+    assert numbers['queries'].tolist() == [2, 5]
+    np.testing.assert_allclose(numbers['after'].sum(axis=(1, 2)), 1, rtol=1e-5)
