@@ -158,14 +158,16 @@ def count_flops(model: nn.Module, inputs: Union[Tensor, Sequence[int]]) -> FlopC
     shape = tuple(inputs.shape if isinstance(inputs, Tensor) else inputs)
     two_stage = hasattr(model, 'roi_head') and hasattr(model, 'rpn_head')
     count = _count_two_stage if two_stage else _count_plain
-    copied = revert_sync_batchnorm(copy.deepcopy(model)).eval()
+    copied = revert_sync_batchnorm(copy.deepcopy(model))
+    copied.requires_grad_(False).eval()  # which returns nothing for MMDetection's Swin
     notes = []
     try:
         parts = count(copied.to('meta'), torch.empty(shape, device='meta'))
     except (NotImplementedError, RuntimeError) as error:
         notes.append('ran on the CPU, because shapes alone do not do '
                      f'({str(error).splitlines()[0]})')
-        copied = revert_sync_batchnorm(copy.deepcopy(model)).eval().to('cpu')
+        copied = revert_sync_batchnorm(copy.deepcopy(model)).to('cpu')
+        copied.requires_grad_(False).eval()
         parts = count(copied, torch.zeros(shape))
     if two_stage:
         heads = f'box head on {NUM_PROPOSALS} proposals'

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..ops import gaussian_attention
+from ..ops.precision import without_autocast
 
 # Scales that a query predicts for each head, and how many of them the operator takes.
 DYNAMIC_SCALES = {'type1': 0, 'type2': 1, 'type3': 2, 'type4': 3}
@@ -126,7 +127,7 @@ class SMCADecoderLayer(DetrTransformerDecoderLayer):
 
         Sixteen bits would round a point to quarters of a cell; hence no autocast from here on.
         """
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query.device.type):
             dtype = self.point_norm.weight.dtype
             return self.point_norm(query.to(dtype) + query_pos.to(dtype))
 
@@ -143,7 +144,7 @@ class SMCADecoderLayer(DetrTransformerDecoderLayer):
         """
         normed = self.normalize_query(query, query_pos)
         heads = (self.cross_attn.num_heads, -1)
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query.device.type):
             offset = self.offset(normed).unflatten(-1, heads).transpose(1, 2)
             point, scale = reference[:, None] + offset, None
             if self.num_scales:
@@ -194,7 +195,7 @@ class SMCADecoder(DetrTransformerDecoder):
     def predict_references(self, query: Tensor, query_pos: Tensor) -> Tensor:
         """Reference points (B, L, 2) as (x, y) before the sigmoid."""
         normed = self.layers[0].normalize_query(query, query_pos)
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query.device.type):
             return self.ref_point_head(normed)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, query_pos: Tensor,

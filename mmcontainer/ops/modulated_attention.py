@@ -32,7 +32,6 @@ forms then lose three digits and the folded one all. 'high' changes nothing on a
 PyTorch's fused attention knows no dropout: with dropout every form builds the affinity.
 """
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Optional
 
 import torch
@@ -41,6 +40,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .affinity import gaussian_affinity, padding_bias
+from .precision import without_autocast
 
 FORMS = ('auto', 'fold', 'separable', 'explicit')
 # Along both axes together. With the squares and the padding that makes 15 features, so that heads
@@ -97,7 +97,7 @@ def gaussian_attention(query: Tensor,
     attend = dict(fold=_folded, separable=_separable, explicit=_explicit)[form]
     dtype = torch.promote_types(query.dtype, torch.float32)
     tensors = [None if t is None else t.to(dtype) for t in (query, key, value, point, scale)]
-    with _without_autocast(query.device.type):
+    with without_autocast(query.device.type):
         out = attend(*tensors, tuple(grid_size), smooth, key_padding_mask, dropout_p)
     return out.to(value.dtype)
 
@@ -227,12 +227,6 @@ def _log_gaussian(weight: Tensor, point: Tensor, nearest: Tensor, places: Tensor
 
 
 # ------------------------------------------------------------------------------------- arguments
-
-def _without_autocast(device_type: str):
-    if device_type == 'meta':  # shapes alone, which autocast does not know
-        return nullcontext()
-    return torch.autocast(device_type, enabled=False)
-
 
 def _check(query, key, value, point, scale, grid_size, key_padding_mask, form) -> None:
     if form not in FORMS:

@@ -10,6 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmcontainer.analysis.flops import count_flops
 from mmcontainer.paper import load_tables
 
 FOLDER = Path(__file__).resolve().parents[2] / 'configs' / 'detr'
@@ -185,3 +186,15 @@ def test_trains_and_predicts(detector):
         results = model.eval()(**model.data_preprocessor(batch, False), mode='predict')
     expected = cfg.model.test_cfg.max_per_img
     assert [len(result.pred_instances) for result in results] == [expected] * 2
+
+
+@pytest.mark.parametrize('detector', DETECTORS)
+def test_flops_are_counted(detector):
+    model = _build(_load(f'{detector}_container_light'), light=True)
+    found = count_flops(model, (1, 3, 96, 128))
+    # 12 cells, 512 to 256 channels, by hand (and 5 operations per value of Deformable's group norm)
+    neck = 12 * 512 * 256 + (5 * 12 * 256 if detector == 'deformable_detr' else 0)
+    assert found.parts['neck'] == neck
+    assert found.parts['encoder'] > 0 and found.parts['decoder'] > 0
+    ran = any('ran on the CPU' in note for note in found.notes)
+    assert ran == (detector == 'deformable_detr')  # MMDetection's operator reads sizes

@@ -274,8 +274,8 @@ def write_run(folder, **kwargs):
     write_image(folder / 'image.png')
     return backbone, dict(
         config=str(folder / 'config.py'), checkpoint=str(folder / 'model.pth'),
-        image=str(folder / 'image.png'), layer=None, position=None, head=None, channel=None, query=None,
-        out_dir=str(folder / 'out'), device='cpu', cfg_options=None)
+        image=str(folder / 'image.png'), layer=None, position=None, head=None,
+        channel=None, query=None, out_dir=str(folder / 'out'), device='cpu', cfg_options=None)
 
 
 @pytest.mark.parametrize(('changed', 'message'), [
