@@ -104,8 +104,8 @@ class SMCADecoderLayer(DetrTransformerDecoderLayer):
     Raises:
         ValueError: Unknown ``dynamic_scale``.
 
-    Source: arXiv 2101.07448, section 3.2, and its code, which adds D^2 / smooth to the logits where
-    the paper multiplies the softmax by a Gaussian.
+    Source: arXiv 2101.07448, section 3.2, and its code, where squared scales multiply distances: a
+    large scale is a narrow Gaussian.
     """
 
     def __init__(self, dynamic_scale: str = 'type3', smooth: float = 8.,

@@ -314,4 +314,6 @@ def test_metafiles_list_every_coco_config(repo_root):
         for model in metafile['Models']:
             assert model['In Collection'] in collections
             listed.append(repo_root / model['Config'])
-    assert sorted(path for path in listed if path.parent.name != 'imagenet') == COCO
+    assert sorted(path for path in listed if path.parent.name not in ('imagenet', 'detr')) == COCO
+    assert sorted(path for path in listed if path.parent.name == 'detr') == sorted(
+        (repo_root / 'configs' / 'detr').glob('*.py'))
