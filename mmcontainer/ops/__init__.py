@@ -21,6 +21,7 @@ from .aggregation import (
 from .fold import add_identity_to_depthwise, fold_norm_into_conv
 from .local_aggregation import local_aggregation, unfold_local_aggregation
 from .modulated_attention import gaussian_attention
+from .relative_attention import relative_affinity, relative_attention, relative_bias
 from .resize import at_grid_size, resize_map
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     'local_affinity', 'mixed_affinity', 'resize_affinity', 'dense_aggregation',
     'depthwise_aggregation', 'low_rank_aggregation', 'merge_heads', 'mix', 'self_attention',
     'split_heads', 'add_identity_to_depthwise', 'fold_norm_into_conv', 'local_aggregation',
-    'unfold_local_aggregation', 'gaussian_attention', 'at_grid_size', 'resize_map'
+    'unfold_local_aggregation', 'gaussian_attention', 'relative_affinity', 'relative_attention',
+    'relative_bias', 'at_grid_size', 'resize_map'
 ]

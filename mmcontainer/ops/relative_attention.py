@@ -1,0 +1,177 @@
+"""Self-attention with a bias that depends on the offset between positions (CoAtNet, Swin).
+
+Shape legend: B batch, M heads, H x W grid, N = H * W positions row by row, D channels of a head.
+
+A table (M, 2H - 1, 2W - 1) holds the bias w of every offset, w[i - j] for query i and key j. The
+matrix of biases (M, N, N) repeats the table N times: it is Toeplitz in rows and columns. With the
+order of keys reversed, the biases of one row of queries are a *view* of the table unrolled along
+columns alone::
+
+    U[m, qx, r, kx] = T[m, r, qx + kx]        bias[m, (qy, qx), (ky, kx)] = U[m, qx, qy + ky, kx]
+
+(ky, kx counted from the end), which holds M * W * (2H - 1) * W numbers in place of M * (H * W)^2.
+"""
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+FORMS = ('auto', 'dense', 'toeplitz')
+# Largest matrix of biases, in entries, that 'auto' builds: beyond it, memory costs more time.
+DENSE_ENTRIES = 2**22
+# Entries of the attention weights that the backward pass holds at a time.
+BACKWARD_ENTRIES = 2**22
+
+
+def relative_bias(table: Tensor, grid_size: Sequence[int]) -> Tensor:
+    """Biases of all pairs of positions.
+
+    Args:
+        table (Tensor): (M, 2H - 1, 2W - 1), bias of the offset (dy, dx) from key to query at
+            [:, dy + H - 1, dx + W - 1].
+        grid_size (Sequence[int]): (H, W).
+
+    Returns:
+        Tensor: (M, N, N).
+    """
+    height, width = grid_size
+    windows = table.unfold(1, height, 1).unfold(2, width, 1)  # M, H, W, keys from the end
+    return windows.flip(3, 4).reshape(table.shape[0], height * width, height * width)
+
+
+def relative_affinity(query: Tensor, key: Tensor, table: Tensor,
+                      grid_size: Sequence[int]) -> Tensor:
+    """Explicit affinity softmax(Q K^T / sqrt(D) + w_{i-j}), (B, M, N, N); see above."""
+    logits = query @ key.transpose(-2, -1) / query.shape[-1]**0.5
+    return (logits + relative_bias(table, grid_size)).softmax(dim=-1)
+
+
+def relative_attention(query: Tensor,
+                       key: Tensor,
+                       value: Tensor,
+                       table: Tensor,
+                       grid_size: Sequence[int],
+                       form: str = 'auto') -> Tensor:
+    """Attend with softmax(Q K^T / sqrt(D) + w_{i-j}) V.
+
+    Args:
+        query, key, value (Tensor): (B, M, N, D).
+        table (Tensor): (M, 2H - 1, 2W - 1), see :func:`relative_bias`.
+        grid_size (Sequence[int]): (H, W).
+        form (str): 'dense' builds the matrix of biases; 'toeplitz' never does, in either pass, and
+            cannot be differentiated twice. 'auto' chooses by size, and 'dense' for export.
+
+    Returns:
+        Tensor: (B, M, N, D).
+
+    Raises:
+        ValueError: Unknown form, or shapes that do not fit together.
+
+    Source: arXiv 2106.04803, equation (3), the form before normalisation.
+    """
+    height, width = grid_size
+    if form not in FORMS:
+        raise ValueError(f'form must be one of {", ".join(FORMS)}, got {form!r}.')
+    table = table.to(query.dtype)
+    if form == 'auto':
+        static = torch.jit.is_tracing() or torch.compiler.is_exporting()
+        small = static or len(table) * (height * width)**2 <= DENSE_ENTRIES
+        form = 'dense' if small else 'toeplitz'
+    if not torch.jit.is_tracing():
+        _check(query, table, height, width)
+    if form == 'dense':
+        return F.scaled_dot_product_attention(
+            query, key, value, relative_bias(table, grid_size)[None])
+    return _ToeplitzAttention.apply(query, key, value, table, height, width)
+
+
+def _check(query: Tensor, table: Tensor, height: int, width: int) -> None:
+    expected = (query.shape[1], 2 * height - 1, 2 * width - 1)
+    if tuple(table.shape) != expected or query.shape[2] != height * width:
+        raise ValueError(
+            f'A grid of {height} x {width} positions with {query.shape[1]} heads needs queries of '
+            f'{height * width} positions and a table {expected}, got {query.shape[2]} and '
+            f'{tuple(table.shape)}.')
+
+
+def _row_biases(table: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Unrolled table U (M, W, 2H - 1, W), and its view (H, M, W, N): per row of queries."""
+    unrolled = table.unfold(2, width, 1).transpose(1, 2).contiguous()
+    rows = 2 * height - 1
+    biases = unrolled.as_strided(
+        (height, table.shape[0], width, height * width),
+        (width, width * rows * width, rows * width, 1))
+    return unrolled, biases
+
+
+class _ToeplitzAttention(torch.autograd.Function):
+    """Rows of queries are the batch of fused attention; all attend to the same keys."""
+
+    @staticmethod
+    def forward(ctx, query: Tensor, key: Tensor, value: Tensor, table: Tensor, height: int,
+                width: int) -> Tensor:
+        biases = _row_biases(table, height, width)[1]
+        outs = []
+        for q, k, v in zip(query, key.flip(2), value.flip(2)):
+            rows = q.unflatten(1, (height, width)).transpose(0, 1)
+            shared = (height, *k.shape)
+            out = F.scaled_dot_product_attention(rows, k.expand(shared), v.expand(shared), biases)
+            outs.append(out.transpose(0, 1).flatten(1, 2))
+        out = torch.stack(outs)
+        ctx.save_for_backward(query, key, value, table, out)
+        ctx.grid_size = height, width
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple:
+        height, width = ctx.grid_size
+        saved = ctx.saved_tensors
+        # Half precision would lose the sums over thousands of positions.
+        dtype = torch.promote_types(grad.dtype, torch.float32)
+        query, key, value, table, out, grad = (t.to(dtype) for t in (*saved, grad))
+        unrolled, biases = _row_biases(table, height, width)
+        to_unrolled = torch.zeros_like(unrolled)
+        to_query, to_key, to_value = (torch.zeros_like(t) for t in (query, key, value))
+        key, value = key.flip(2), value.flip(2)
+        per_row = len(table) * width * height * width
+        step = max(1, BACKWARD_ENTRIES // per_row)
+        for image in range(len(query)):
+            for top in range(0, height, step):
+                rows = slice(top, min(top + step, height))
+                _add_row_gradients(
+                    *(_rows(t[image], rows, height) for t in (query, out, grad)), key[image],
+                    value[image], biases[rows], _rows(to_query[image], rows, height),
+                    to_key[image], to_value[image], to_unrolled, rows)
+        to_table = torch.zeros_like(table)
+        for column in range(width):
+            to_table[:, :, column:column + width] += to_unrolled[:, column]
+        gradients = to_query, to_key.flip(2), to_value.flip(2), to_table
+        return (*(g.to(t.dtype) for g, t in zip(gradients, saved)), None, None)
+
+
+def _rows(tokens: Tensor, rows: slice, height: int) -> Tensor:
+    """View (rows, M, W, D) of tokens (M, N, D)."""
+    return tokens.unflatten(1, (height, -1))[:, rows].transpose(0, 1)
+
+
+def _add_row_gradients(query: Tensor, out: Tensor, grad: Tensor, key: Tensor, value: Tensor,
+                       biases: Tensor, to_query: Tensor, to_key: Tensor, to_value: Tensor,
+                       to_unrolled: Tensor, rows: slice) -> None:
+    """Add the gradients of some rows of queries of an image, whose weights are built again."""
+    scale = query.shape[-1]**-0.5
+    weights = torch.baddbmm(
+        biases.flatten(0, 1), query.flatten(0, 1),
+        key.expand(len(query), *key.shape).flatten(0, 1).transpose(1, 2), alpha=scale).softmax(-1)
+    weights = weights.unflatten(0, (len(query), -1))
+    to_value += torch.einsum('rmwn,rmwd->mnd', weights, grad)
+    to_weights = grad @ value.transpose(1, 2)
+    to_logits = weights.mul_(to_weights.sub_((grad * out).sum(-1, keepdim=True)))
+    to_query += to_logits @ key * scale
+    to_key += torch.einsum('rmwn,rmwd->mnd', to_logits, query) * scale
+    width = query.shape[2]
+    for row, logits in zip(range(rows.start, rows.stop), to_logits):
+        height = logits.shape[-1] // width
+        to_unrolled[:, :, row:row + height] += logits.unflatten(-1, (height, width))
