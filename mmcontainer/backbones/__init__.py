@@ -1,6 +1,7 @@
 """Backbones, registered in MMEngine's root registry so that every OpenMMLab library finds them."""
 from .base import BaseBackbone
+from .coatnet import CoAtNet
 from .container import Container, ContainerLight
 from .cotnet import CoTNet
 
-__all__ = ['BaseBackbone', 'CoTNet', 'Container', 'ContainerLight']
+__all__ = ['BaseBackbone', 'CoAtNet', 'CoTNet', 'Container', 'ContainerLight']

@@ -11,9 +11,11 @@ from .cotnet_detectron2 import COTNET_DETECTRON2
 from .files import load_file, unwrap_state_dict
 from .key_table import KeyMismatchError, KeyTable
 from .smca_detr import SMCA_DETR
+from .timm_coatnet import TIMM_COATNET
 
 SOURCES: dict[str, KeyTable] = {
-    table.name: table for table in (CONTAINER, COTNET, COTNET_DETECTRON2, SMCA_DETR)}
+    table.name: table for table in (
+        CONTAINER, COTNET, COTNET_DETECTRON2, SMCA_DETR, TIMM_COATNET)}
 
 # A classifier is of no use to a detector, so its weights may be left over.
 _CLASSIFIERS = ('head.', 'fc.')
@@ -52,7 +54,8 @@ def convert(state_dict: Mapping, source: str = 'auto') -> dict[str, Tensor]:
     Args:
         state_dict (Mapping): Official state dict, or the whole checkpoint around it.
         source (str): 'container', 'cotnet' (classification), 'cotnet-detectron2' (backbones and
-            detectors), 'smca-detr' (detectors), or 'auto' to recognise it by its keys.
+            detectors), 'smca-detr' (detectors), 'timm-coatnet', or 'auto' to recognise it by
+            its keys.
 
     Returns:
         dict[str, Tensor]: Backbone weights without prefix (classifier and final norm included), or

@@ -5,9 +5,11 @@ from .context_aggregation import Affinities, ContextAggregation
 from .cot import CotLayer
 from .cot_block import CotBlock
 from .gated_conv import GatedConv
+from .mbconv import MBConv
 from .mlp import ConvMlp
 from .patch_embed import PatchEmbed
 from .position_table import PositionTable
+from .relative_attention import MapNorm, RelativeAttention, RelativeBlock
 from .static_affinity import (
     DenseAffinity,
     DepthwiseAffinity,
@@ -21,6 +23,7 @@ from .token_block import TokenBlock, TokenEmbed
 __all__ = [
     'Affinities', 'BlurPool', 'ContainerBlock', 'ContextAggregation', 'ConvMlp', 'CotBlock',
     'CotLayer', 'DenseAffinity', 'DenseTokenAffinity', 'DepthwiseAffinity', 'GatedConv',
-    'GroupedConvolution', 'LowRankAffinity', 'PatchEmbed', 'PositionTable', 'TokenAttention',
-    'TokenBlock', 'TokenEmbed', 'build_static_affinity'
+    'GroupedConvolution', 'LowRankAffinity', 'MBConv', 'MapNorm', 'PatchEmbed', 'PositionTable',
+    'RelativeAttention', 'RelativeBlock', 'TokenAttention', 'TokenBlock', 'TokenEmbed',
+    'build_static_affinity'
 ]

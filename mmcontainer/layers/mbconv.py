@@ -1,0 +1,150 @@
+"""MBConv block of CoAtNet: inverted bottleneck with squeeze-and-excitation, norm first."""
+import torch
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..ops import fold_norm_into_conv
+from .recompute import recompute
+
+ACTIVATIONS = {'gelu': nn.GELU, 'silu': nn.SiLU, 'relu': nn.ReLU}
+# Where a block with stride 2 gets smaller.
+DOWNSAMPLES = ('expand', 'depthwise', 'pool')
+
+
+def build_pool(kind: str) -> nn.Module:
+    """Pooling that halves a map, rounding up: 'max' (3 x 3), 'max2' or 'avg2' (2 x 2)."""
+    if kind == 'max':
+        return nn.MaxPool2d(3, stride=2, padding=1)
+    pools = {'max2': nn.MaxPool2d, 'avg2': nn.AvgPool2d}
+    if kind not in pools:
+        raise ValueError(f"pool must be 'max', 'max2' or 'avg2', got {kind!r}.")
+    return pools[kind](2, ceil_mode=True)
+
+
+class PooledShortcut(nn.Sequential):
+    """Pooling and a 1x1 convolution, where a block changes size and width."""
+
+    def __init__(self, in_channels: int, out_channels: int, pool: str, bias: bool):
+        super().__init__(build_pool(pool), nn.Conv2d(in_channels, out_channels, 1, bias=bias)
+                         if in_channels != out_channels else nn.Identity())
+
+
+class SqueezeExcite(nn.Module):
+    """Gate ``sigmoid(fc2(act(fc1(mean(x)))))`` per channel."""
+
+    def __init__(self, channels: int, hidden: int, act: str):
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.act = ACTIVATIONS[act]()
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
+
+
+class MBConv(BaseModule):
+    """``x + conv1x1(SE(act(BN(depth-wise(act(BN(conv1x1(BN(x)))))))))``.
+
+    Args:
+        in_channels (int): Channels of the input.
+        out_channels (int): Channels of the output.
+        stride (int): 1 or 2; with 2 the shortcut is pooled and projected.
+        downsample_in (str): What has the stride: 'expand' the first 1x1 convolution (the paper),
+            'depthwise' the 3x3 one, 'pool' a pooling before the first.
+        pool (str): Pooling, see :func:`build_pool`.
+        act (str): 'gelu' or 'silu'.
+        act_first (bool): Activation also behind the first norm.
+        expand_input (bool): Hidden channels are 4 times those of the input, not of the output.
+        gate_act (str): Activation inside of the gate.
+        gate_early (bool): Gate before the norm behind the depth-wise convolution.
+        output_bias (bool): Biases of the last convolution and of the shortcut's.
+        drop_path_rate (float): Probability of dropping the branch.
+        norm_cfg (dict): Config of the batch norms.
+        with_cp (bool): Recompute the branch in the backward pass.
+        init_cfg (dict, optional): Initialisation config.
+
+    Raises:
+        ValueError: Unknown ``downsample_in`` or ``pool``.
+
+    Shapes: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
+    Source: arXiv 2106.04803, appendix A.1; the options are those of timm's models.
+    """
+
+    def __init__(self,
+                 in_channels: int,
+                 out_channels: int,
+                 stride: int = 1,
+                 downsample_in: str = 'expand',
+                 pool: str = 'max2',
+                 act: str = 'gelu',
+                 act_first: bool = False,
+                 expand_input: bool = False,
+                 gate_act: str = 'silu',
+                 gate_early: bool = False,
+                 output_bias: bool = True,
+                 drop_path_rate: float = 0.,
+                 norm_cfg: dict = dict(type='BN'),  # noqa: B006
+                 with_cp: bool = False,
+                 init_cfg=None):
+        super().__init__(init_cfg)
+        if downsample_in not in DOWNSAMPLES:
+            raise ValueError(f'downsample_in must be one of {", ".join(map(repr, DOWNSAMPLES))}, '
+                             f'got {downsample_in!r}.')
+        hidden = 4 * (in_channels if expand_input else out_channels)
+        gate = hidden // 4 if expand_input else out_channels // 4
+        strides = {place: stride if place == downsample_in else 1 for place in DOWNSAMPLES}
+
+        def norm(channels):
+            return build_norm_layer(norm_cfg, channels)[1]
+
+        self.shortcut = nn.Identity() if stride == 1 else PooledShortcut(
+            in_channels, out_channels, pool, output_bias)
+        self.pre_norm = norm(in_channels)
+        self.pre_act = ACTIVATIONS[act]() if act_first else nn.Identity()
+        self.down = build_pool(pool) if strides['pool'] > 1 else nn.Identity()
+        self.conv1 = nn.Conv2d(in_channels, hidden, 1, stride=strides['expand'], bias=False)
+        self.norm1 = norm(hidden)
+        self.conv2 = nn.Conv2d(hidden, hidden, 3, stride=strides['depthwise'], padding=1,
+                               groups=hidden, bias=False)
+        self.norm2 = norm(hidden)
+        self.gate = SqueezeExcite(hidden, gate, gate_act)
+        self.gate_early = gate_early
+        self.act = ACTIVATIONS[act]()
+        self.conv3 = nn.Conv2d(hidden, out_channels, 1, bias=output_bias)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and self.training and x.requires_grad:
+            branch = recompute(self._branch, x, self)
+        else:
+            branch = self._branch(x)
+        return self.shortcut(x) + self.drop_path(branch)
+
+    def _branch(self, x: Tensor) -> Tensor:
+        x = self.down(self.pre_act(self.pre_norm(x)))
+        x = self.conv2(self.act(self.norm1(self.conv1(x))))
+        if self.gate_early:
+            x = self.act(self.norm2(self.gate(x)))
+        else:
+            x = self.gate(self.act(self.norm2(x)))
+        return self.conv3(x)
+
+    @torch.no_grad()
+    def switch_to_deploy(self) -> None:
+        """Fold norms into convolutions beside them, in place; what has no such neighbour stays.
+
+        The first norm folds into the 1x1 convolution behind it unless an activation or a maximum
+        lies between; the last one does not where the gate does.
+        """
+        if isinstance(self.norm1, nn.Identity):
+            return
+        self.conv1, self.norm1 = fuse_conv_bn_eval(self.conv1, self.norm1), nn.Identity()
+        if isinstance(self.pre_act, nn.Identity) and not isinstance(self.down, nn.MaxPool2d):
+            fold_norm_into_conv(self.pre_norm, self.conv1)
+            self.pre_norm = nn.Identity()
+        if not self.gate_early:
+            self.conv2, self.norm2 = fuse_conv_bn_eval(self.conv2, self.norm2), nn.Identity()

@@ -1,0 +1,169 @@
+"""CoAtNet: sizes of the paper, equality with timm, any image size, windows."""
+import pytest
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmcontainer.analysis.flops import count_flops
+from mmcontainer.backbones import CoAtNet
+from mmcontainer.checkpoints import KeyMismatchError, convert, convert_back, load_backbone
+from mmcontainer.layers import RelativeAttention
+
+TIMM_PAPER = dict(downsample_in='depthwise', pool='avg2')
+TIMM_RW = dict(downsample_in='pool', pool='avg2', act='silu', act_first=True, expand_input=True,
+               gate_act='relu', conv_bias=False, expand_last=True)
+COATNET_0 = CoAtNet.arch_settings['coatnet-0']
+PEERS = {
+    'coatnet_0_224': {**COATNET_0, **TIMM_PAPER},
+    'coatnet_0_rw_224': {**COATNET_0, **TIMM_RW, 'depths': (2, 3, 7, 2), 'stem_hidden': 32,
+                         'gate_early': True, 'shortcut_bias': False},
+}
+# Small and with two attention stages, for what needs no real size.
+SMALL = dict(stem_width=8, embed_dims=(32, 32, 64, 64), depths=(1, 1, 2, 1), image_size=64)
+
+
+def _randomise(model):
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1)
+        for parameter in module.parameters(recurse=False):
+            if parameter.dim() == 1:
+                parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
+    return model.double().eval()
+
+
+@pytest.mark.parametrize('arch', CoAtNet.arch_settings)
+def test_sizes_are_the_papers(arch):
+    with torch.device('meta'):
+        model = CoAtNet(arch, final_norm=True)
+    count, width = count_flops(model, (1, 3, 224, 224)), model.arch['embed_dims'][-1]
+    parameters = count.parameters + width * (width + 1) + 1000 * (width + 1)  # the classifier
+    published = dict(zip(CoAtNet.arch_settings, (
+        (25, 4.2), (42, 8.4), (75, 15.7), (168, 34.7), (275, None))))[arch]
+    assert parameters / 1e6 == pytest.approx(published[0], rel=0.02)
+    if published[1]:
+        assert count.flops / 1e9 == pytest.approx(published[1], rel=0.02)
+
+
+@pytest.mark.parametrize('name', PEERS)
+def test_equal_to_timm_with_the_same_weights(name):
+    timm = pytest.importorskip('timm')
+    peer = _randomise(timm.create_model(name, pretrained=False, features_only=True))
+    whole = timm.create_model(name, pretrained=False)  # checkpoints are those of classifiers
+    state_dict = {**whole.state_dict(), **{
+        key.replace('stages_', 'stages.'): value for key, value in peer.state_dict().items()}}
+    model = CoAtNet(PEERS[name]).double().eval()
+    load_backbone(model, state_dict)
+    image = torch.randn(2, 3, 224, 224).double()
+    with torch.no_grad():
+        expected = peer(image)[-4:]
+        outs = model(image)
+    for out, other in zip(outs, expected):
+        assert out.shape == other.shape
+        assert (out - other).abs().max() < 1e-6 * other.std()
+
+
+def test_tables_are_resized_as_timm_resizes_them():
+    pos = pytest.importorskip('timm.layers.pos_embed_rel')
+    layer = RelativeAttention(64, 64, (7, 7)).eval()
+    torch.nn.init.normal_(layer.table)
+    flat = layer.table.detach().flatten(1).T
+    expected = pos.resize_rel_pos_bias_table_simple(flat, (12, 9), (23 * 17, 2))
+    with torch.no_grad():
+        found = layer.resized_table((12, 9))
+    torch.testing.assert_close(found.flatten(1).T, expected)
+
+
+def test_a_resized_table_is_never_stale():
+    layer = RelativeAttention(32, 32, (3, 3)).eval()
+    with torch.no_grad():
+        first = layer.resized_table((5, 4))
+        assert layer.resized_table((5, 4)) is first
+        layer.table += 1
+        torch.testing.assert_close(layer.resized_table((5, 4)), first + 1)
+        assert layer.resized_table((6, 4)).shape == (1, 11, 7)
+        layer.train()
+        layer.table.data.add_(1)  # which PyTorch does not count, as averages of weights are set
+        layer.eval()
+        torch.testing.assert_close(layer.resized_table((5, 4)), first + 2)
+    layer.resized_table((5, 4)).sum().backward()
+    assert layer.table.grad is not None
+
+
+def test_checkpoints_of_timm_are_only_read():
+    with pytest.raises(KeyMismatchError, match='can only be read'):
+        convert_back({'stem.conv1.weight': torch.zeros(1)}, 'timm-coatnet')
+    with pytest.raises(KeyMismatchError, match='rel_pos.mlp.fc1.weight'):
+        convert({'stages.2.blocks.0.attn.rel_pos.mlp.fc1.weight': torch.zeros(1)}, 'timm-coatnet')
+
+
+# ---------------------------------------------------------------- windows
+
+@pytest.mark.parametrize('size', [(128, 192), (160, 224)])
+def test_windows_equal_attention_of_every_window_alone(size):
+    layer = RelativeAttention(32, 64, (4, 4), window_size=4).eval().double()
+    torch.nn.init.normal_(layer.table)
+    alone = RelativeAttention(32, 64, (4, 4)).eval().double()
+    alone.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 32, size[0] // 16, size[1] // 16).double()
+    with torch.no_grad():
+        out = layer(x)
+        for top in range(0, x.shape[2] - 3, 4):
+            for left in range(0, x.shape[3] - 3, 4):
+                window = (..., slice(top, top + 4), slice(left, left + 4))
+                torch.testing.assert_close(out[window], alone(x[window]))
+    assert out.isfinite().all()
+
+
+def test_padding_of_windows_is_not_attended_to():
+    """A strip of 4 x 2 in a window of its own: attention of the strip, offsets of the window."""
+    layer = RelativeAttention(32, 32, (4, 4), window_size=4).eval().double()
+    torch.nn.init.normal_(layer.table)
+    strip = RelativeAttention(32, 32, (4, 2)).eval().double()
+    strip.load_state_dict({**layer.state_dict(), 'table': layer.table[:, :, 2:5]})
+    x = torch.randn(1, 32, 4, 6).double()
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x)[..., 4:], strip(x[..., 4:]))
+
+
+def test_windows_that_hold_the_map_change_nothing():
+    image = torch.randn(1, 3, 64, 64)
+    torch.manual_seed(0)
+    whole, windowed = CoAtNet(SMALL).eval(), CoAtNet(SMALL, window_size=4).eval()
+    windowed.load_state_dict(whole.state_dict())
+    with torch.no_grad():
+        for a, b in zip(whole(image), windowed(image)):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------- mistakes
+
+@pytest.mark.parametrize(('types', 'message'), [
+    ('CTCT', 'C-T-C-T: convolution stages must come before'), ('TTTT', 'the first is one'),
+    ('CCT', "four of 'C'"), ('CCXT', "four of 'C'")])
+def test_order_of_stages(types, message):
+    small = SMALL if len(types) == 4 else {key: value[:3] if isinstance(value, tuple) else value
+                                           for key, value in SMALL.items()}
+    with pytest.raises(ValueError, match=message):
+        CoAtNet({**small, 'block_types': tuple(types)})
+
+
+@pytest.mark.parametrize('types', ['CCCC', 'CCCT', 'CTTT'])
+def test_other_layouts_work(types):
+    model = CoAtNet({**SMALL, 'block_types': tuple(types)}).eval()
+    with torch.no_grad():
+        outs = model(torch.randn(1, 3, 70, 90))
+    assert [tuple(out.shape[2:]) for out in outs] == [(18, 23), (9, 12), (5, 6), (3, 3)]
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (dict(downsample_in='middle'), 'downsample_in must be one of'), (dict(pool='min'), "'avg2'")])
+def test_wrong_options_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        CoAtNet({**SMALL, **change})
+
+
+def test_window_size_needs_an_attention_stage():
+    with pytest.raises(ValueError, match='window_size'):
+        CoAtNet({**SMALL, 'block_types': ('C', ) * 4}, window_size=7)
