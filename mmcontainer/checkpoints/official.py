@@ -27,6 +27,10 @@ _NEVER_RELEASED = {
     'container_base_in1k':
     ("No weights of Container itself (arch 'base') were published. Pre-train it yourself with "
      'configs/imagenet/container_base_8xb128_in1k.py and put the file there.'),
+    'coatnet_0_in1k':
+    ("No weights of the paper's CoAtNets were published. Pre-train it yourself with "
+     'configs/imagenet/coatnet_0_8xb128_in1k.py and put the file there, or use those of a variant '
+     'of timm (docs/coatnet.md).'),
 }
 
 _FROM_SCRATCH = ('To train from random weights on purpose, add --from-scratch to tools/train.py '

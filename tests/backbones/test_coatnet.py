@@ -7,6 +7,7 @@ from mmcontainer.analysis.flops import count_flops
 from mmcontainer.backbones import CoAtNet
 from mmcontainer.checkpoints import KeyMismatchError, convert, convert_back, load_backbone
 from mmcontainer.layers import RelativeAttention
+from mmcontainer.paper import load_tables
 
 TIMM_PAPER = dict(downsample_in='depthwise', pool='avg2')
 TIMM_RW = dict(downsample_in='pool', pool='avg2', act='silu', act_first=True, expand_input=True,
@@ -39,11 +40,10 @@ def test_sizes_are_the_papers(arch):
         model = CoAtNet(arch, final_norm=True)
     count, width = count_flops(model, (1, 3, 224, 224)), model.arch['embed_dims'][-1]
     parameters = count.parameters + width * (width + 1) + 1000 * (width + 1)  # the classifier
-    published = dict(zip(CoAtNet.arch_settings, (
-        (25, 4.2), (42, 8.4), (75, 15.7), (168, 34.7), (275, None))))[arch]
-    assert parameters / 1e6 == pytest.approx(published[0], rel=0.02)
-    if published[1]:
-        assert count.flops / 1e9 == pytest.approx(published[1], rel=0.02)
+    published = load_tables()['classification'][arch.replace('-', '_')]
+    assert parameters / 1e6 == pytest.approx(published['params'], rel=0.02)
+    if 'flops' in published:
+        assert count.flops / 1e9 == pytest.approx(published['flops'], rel=0.02)
 
 
 @pytest.mark.parametrize('name', PEERS)

@@ -35,12 +35,13 @@ BACKBONES = {
         'cotnet-50', 'cotnext-50', 'se-cotnetd-50', 'cotnet-101', 'cotnext-101',
         'se-cotnetd-101')},
     'cotnet_50_frozen_bn': dict(type='CoTNet', arch='cotnet-50'),
+    'coatnet_0': dict(type='CoAtNet', arch='coatnet-0'),
 }
 COTNETS = tuple(name for name in BACKBONES if 'cotne' in name and 'frozen' not in name)
 CONTAINERS = ('container_light', 'container_light_paper', 'container_base', 'r50')
 EXPECTED = {
-    'retinanet': (*CONTAINERS, 'cotnet_50'),
-    'mask_rcnn': (*CONTAINERS, *COTNETS, 'cotnet_50_frozen_bn'),
+    'retinanet': (*CONTAINERS, 'cotnet_50', 'coatnet_0'),
+    'mask_rcnn': (*CONTAINERS, *COTNETS, 'cotnet_50_frozen_bn', 'coatnet_0'),
     'faster_rcnn': COTNETS,
     'cascade_rcnn': COTNETS,
     'cascade_mask_rcnn': COTNETS,
@@ -55,7 +56,7 @@ def _find_configs():
 CONFIGS = _find_configs()
 COCO = [path for path in CONFIGS if path.stem.endswith('_coco')]
 # In the recipe of the Container paper, and in the official one of CoTNet.
-ADAMW_1X = [path for path in COCO if path.stem.startswith('container')
+ADAMW_1X = [path for path in COCO if path.stem.startswith(('container', 'coatnet'))
             or path.stem.startswith('cotnet_50_frozen_bn')
             or (path.parent.name, path.stem) == ('retinanet', 'cotnet_50_fpn_1x_coco')]
 COTNET_1X = [path for path in COCO if 'cotne' in path.stem and path not in ADAMW_1X]
