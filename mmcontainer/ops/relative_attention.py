@@ -21,8 +21,6 @@ from torch.autograd.function import once_differentiable
 FORMS = ('auto', 'dense', 'toeplitz')
 # Largest matrix of biases, in entries, that 'auto' builds: beyond it, memory costs more time.
 DENSE_ENTRIES = 2**22
-# Entries of the attention weights that the backward pass holds at a time.
-BACKWARD_ENTRIES = 2**22
 
 
 def relative_bias(table: Tensor, grid_size: Sequence[int]) -> Tensor:
@@ -136,15 +134,13 @@ class _ToeplitzAttention(torch.autograd.Function):
         to_unrolled = torch.zeros_like(unrolled)
         to_query, to_key, to_value = (torch.zeros_like(t) for t in (query, key, value))
         key, value = key.flip(2), value.flip(2)
-        per_row = len(table) * width * height * width
-        step = max(1, BACKWARD_ENTRIES // per_row)
         for image in range(len(query)):
-            for top in range(0, height, step):
-                rows = slice(top, min(top + step, height))
+            for row in range(height):
+                here = slice(row * width, (row + 1) * width)
                 _add_row_gradients(
-                    *(_rows(t[image], rows, height) for t in (query, out, grad)), key[image],
-                    value[image], biases[rows], _rows(to_query[image], rows, height),
-                    to_key[image], to_value[image], to_unrolled, rows)
+                    *(t[image, :, here] for t in (query, out, grad)), key[image], value[image],
+                    biases[row], to_query[image, :, here], to_key[image], to_value[image],
+                    to_unrolled[:, :, row:row + height])
         to_table = torch.zeros_like(table)
         for column in range(width):
             to_table[:, :, column:column + width] += to_unrolled[:, column]
@@ -152,26 +148,16 @@ class _ToeplitzAttention(torch.autograd.Function):
         return (*(g.to(t.dtype) for g, t in zip(gradients, saved)), None, None)
 
 
-def _rows(tokens: Tensor, rows: slice, height: int) -> Tensor:
-    """View (rows, M, W, D) of tokens (M, N, D)."""
-    return tokens.unflatten(1, (height, -1))[:, rows].transpose(0, 1)
-
-
 def _add_row_gradients(query: Tensor, out: Tensor, grad: Tensor, key: Tensor, value: Tensor,
                        biases: Tensor, to_query: Tensor, to_key: Tensor, to_value: Tensor,
-                       to_unrolled: Tensor, rows: slice) -> None:
-    """Add the gradients of some rows of queries of an image, whose weights are built again."""
+                       to_unrolled: Tensor) -> None:
+    """Add the gradients of a row of queries (M, W, D), whose weights (M, W, N) are built again."""
     scale = query.shape[-1]**-0.5
-    weights = torch.baddbmm(
-        biases.flatten(0, 1), query.flatten(0, 1),
-        key.expand(len(query), *key.shape).flatten(0, 1).transpose(1, 2), alpha=scale).softmax(-1)
-    weights = weights.unflatten(0, (len(query), -1))
-    to_value += torch.einsum('rmwn,rmwd->mnd', weights, grad)
-    to_weights = grad @ value.transpose(1, 2)
+    query = query * scale
+    weights = torch.baddbmm(biases, query, key.transpose(1, 2)).softmax(dim=-1)
+    to_value.baddbmm_(weights.transpose(1, 2), grad)
+    to_weights = torch.bmm(grad, value.transpose(1, 2))
     to_logits = weights.mul_(to_weights.sub_((grad * out).sum(-1, keepdim=True)))
-    to_query += to_logits @ key * scale
-    to_key += torch.einsum('rmwn,rmwd->mnd', to_logits, query) * scale
-    width = query.shape[2]
-    for row, logits in zip(range(rows.start, rows.stop), to_logits):
-        height = logits.shape[-1] // width
-        to_unrolled[:, :, row:row + height] += logits.unflatten(-1, (height, width))
+    to_query.copy_(torch.bmm(to_logits, key).mul_(scale))
+    to_key.baddbmm_(to_logits.transpose(1, 2), query)
+    to_unrolled.add_(to_logits.view(to_unrolled.shape))

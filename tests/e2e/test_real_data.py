@@ -40,13 +40,19 @@ def _memory_mb(field):
     return int(re.search(rf'{field}:\s+(\d+) kB', status)[1]) / 1024
 
 
-@pytest.mark.parametrize(('detector', 'kv_stride'), [('retinanet', 1), ('mask_rcnn', (8, 4, 2, 1))])
-def test_container_itself_detects_at_full_size_in_bounded_memory(
-        repo_root, real_data, detector, kv_stride):
-    """Stage 1 has some 40000 positions or more; its attention matrices would take 13 GB each."""
+@pytest.mark.parametrize(('detector', 'backbone', 'changes'), [
+    ('retinanet', 'container_base', {}),
+    ('mask_rcnn', 'container_base', dict(kv_stride=(8, 4, 2, 1))),
+    ('retinanet', 'coatnet_0', {}), ('mask_rcnn', 'coatnet_0', dict(window_size=14))])
+def test_attention_detects_at_full_size_in_bounded_memory(
+        repo_root, real_data, detector, backbone, changes):
+    """Container's stage 1 has some 40000 positions: its attention matrices would take 13 GB each.
+
+    Those of CoAtNet's stage 3, with 12 heads, would take 0.8 GB in every one of its five blocks.
+    """
     from mmdet.apis import inference_detector
-    cfg = Config.fromfile(repo_root / 'configs' / detector / 'container_base_fpn_1x_coco.py')
-    cfg.model.backbone.update(init_cfg=None, kv_stride=kv_stride)
+    cfg = Config.fromfile(repo_root / 'configs' / detector / f'{backbone}_fpn_1x_coco.py')
+    cfg.model.backbone.update(init_cfg=None, **changes)
     init_default_scope('mmdet')
     model = MODELS.build(cfg.model).eval()
     model.cfg, model.dataset_meta = cfg, {}
