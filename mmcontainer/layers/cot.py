@@ -17,7 +17,8 @@ class ChannelBias(nn.Module):
         self.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.bias.view(1, -1, 1, 1)
+        # In the type of x, which under autocast is not that of the weights.
+        return x + self.bias.to(x.dtype).view(1, -1, 1, 1)
 
 
 class CotLayer(BaseModule):

@@ -1,0 +1,34 @@
+"""Backbones side by side: time, memory and the share of the machine's matrix speed.
+
+    python -m benchmarks.backbones --sizes 224 800x1333 --batches 1 8 --dtypes float32 bfloat16
+    python -m benchmarks.backbones --passes 'training step' --batches 2 --sizes 512
+
+Networks get images as a data preprocessor makes them (float32, NCHW) and give their four maps.
+"""
+import torch
+from torch import Tensor, nn
+
+from .models import build_backbone
+from .networks import Suite, Workload, main
+
+
+def make_inputs(work: Workload, device: torch.device) -> tuple[Tensor]:
+    """Images (B, 3, H, W)."""
+    generator = torch.Generator().manual_seed(0)
+    return (torch.randn(work.batch, 3, *work.size, generator=generator).to(device), )
+
+
+def infer(backbone: nn.Module, images: Tensor) -> None:
+    """A forward pass."""
+    backbone(images)
+
+
+def loss(backbone: nn.Module, images: Tensor) -> Tensor:
+    """Any scalar of all maps; its own cost is small."""
+    return sum(maps.float().mean() for maps in backbone(images))
+
+
+SUITE = Suite('backbones', build_backbone, make_inputs, infer, loss)
+
+if __name__ == '__main__':
+    main(SUITE, sizes=('224', '800x1333'))

@@ -1,0 +1,144 @@
+"""What every benchmark shares: alternating calls, memory, the machine, and its matrix speed.
+
+All contestants of a case live in one process and take turns within every round, so that whatever
+else the machine does meets them alike. Ratios are taken within rounds.
+"""
+import gc
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+
+from .process import cpu_name, measure_peak
+
+GEMM_SIZE = 2048
+GEMM_REPEATS = 5
+PACKAGES = ('mmcontainer', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain')
+
+
+def default_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def measure_time(function: Callable, device: torch.device) -> float:
+    """Seconds of one call, the GPU's work included."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    function()
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def measure_memory(function: Callable, device: torch.device) -> float:
+    """Peak extra memory of a call in MB: of CUDA's allocator, or of the process's resident set."""
+    if device.type != 'cuda':
+        return measure_peak(function)
+    gc.collect()
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    function()
+    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+
+
+def measure_gemm(device: torch.device, dtype: torch.dtype, size: int = GEMM_SIZE) -> float:
+    """The fastest matrix product of this machine now, in GFLOP/s (2 per multiply-add).
+
+    The faster of a square product and of the same product as a 1 x 1 convolution in channels_last,
+    which go through different libraries on a CPU.
+    """
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    # (1, size, size / 32, 32) holds as many values; a convolution's weight is (out, in, 1, 1).
+    maps = left.view(1, size // 32, 32, size).permute(0, 3, 1, 2)
+    kernel = right.view(size, size, 1, 1)
+    calls = (lambda: left @ right, lambda: F.conv2d(maps, kernel))
+    with torch.no_grad():
+        for call in calls:
+            call()
+        seconds = min(measure_time(call, device) for _ in range(GEMM_REPEATS) for call in calls)
+    return 2 * size**3 / seconds / 1e9
+
+
+def alternate(calls: Mapping[str, Callable],
+              rounds: int,
+              device: torch.device) -> dict[str, dict]:
+    """Call each function once per round, taking turns, and once for its memory.
+
+    Args:
+        calls (Mapping[str, Callable]): Contestants, without arguments.
+        rounds (int): Times that each is timed, after one call to warm up.
+        device (torch.device): Where they work.
+
+    Returns:
+        dict[str, dict]: Per contestant ``times`` (one per round, seconds), their median
+        ``seconds``, and ``memory_mb``, peak memory above what was held before the call.
+    """
+    for call in calls.values():
+        call()
+    memory = {name: measure_memory(call, device) for name, call in calls.items()}
+    times = {name: [] for name in calls}
+    names = list(calls)
+    for turn in range(rounds):
+        # Another one begins each time, so that none always follows the same.
+        first = turn % max(len(names), 1)
+        for name in names[first:] + names[:first]:
+            times[name].append(measure_time(calls[name], device))
+    return {name: dict(times=values, seconds=statistics.median(values), memory_mb=memory[name])
+            for name, values in times.items()}
+
+
+def available_memory_mb(device: torch.device) -> float:
+    """Memory that can still be taken, in MB."""
+    if device.type == 'cuda':
+        return torch.cuda.mem_get_info(device)[0] / 2**20
+    with open('/proc/meminfo') as info:
+        for line in info:
+            if line.startswith('MemAvailable:'):
+                return int(line.split()[1]) / 1024
+    raise RuntimeError('/proc/meminfo has no MemAvailable; this benchmark needs Linux.')
+
+
+def allocator_name() -> str:
+    """Allocator of the CPU's memory, as far as the environment says."""
+    preloaded = [os.path.basename(path) for path in os.environ.get('LD_PRELOAD', '').split(':')]
+    found = [name for name in preloaded if 'malloc' in name]
+    tunables = os.environ.get('GLIBC_TUNABLES')
+    return found[0] if found else f'glibc, {tunables}' if tunables else 'glibc'
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of torch and of the OpenMMLab packages that can be imported."""
+    versions = dict(python=platform.python_version(), torch=torch.__version__)
+    for name in PACKAGES:
+        try:
+            versions[name] = __import__(name).__version__
+        except ImportError:
+            versions[name] = 'not installed'
+    return versions
+
+
+def describe_machine(device: torch.device, gemm: Optional[Mapping[str, float]] = None) -> dict:
+    """Everything that a time depends on besides the code.
+
+    Args:
+        device (torch.device): Where it was measured.
+        gemm (Mapping[str, float], optional): Peaks measured, GFLOP/s by data type.
+    """
+    on_gpu = device.type == 'cuda'
+    return dict(
+        device=device.type,
+        hardware=torch.cuda.get_device_name(device) if on_gpu else cpu_name(),
+        cpu=cpu_name(),
+        threads=torch.get_num_threads(),
+        allocator='CUDA caching' if on_gpu else allocator_name(),
+        versions=package_versions(),
+        gemm_gflops=dict(gemm or {}),
+        date=time.strftime('%Y-%m-%d'))

@@ -1,0 +1,197 @@
+"""What ``benchmarks.backbones`` and ``benchmarks.detectors`` do alike: cases, memory, a command."""
+import argparse
+import gc
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from mmcontainer.analysis import count_flops
+from mmcontainer.engine.cli import run_tool
+
+from .harness import (
+    alternate,
+    available_memory_mb,
+    default_device,
+    describe_machine,
+    measure_gemm,
+    measure_memory,
+)
+from .models import CONTESTANTS
+from .store import case_table, save_cases
+
+PASSES = ('inference', 'training step')
+DTYPES = ('float32', 'bfloat16')
+# A case that would need more of the free memory is left out.
+MEMORY_SHARE = 0.7
+# From here on the memory of a batch is foretold from that of one image.
+BIG_BATCH = 4
+
+
+class Workload(NamedTuple):
+    """What to run.
+
+    Attributes:
+        passes (str): 'inference' or 'training step'.
+        batch (int): Images.
+        size (tuple[int, int]): Their height and width.
+        dtype (str): 'float32', or 'bfloat16' under autocast with weights in float32.
+    """
+    passes: str
+    batch: int
+    size: tuple[int, int]
+    dtype: str
+
+
+class Suite(NamedTuple):
+    """A kind of network.
+
+    Attributes:
+        name (str): Of the suite.
+        build (Callable): (contestant, deploy) -> network.
+        make_inputs (Callable): (workload, device) -> arguments of the two calls below.
+        infer (Callable): (network, *inputs), called without gradients.
+        loss (Callable): (network, *inputs) -> scalar loss.
+        padded (Callable): Size of an image -> the size that the network sees.
+    """
+    name: str
+    build: Callable
+    make_inputs: Callable
+    infer: Callable
+    loss: Callable
+    padded: Callable = tuple
+
+
+def inference_call(suite: Suite, network: nn.Module, inputs: tuple, dtype: str,
+                   device: torch.device) -> Callable:
+    """One forward pass in evaluation mode."""
+    def call():
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, dtype == 'bfloat16'):
+            suite.infer(network, *inputs)
+
+    return call
+
+
+def training_call(suite: Suite, network: nn.Module, inputs: tuple, dtype: str,
+                  device: torch.device) -> Callable:
+    """Forward, loss, backward and a step of AdamW; gradients are dropped at the end."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6)
+
+    def call():
+        with torch.autocast(device.type, torch.bfloat16, dtype == 'bfloat16'):
+            loss = suite.loss(network, *inputs)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return call
+
+
+CALLS = {'inference': inference_call, 'training step': training_call}
+
+
+def count(suite: Suite, name: str, size: Sequence[int]) -> dict:
+    """Parameters and FLOP of one image; those of the ordinary form for a plain form.
+
+    A training step counts three forward passes, as usual: one, and two products of that size for
+    the gradients of inputs and weights.
+    """
+    network = suite.build(CONTESTANTS[name].plain or name, deploy=False)
+    counted = count_flops(network, (1, 3, *suite.padded(size)))
+    return dict(parameters=counted.parameters, flops=2 * counted.flops)
+
+
+def too_big(suite: Suite, network: nn.Module, work: Workload, device: torch.device) -> str:
+    """Why a batch does not fit into memory; empty if it does."""
+    if work.batch < BIG_BATCH:
+        return ''
+    single = suite.make_inputs(work._replace(batch=1), device)
+    call = CALLS[work.passes](suite, network, single, work.dtype, device)
+    call()
+    needed, free = measure_memory(call, device) * work.batch, available_memory_mb(device)
+    if needed <= MEMORY_SHARE * free:
+        return ''
+    return (f'about {needed / 1024:.1f} GB needed ({work.batch} times that of one image), '
+            f'{free / 1024:.1f} GB free')
+
+
+def run_case(suite: Suite, names: Sequence[str], work: Workload, rounds: int,
+             device: torch.device) -> dict:
+    """Measure all contestants at one workload.
+
+    Returns:
+        dict: As :mod:`benchmarks.store` keeps it.
+    """
+    inputs = suite.make_inputs(work, device)
+    calls, rows = {}, {name: dict(form=name) for name in names}
+    factor = work.batch * (3 if work.passes == 'training step' else 1)
+    dtype = getattr(torch, work.dtype)
+    peak = measure_gemm(device, dtype)
+    for name in names:
+        network = suite.build(name, deploy=work.passes == 'inference').to(device)
+        reason = too_big(suite, network, work, device)
+        counted = count(suite, name, work.size)
+        rows[name].update(parameters=counted['parameters'], flops=factor * counted['flops'])
+        if reason:
+            print(f'{name}: skipped, {reason}', flush=True)
+            rows[name].update(skipped=reason)
+        else:
+            calls[name] = CALLS[work.passes](suite, network, inputs, work.dtype, device)
+    for name, measured in alternate(calls, rounds, device).items():
+        rows[name].update(measured)
+    peak = max(peak, measure_gemm(device, dtype))  # the faster one: others may use the machine
+    return dict(suite=suite.name, **work._asdict(), rows=list(rows.values()),
+                machine=describe_machine(device, {work.dtype: peak}))
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """'800x1333' -> (800, 1333); one number is a square."""
+    numbers = [int(part) for part in text.split('x')]
+    if len(numbers) not in (1, 2) or min(numbers) < 32:
+        raise ValueError(text)
+    return (numbers[0], numbers[-1])
+
+
+def parse_args(suite: Suite, sizes: Sequence[str]) -> argparse.Namespace:
+    """The command line of a suite."""
+    parser = argparse.ArgumentParser(
+        prog=f'python -m benchmarks.{suite.name}',
+        description='All combinations of the chosen passes, sizes, batches and types are '
+                    'measured, the chosen models taking turns. CPU threads: OMP_NUM_THREADS.')
+    parser.add_argument('--models', nargs='+', default=list(CONTESTANTS), choices=CONTESTANTS)
+    parser.add_argument('--passes', nargs='+', default=['inference'], choices=PASSES)
+    parser.add_argument('--sizes', nargs='+', type=parse_size, metavar='HxW',
+                        default=[parse_size(size) for size in sizes])
+    parser.add_argument('--batches', nargs='+', type=int, default=[1])
+    parser.add_argument('--dtypes', nargs='+', default=['float32'], choices=DTYPES)
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--device', type=torch.device, default=default_device())
+    parser.add_argument('--json', metavar='FILE', help='merge the results into this file')
+    return parser.parse_args()
+
+
+def title(case: dict) -> str:
+    """One line that says what was measured."""
+    machine = case['machine']
+    return ('{suite}, {passes}, {batch} x {size[0]} x {size[1]}, {dtype}'.format(**case)
+            + f' ({machine["hardware"]}, {machine["threads"]} thread(s), {machine["allocator"]})')
+
+
+def main(suite: Suite, sizes: Sequence[str]) -> None:
+    """Run the suite as the command line says; every case is stored as soon as it is done."""
+    def run():
+        args = parse_args(suite, sizes)
+        logging.disable(logging.INFO)  # one line per weight that is initialised
+        combinations = itertools.product(args.passes, args.batches, args.sizes, args.dtypes)
+        for work in itertools.starmap(Workload, combinations):
+            case = run_case(suite, args.models, work, args.rounds, args.device)
+            print(f'\n{title(case)}\n\n{case_table(case)}', flush=True)
+            if args.json:
+                save_cases(args.json, [case])
+            gc.collect()
+
+    run_tool(run)
