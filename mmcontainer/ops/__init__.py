@@ -7,6 +7,8 @@ from .affinity import (
     gaussian_bias,
     local_affinity,
     mixed_affinity,
+    relative_affinity,
+    relative_bias,
     resize_affinity,
 )
 from .aggregation import (
@@ -21,7 +23,7 @@ from .aggregation import (
 from .fold import add_identity_to_depthwise, fold_norm_into_conv
 from .local_aggregation import local_aggregation, unfold_local_aggregation
 from .modulated_attention import gaussian_attention
-from .relative_attention import relative_affinity, relative_attention, relative_bias
+from .relative_attention import relative_attention
 from .resize import at_grid_size, resize_map
 
 __all__ = [

@@ -137,6 +137,37 @@ def resize_affinity(matrix: Tensor,
     return torch.einsum('mphw,hi,wj->mpij', weights, rows, columns).flatten(-2)
 
 
+def relative_bias(table: Tensor, grid_size: Sequence[int]) -> Tensor:
+    """Biases of all pairs of positions.
+
+    Args:
+        table (Tensor): (M, 2H - 1, 2W - 1), bias of the offset (dy, dx) from key to query at
+            [:, dy + H - 1, dx + W - 1].
+        grid_size (Sequence[int]): (H, W).
+
+    Returns:
+        Tensor: (M, N, N).
+    """
+    height, width = grid_size
+    windows = table.unfold(1, height, 1).unfold(2, width, 1)  # M, H, W, keys from the end
+    return windows.flip(3, 4).reshape(table.shape[0], height * width, height * width)
+
+
+def relative_affinity(query: Tensor, key: Tensor, table: Tensor,
+                      grid_size: Sequence[int]) -> Tensor:
+    """Affinity ``softmax(Q K^T / sqrt(D) + w_{i-j})`` of CoAtNet (arXiv 2106.04803, eq. 3).
+
+    Args:
+        query, key (Tensor): (B, M, N, D), positions row by row.
+        table, grid_size: See :func:`relative_bias`.
+
+    Returns:
+        Tensor: (B, M, N, N); every row sums to one.
+    """
+    logits = query @ key.transpose(-2, -1) / query.shape[-1]**0.5
+    return (logits + relative_bias(table, grid_size)).softmax(dim=-1)
+
+
 def gaussian_bias(point: Tensor,
                   scale: Optional[Tensor],
                   grid_size: Sequence[int],

@@ -18,32 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .affinity import relative_bias
+
 FORMS = ('auto', 'dense', 'toeplitz')
 # Largest matrix of biases, in entries, that 'auto' builds: beyond it, memory costs more time.
 DENSE_ENTRIES = 2**22
-
-
-def relative_bias(table: Tensor, grid_size: Sequence[int]) -> Tensor:
-    """Biases of all pairs of positions.
-
-    Args:
-        table (Tensor): (M, 2H - 1, 2W - 1), bias of the offset (dy, dx) from key to query at
-            [:, dy + H - 1, dx + W - 1].
-        grid_size (Sequence[int]): (H, W).
-
-    Returns:
-        Tensor: (M, N, N).
-    """
-    height, width = grid_size
-    windows = table.unfold(1, height, 1).unfold(2, width, 1)  # M, H, W, keys from the end
-    return windows.flip(3, 4).reshape(table.shape[0], height * width, height * width)
-
-
-def relative_affinity(query: Tensor, key: Tensor, table: Tensor,
-                      grid_size: Sequence[int]) -> Tensor:
-    """Explicit affinity softmax(Q K^T / sqrt(D) + w_{i-j}), (B, M, N, N); see above."""
-    logits = query @ key.transpose(-2, -1) / query.shape[-1]**0.5
-    return (logits + relative_bias(table, grid_size)).softmax(dim=-1)
 
 
 def relative_attention(query: Tensor,
