@@ -40,6 +40,7 @@ def draw_queries(rows: QueryAttention, image: NetworkInput, classes: Sequence[st
         axes = grid[line, 0]
         draw_picture(axes, image.picture)
         _draw_prediction(axes, rows, line)
+        axes.set(xlim=(0, width), ylim=(height, 0))  # points may lie outside
         axes.set_title(f'query {number}: {classes[label]} {score:.2f}', fontsize=9)
         for axes, (name, heading) in zip(grid[line, 1:], _MAPS.items()):
             draw_picture(axes, grey)

@@ -62,7 +62,18 @@ HEADS = {
         mask_roi_extractor=dict(out_channels=16),
         mask_head=dict(in_channels=16, conv_out_channels=16, num_convs=1, num_classes=2)),
     test_cfg=dict(rcnn=dict(score_thr=0.))""",
+    'smca_detr': """num_queries=10, test_cfg=dict(max_per_img=10),
+    positional_encoding=dict(num_feats=8),
+    encoder=dict(num_layers=1, layer_cfg=dict(
+        self_attn_cfg=dict(embed_dims=16),
+        ffn_cfg=dict(embed_dims=16, feedforward_channels=16))),
+    decoder=dict(num_layers=2, layer_cfg=dict(
+        self_attn_cfg=dict(embed_dims=16), cross_attn_cfg=dict(embed_dims=16),
+        ffn_cfg=dict(embed_dims=16, feedforward_channels=16))),
+    bbox_head=dict(num_classes=2, embed_dims=16)""",
 }
+BASES = {'smca_detr': 'detr/smca_detr_container_light_50e_coco.py'}
+ONE_MAP = "model['backbone']['out_indices'], model['neck']['in_channels'] = (3, ), [16]\n"
 
 
 def write_split(root, split, number, generator):
@@ -107,10 +118,10 @@ def tiny_config(tmp_path_factory):
 
     def write(detector='retinanet', extra='', name=None):
         text = CONFIG.format(
-            base=f'{detector}/container_light_fpn_1x_coco.py', heads=HEADS[detector],
+            base=BASES.get(detector, f'{detector}/container_light_fpn_1x_coco.py'), heads=HEADS[detector],
             classes=CLASSES, masks=detector == 'mask_rcnn')
         path = folder / (name or f'tiny_{detector}_{len(list(folder.iterdir()))}.py')
-        path.write_text(text + extra)
+        path.write_text(text + (ONE_MAP if detector in BASES else '') + extra)
         return path
 
     return write

@@ -79,3 +79,16 @@ def test_checkpoint_in_mid_epoch_is_warned_of(tiny_config, tiny_data, run_tool, 
     assert '4 iterations into epoch 1' in output
     output = run_tool('train.py', *common, '--resume', 'work/gone.pth', code=2)
     assert 'no checkpoint work/gone.pth' in output and 'iter_4.pth' in output
+
+
+def test_smca_detr_goes_on_with_the_same_losses(
+        tiny_config, tiny_data, run_tool, read_losses, tmp_path):
+    """With dropout in the decoder, and images of different sizes."""
+    config = tiny_config('smca_detr', 'randomness = dict(seed=3)\ntrain_cfg["max_epochs"] = 2\n')
+    common = ('train.py', config, '--data-root', tiny_data, '--from-scratch', '--work-dir')
+    run_tool(*common, 'whole')
+    run_tool(*common, 'again', '--resume', 'whole/epoch_1.pth')
+    whole, again = read_losses(tmp_path / 'whole'), read_losses(tmp_path / 'again')
+    assert sorted(again) == [i for i in sorted(whole) if i > ITERATIONS]
+    assert all(again[i] == whole[i] for i in again)
+    assert len({values['loss'] for values in whole.values()}) == len(whole)
