@@ -118,8 +118,8 @@ def tiny_config(tmp_path_factory):
 
     def write(detector='retinanet', extra='', name=None):
         text = CONFIG.format(
-            base=BASES.get(detector, f'{detector}/container_light_fpn_1x_coco.py'), heads=HEADS[detector],
-            classes=CLASSES, masks=detector == 'mask_rcnn')
+            base=BASES.get(detector, f'{detector}/container_light_fpn_1x_coco.py'),
+            heads=HEADS[detector], classes=CLASSES, masks=detector == 'mask_rcnn')
         path = folder / (name or f'tiny_{detector}_{len(list(folder.iterdir()))}.py')
         path.write_text(text + (ONE_MAP if detector in BASES else '') + extra)
         return path
