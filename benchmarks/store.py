@@ -74,6 +74,12 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
+def format_ms(seconds: float) -> str:
+    """Milliseconds with three digits, and never an exponent."""
+    value = 1e3 * seconds
+    return f'{value:.0f}' if value >= 100 else f'{value:.3g}'
+
+
 def case_table(case: dict, reference: Optional[str] = None) -> str:
     """One case as a Markdown table.
 
@@ -89,7 +95,7 @@ def case_table(case: dict, reference: Optional[str] = None) -> str:
         if 'skipped' in row:
             rows.append([row['form'], f'skipped: {row["skipped"]}'] + [''] * (3 + 3 * has_flops))
             continue
-        cells = [row['form'], f'{1e3 * row["seconds"] / images:.3g}', describe_spread(row)]
+        cells = [row['form'], format_ms(row['seconds'] / images), describe_spread(row)]
         ratio = speedup(row, reference)
         cells += ['' if ratio is None else f'{ratio:.2f} x', f'{row["memory_mb"]:.0f}']
         if has_flops:

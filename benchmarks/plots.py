@@ -1,0 +1,100 @@
+"""Pictures of the backbones' results."""
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Callable
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from mmcontainer.engine.inference import write_atomically
+
+from .store import find_row
+
+
+def chosen(cases: Sequence[dict]) -> list[dict]:
+    """One image in float32 without gradients, on the machine with most sizes, by size."""
+    groups: dict[tuple, list[dict]] = {}
+    for case in cases:
+        if (case['passes'], case['batch'], case['dtype']) == ('inference', 1, 'float32'):
+            machine = case['machine']
+            key = machine['hardware'], machine['threads'], machine['allocator']
+            groups.setdefault(key, []).append(case)
+    group = max(groups.values(), key=len, default=[])
+    return sorted(group, key=lambda case: math.prod(case['size']))
+
+
+def describe(case: dict) -> str:
+    """What the whole picture has in common."""
+    machine = case['machine']
+    return (f'one image, float32 ({machine["hardware"]}, {machine["threads"]} thread(s), '
+            f'{machine["allocator"]})')
+
+
+def new_axes(title: str):
+    """A figure with one panel."""
+    figure = Figure(figsize=(7, 4.6), dpi=110, layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.grid(alpha=0.3, which='both')
+    axes.spines[['top', 'right']].set_visible(False)
+    figure.suptitle(title, fontsize=9)
+    return figure, axes
+
+
+def draw_growth(cases: Sequence[dict], value: Callable, label: str) -> Figure:
+    """A value against the number of pixels, a line per contestant."""
+    figure, axes = new_axes(describe(cases[0]))
+    for row in cases[-1]['rows']:
+        found = [(math.prod(case['size']), find_row(case, row['form'])) for case in cases]
+        points = [(pixels, value(other)) for pixels, other in found
+                  if other is not None and 'times' in other]
+        axes.plot(*zip(*points), marker='o', label=row['form'],
+                  linestyle='--' if ', ' in row['form'] else '-')
+    axes.set(xscale='log', yscale='log', ylabel=label, xlabel='image')
+    axes.set_xticks([math.prod(case['size']) for case in cases],
+                    ['{} x {}'.format(*case['size']) for case in cases], fontsize=8)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def draw_parameters(case: dict) -> Figure:
+    """Images per second against parameters at one size."""
+    figure, axes = new_axes('{} x {}, '.format(*case['size']) + describe(case))
+    for row in case['rows']:
+        if 'times' in row:
+            point = row['parameters'] / 1e6, 1 / row['seconds']
+            axes.plot(*point, marker='o', linestyle='')
+            axes.annotate(row['form'], point, xytext=(5, 4), textcoords='offset points', fontsize=8)
+    axes.margins(x=0.2)
+    axes.set(xlabel='parameters of the backbone, M', ylabel='images / s')
+    return figure
+
+
+def draw(cases: Sequence[dict], folder: Path) -> list[Path]:
+    """Draw time and memory against the size of the image, and speed against parameters.
+
+    Args:
+        cases (Sequence[dict]): Of the backbones.
+        folder (Path): Where ``performance_*.png`` are written.
+
+    Returns:
+        list[Path]: What was written; nothing without results.
+    """
+    cases = chosen(cases)
+    if not cases:
+        return []
+    figures = dict(
+        time=draw_growth(cases, lambda row: 1e3 * row['seconds'], 'ms'),
+        memory=draw_growth(cases, lambda row: max(row['memory_mb'], 0.1), 'peak extra memory, MB'),
+        parameters=draw_parameters(cases[-1]))
+    paths = []
+    for name, figure in figures.items():
+        path = Path(folder) / f'performance_{name}.png'
+        # Without metadata, the same results give the same file.
+        write_atomically(path, lambda file, figure=figure: figure.savefig(
+            file, metadata=dict(Software=None)))
+        paths.append(path)
+    return paths

@@ -1,0 +1,250 @@
+"""Where the time of ``tools/train.py`` goes: its start, its data pipeline, and a training step.
+
+    python -m benchmarks.training_step mmcontainer::retinanet/container_light_fpn_1x_coco.py \
+        --data-root DATA --json training_step.json
+
+Trains from random weights on real images as the tool does, in a work dir that is thrown away, and
+times the parts from outside. Steps count after a warm-up. Validation and checkpoints never come.
+"""
+import argparse
+import functools
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+# Nothing heavy is imported here: importing is part of what is measured.
+START = time.perf_counter()
+WARM_UP = 3
+OVERHEAD = 'everything else'
+HOOKS, LOGGING, DATA = 'hooks', 'logging', 'waiting for data'
+
+
+class Stop(Exception):
+    """Enough steps."""
+
+
+class Clock:
+    """Seconds by part; a part that runs inside another one counts once, as the inner one."""
+
+    def __init__(self):
+        self.parts: dict[str, float] = defaultdict(float)
+        self.stack: list[float] = []
+
+    def wrap(self, owner: object, method: str, part: str) -> None:
+        """Time a method of an object from now on."""
+        original = getattr(owner, method)
+
+        @functools.wraps(original)
+        def timed(*args, **kwargs):
+            begin = now()
+            self.stack.append(0.)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                seconds = now() - begin
+                self.parts[part] += seconds - self.stack.pop()
+                if self.stack:
+                    self.stack[-1] += seconds
+
+        setattr(owner, method, timed)
+
+    def take(self) -> dict[str, float]:
+        """Parts since the last call."""
+        parts, self.parts = dict(self.parts), defaultdict(float)
+        return parts
+
+
+def now() -> float:
+    """Time in seconds, when the GPU is done."""
+    import torch
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class Steps:
+    """Times of training steps: wraps what ``runner.train()`` will call.
+
+    Attributes:
+        first (float): When the first step began.
+        records (list[dict]): Seconds by part, one per step.
+    """
+
+    def __init__(self, runner, number: int):
+        self.clock, self.number = Clock(), number
+        self.first, self.last_end, self.records = None, None, []
+        self.runner = runner
+        build = runner.build_train_loop
+
+        def build_train_loop(*args, **kwargs):
+            loop = build(*args, **kwargs)
+            self.attach(loop)
+            return loop
+
+        runner.build_train_loop = build_train_loop
+
+    def attach(self, loop) -> None:
+        """Time the parts of ``loop.run_iter``."""
+        run_iter = loop.run_iter
+
+        def timed(*args, **kwargs):
+            begin = now()
+            if self.first is None:
+                self.first = begin
+                self.attach_parts()
+            run_iter(*args, **kwargs)
+            self.finish(begin, now())
+
+        loop.run_iter = timed
+
+    def attach_parts(self) -> None:
+        """Time model, optimizer and hooks, which all exist once the first step begins."""
+        from mmengine.hooks import LoggerHook
+        model, wrapper = self.runner.model, self.runner.optim_wrapper
+        model = getattr(model, 'module', model)
+        self.clock.wrap(model.data_preprocessor, 'forward', 'normalise, pad, stack')
+        self.clock.wrap(model, '_run_forward', 'forward and losses')
+        self.clock.wrap(model, 'parse_losses', 'sum of the losses')
+        self.clock.wrap(wrapper, 'backward', 'backward')
+        self.clock.wrap(wrapper, 'step', 'optimizer')
+        self.clock.wrap(wrapper, 'zero_grad', 'optimizer')
+        for hook in self.runner.hooks:
+            for method in ('before_train_iter', 'after_train_iter'):
+                self.clock.wrap(hook, method, LOGGING if isinstance(hook, LoggerHook) else HOOKS)
+
+    def finish(self, begin: float, end: float) -> None:
+        """Keep the record of a step; its wait for data lies before it."""
+        parts = self.clock.take()
+        parts[OVERHEAD] = end - begin - sum(parts.values())
+        if self.last_end is not None:
+            parts[DATA] = begin - self.last_end
+        self.records.append(parts)
+        self.last_end = end
+        if len(self.records) == self.number + WARM_UP:
+            raise Stop
+
+    def rows(self) -> list[dict]:
+        """Mean of every part: the logger works in some steps only, and a mean keeps its share."""
+        records = self.records[WARM_UP:]
+        names = sorted({name for record in records for name in record})
+        rows = [dict(form=name, seconds=statistics.fmean(r.get(name, 0.) for r in records))
+                for name in names]
+        return sorted(rows, key=lambda row: -row['seconds'])
+
+
+def measure_pipeline(dataset, images: int) -> list[dict]:
+    """Seconds per image of every transform, in this process."""
+    clock = Clock()
+    for transform in dataset.pipeline.transforms:
+        clock.wrap(transform, 'transform', type(transform).__name__)
+    for index in range(min(images, len(dataset))):
+        dataset[index]
+    return [dict(form=name, seconds=seconds / min(images, len(dataset)))
+            for name, seconds in clock.take().items()]
+
+
+class Marks:
+    """Seconds between moments, in order."""
+
+    def __init__(self):
+        self.last, self.rows = START, []
+
+    def __call__(self, name: str) -> None:
+        """What has happened since the last call."""
+        moment = time.perf_counter()
+        self.rows.append(dict(form=name, seconds=moment - self.last))
+        self.last = moment
+
+
+def import_all(mark: Callable) -> None:
+    """Import what tools/train.py needs, in the order of what rests on what."""
+    import torch  # noqa: F401
+    mark('import torch')
+    import mmcv  # noqa: F401
+    import mmengine.runner  # noqa: F401
+    mark('import mmengine, mmcv')
+    import mmcontainer.engine.training  # noqa: F401
+    mark('import mmcontainer')
+
+
+def run(args: argparse.Namespace, work_dir: str, mark: Marks) -> list[dict]:
+    """Train some steps and return three cases: start, data pipeline, step."""
+    import logging
+
+    from mmcontainer.engine.training import build_runner, prepare_config
+    train_args = argparse.Namespace(
+        config=args.config, cfg_options=args.cfg_options, work_dir=work_dir,
+        data_root=args.data_root, from_scratch=True, amp=args.amp, resume=None,
+        auto_scale_lr=False, compile=False, launcher='none')
+    cfg = prepare_config(train_args)
+    mark('read and check the config (imports mmdet)')
+    logging.disable(logging.DEBUG)
+    runner = build_runner(cfg)
+    mark('build the runner and the model')
+    steps = Steps(runner, args.steps)
+    try:
+        runner.train()
+    except Stop:
+        pass
+    else:
+        print(f'Training ended after {len(steps.records)} steps: not as many as --steps asks for.')
+    mark.rows.append(dict(form='optimizer, data sets, random weights, workers, first batch',
+                          seconds=steps.first - mark.last))
+    pipeline = measure_pipeline(runner.train_dataloader.dataset, args.images)
+    batch = runner.train_dataloader.batch_size
+    return make_cases(args, batch, dict(zip(
+        ('start', 'data pipeline, per image', 'training step'),
+        (mark.rows, pipeline, steps.rows()))))
+
+
+def make_cases(args: argparse.Namespace, batch: int, rows: dict[str, list[dict]]) -> list[dict]:
+    """Cases as :mod:`benchmarks.store` keeps them."""
+    from .harness import default_device, describe_machine
+    machine = describe_machine(default_device())
+    name = Path(args.config.split('::')[-1]).stem
+    dtype = {None: 'float32', 'bf16': 'bfloat16', 'fp16': 'float16'}[args.amp]
+    if args.cfg_options:
+        name += ', ' + ', '.join(f'{key}={value}' for key, value in args.cfg_options.items())
+    return [dict(suite='training_step', name=name, passes=passes, batch=batch, dtype=dtype,
+                 rows=parts, machine=machine) for passes, parts in rows.items()]
+
+
+def show(case: dict) -> None:
+    """Print a case."""
+    total = sum(row['seconds'] for row in case['rows'])
+    print(f'\n{case["name"]}, {case["passes"]}: {total:.3f} s')
+    for row in case['rows']:
+        print(f'  {row["form"]:60}{1e3 * row["seconds"]:9.1f} ms{100 * row["seconds"] / total:6.1f}'
+              ' %')
+
+
+def main(mark: Marks) -> None:
+    """The command line; ``mark`` has seen the imports."""
+    from mmengine.config import DictAction
+    parser = argparse.ArgumentParser(prog='python -m benchmarks.training_step',
+                                     description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config file, or mmcontainer::retinanet/...')
+    parser.add_argument('--data-root', required=True, help='folder of real images, as for train.py')
+    parser.add_argument('--steps', type=int, default=10, help='after a warm-up of three')
+    parser.add_argument('--images', type=int, default=16, help='for the data pipeline')
+    parser.add_argument('--amp', choices=['fp16', 'bf16'])
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser.add_argument('--json', metavar='FILE', help='merge the results into this file')
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work_dir:
+        cases = run(args, work_dir, mark)
+    for case in cases:
+        show(case)
+    if args.json:
+        from .store import save_cases
+        save_cases(args.json, cases)
+
+
+if __name__ == '__main__':
+    MARKS = Marks()
+    import_all(MARKS)
+    from mmcontainer.engine.cli import run_tool
+    run_tool(functools.partial(main, MARKS))

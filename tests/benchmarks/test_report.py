@@ -1,0 +1,50 @@
+"""docs/performance.md is what its generator makes of the committed results."""
+from pathlib import Path
+
+import pytest
+
+from benchmarks import report
+from benchmarks.plots import draw
+from mmcontainer.engine.errors import UserError
+
+
+def make_case(size, seconds, **more):
+    rows = [dict(form=form, times=[value], seconds=value, memory_mb=memory, parameters=2e7,
+                 flops=1e9) for form, (value, memory) in seconds.items()]
+    machine = dict(hardware='x', threads=1, allocator='glibc', gemm_gflops=dict(float32=100.),
+                   versions=dict(torch='2'), date='2000-01-01')
+    return {**dict(suite='backbones', passes='inference', batch=1, size=size, dtype='float32',
+                   rows=rows, machine=machine), **more}
+
+
+def test_page_is_generated():
+    assert report.PAGE.read_text(encoding='utf-8') == report.render(report.load_results()), (
+        'run: python -m benchmarks.report')
+    for line in report.PAGE.read_text(encoding='utf-8').splitlines():
+        if line.startswith('!['):
+            assert (report.PAGE.parent / line.split('(')[1].rstrip(')')).is_file()
+
+
+def test_floors_are_computed_where_both_were_measured():
+    fast = make_case(report.BIG, {report.LIGHT: (1., 10.), report.PLAIN: (2.5, 20.)})
+    rows = {row[0]: row[2:] for row in report.floor_rows([fast])}
+    speed = rows['backbones, inference, 800x1333, float32: speed against Container-Light, plain']
+    memory = rows['backbones, inference, 800x1333, float32: memory against Container-Light, plain']
+    assert speed == ['2.3 x', '2.50 x', 'yes'] and memory == ['3.0 x', '2.00 x', '**no**']
+    assert sum(row[1] == 'not measured' for row in rows.values()) == len(report.FLOORS) - 2
+
+
+def test_growth_is_the_exponent_of_the_pixels(tmp_path):
+    cases = [make_case([100, 100], {'linear': (1., 1.), 'square': (1., 1.)}),
+             make_case([200, 200], {'linear': (4., 4.), 'square': (16., 16.)})]
+    text = '\n'.join(report.growth_section(cases))
+    assert '| linear | 1000 | 4000 | 1.00 |' in text and '| square | 1000 | 16000 | 2.00 |' in text
+    paths = draw(cases, tmp_path)
+    assert [path.name for path in paths] == [
+        f'performance_{name}.png' for name in ('time', 'memory', 'parameters')]
+    assert all(Path(path).stat().st_size > 1000 for path in paths)
+
+
+def test_no_results(tmp_path):
+    with pytest.raises(UserError, match=r'benchmarks\.backbones --json'):
+        report.load_results(tmp_path)
