@@ -20,6 +20,8 @@ import mmcontainer  # noqa: F401  registers the backbones
 from mmcontainer.engine.configs import load_config
 from mmcontainer.ops.local_aggregation import unfold_local_aggregation
 
+from .plain_forms import PlainContainerLight
+
 RETINANET = 'mmdet::_base_/models/retinanet_r50_fpn.py'
 FROZEN_BN = dict(type='BN', requires_grad=False)
 
@@ -98,7 +100,6 @@ def unfold_aggregation() -> Iterator[None]:
 def plain_form(name: str, backbone: nn.Module) -> nn.Module:
     """The form without this package's ways of computing; gradients flow as in the original."""
     if name == PLAIN_LIGHT:
-        from .plain_forms import PlainContainerLight
         return PlainContainerLight(backbone)
     return UnfoldForm(backbone)
 

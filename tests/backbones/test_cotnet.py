@@ -69,3 +69,17 @@ def test_blur_pool_of_a_single_row():
     # Nothing can be reflected there, which a 32 x 64 image reaches in the last stage.
     outs = CoTNet('se-cotnetd-152').eval()(torch.randn(1, 3, 32, 64))
     assert outs[-1].shape[-2:] == (1, 2) and outs[-1].isfinite().all()
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+def test_bfloat16_autocast_in_both_forms(deploy):
+    model, image = CoTNet('cotnet-50').eval(), torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(image)
+        if deploy:
+            model.switch_to_deploy()
+        with torch.autocast('cpu', torch.bfloat16):
+            found = model(image)
+    for maps, reference in zip(found, expected):
+        assert maps.dtype is torch.bfloat16
+        assert (maps.float() - reference).std() < 0.05 * reference.std()
