@@ -7,7 +7,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-from benchmarks.training_step import DATA, OVERHEAD, WARM_UP, Clock, Steps, Stop
+from benchmarks.training_step import DATA, LOGGING, OVERHEAD, WARM_UP, Clock, Steps, Stop
 
 
 class Nested:
@@ -66,5 +66,5 @@ def test_steps_of_a_runner(tmp_path):
     assert len(steps.records) == 2 + WARM_UP
     rows = {row['form']: row['seconds'] for row in steps.rows()}
     assert 0.03 <= rows['forward and losses'] < 0.06 and 0.01 <= rows[DATA] < 0.03
-    assert {'backward', 'optimizer', 'hooks', 'logging', OVERHEAD} <= set(rows)
+    assert {'backward', 'optimizer', 'hooks', LOGGING, OVERHEAD} <= set(rows)
     assert all(seconds >= 0 for seconds in rows.values())
