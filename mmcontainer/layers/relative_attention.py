@@ -8,7 +8,7 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..ops import relative_attention, relative_bias
+from ..ops import merge_heads, relative_attention, relative_bias
 from .mbconv import PooledShortcut, build_pool
 from .mlp import ConvMlp
 from .recompute import recompute
@@ -25,8 +25,9 @@ class RelativeAttention(BaseModule):
     """Multi-head self-attention of a map, with a learned bias for every offset of positions.
 
     The table belongs to one grid; for another it is resized bicubically (as timm does), so that the
-    largest offsets stay the largest. In evaluation mode the last resized table is kept; switching
-    the mode forgets it.
+    largest offsets stay the largest. In evaluation mode the last resized table is kept until the
+    table changes; a change by ``table.data``, which PyTorch does not see, takes ``train()`` or
+    ``eval()`` to be noticed.
 
     Args:
         in_channels (int): Channels of the input.
@@ -75,7 +76,7 @@ class RelativeAttention(BaseModule):
         if not torch.jit.is_tracing() and size == tuple(self.table.shape[1:]):
             return self.table
         if (self.training or torch.is_grad_enabled() or torch.jit.is_tracing()
-                or torch.compiler.is_compiling()):
+                or torch.compiler.is_compiling() or self.table.is_inference()):
             return self._resize(size)
         key = size, self.table._version, self.table.data_ptr(), self.table.dtype
         if self._resized is None or self._resized[0] != key:
@@ -91,18 +92,14 @@ class RelativeAttention(BaseModule):
         if self.window_size is None:
             tokens = self._split_heads(qkv)
             out = relative_attention(*tokens, self.resized_table(size), size)
-            return self.proj(self._merge_heads(out, size))
+            return self.proj(merge_heads(out, *size))
         return self.proj(self._attend_in_windows(qkv))
 
     def _split_heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """(B, 3 * M * D, H, W) -> three times (B, M, N, D)."""
-        tokens = qkv.flatten(2).transpose(1, 2).unflatten(-1, (3, self.num_heads, -1))
+        # Fused attention needs the channels of a position together (in channels_last, no copy).
+        tokens = qkv.flatten(2).transpose(1, 2).contiguous().unflatten(-1, (3, self.num_heads, -1))
         return tokens.permute(2, 0, 3, 1, 4).unbind(0)
-
-    @staticmethod
-    def _merge_heads(tokens: Tensor, size: Sequence[int]) -> Tensor:
-        """(B, M, N, D) -> (B, M * D, H, W)."""
-        return tokens.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, size)
 
     def _attend_in_windows(self, qkv: Tensor) -> Tensor:
         height, width = qkv.shape[-2:]
@@ -119,7 +116,7 @@ class RelativeAttention(BaseModule):
             bias = (bias + self._padding_bias(height, width, grid, bias))[None].expand(
                 len(qkv) // (rows * columns), -1, -1, -1, -1).flatten(0, 1)
         out = F.scaled_dot_product_attention(*tokens, bias)
-        out = self._merge_heads(out, (window, window)).unflatten(0, (-1, rows, columns))
+        out = merge_heads(out, window, window).unflatten(0, (-1, rows, columns))
         out = out.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
         return out[..., :height, :width]
 

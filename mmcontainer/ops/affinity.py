@@ -149,8 +149,11 @@ def relative_bias(table: Tensor, grid_size: Sequence[int]) -> Tensor:
         Tensor: (M, N, N).
     """
     height, width = grid_size
-    windows = table.unfold(1, height, 1).unfold(2, width, 1)  # M, H, W, keys from the end
-    return windows.flip(3, 4).reshape(table.shape[0], height * width, height * width)
+    y, x = (torch.arange(size, device=table.device) for size in (height, width))
+    rows, columns = y[:, None] - y + height - 1, x[:, None] - x + width - 1
+    index = rows[:, None, :, None] * (2 * width - 1) + columns[:, None]  # H, W, H, W
+    positions = height * width
+    return table.flatten(1)[:, index.reshape(-1)].reshape(-1, positions, positions)
 
 
 def relative_affinity(query: Tensor, key: Tensor, table: Tensor,

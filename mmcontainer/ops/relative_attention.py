@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .affinity import relative_bias
+from .affinity import relative_affinity, relative_bias
 
 FORMS = ('auto', 'dense', 'toeplitz')
 # Largest matrix of biases, in entries, that 'auto' builds: beyond it, memory costs more time.
@@ -38,7 +38,8 @@ def relative_attention(query: Tensor,
         table (Tensor): (M, 2H - 1, 2W - 1), see :func:`relative_bias`.
         grid_size (Sequence[int]): (H, W).
         form (str): 'dense' builds the matrix of biases; 'toeplitz' never does, in either pass, and
-            cannot be differentiated twice. 'auto' chooses by size, and 'dense' for export.
+            cannot be differentiated twice. 'auto' chooses by size; in exported models it is the
+            explicit form.
 
     Returns:
         Tensor: (B, M, N, D).
@@ -52,12 +53,13 @@ def relative_attention(query: Tensor,
     if form not in FORMS:
         raise ValueError(f'form must be one of {", ".join(FORMS)}, got {form!r}.')
     table = table.to(query.dtype)
+    if form == 'auto' and (torch.jit.is_tracing() or torch.compiler.is_exporting()):
+        # Sizes are unknown, and exporters (torch 2.12) cannot reshape what fused attention returns.
+        return relative_affinity(query, key, table, grid_size) @ value
     if form == 'auto':
-        static = torch.jit.is_tracing() or torch.compiler.is_exporting()
-        small = static or len(table) * (height * width)**2 <= DENSE_ENTRIES
+        small = len(table) * (height * width)**2 <= DENSE_ENTRIES
         form = 'dense' if small else 'toeplitz'
-    if not torch.jit.is_tracing():
-        _check(query, table, height, width)
+    _check(query, table, height, width)
     if form == 'dense':
         return F.scaled_dot_product_attention(
             query, key, value, relative_bias(table, grid_size)[None])

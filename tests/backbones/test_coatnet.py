@@ -1,6 +1,7 @@
 """CoAtNet: sizes of the paper, equality with timm, any image size, windows."""
 import pytest
 import torch
+from largest_tensor import LargestTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcontainer.analysis.flops import count_flops
@@ -89,6 +90,18 @@ def test_a_resized_table_is_never_stale():
         torch.testing.assert_close(layer.resized_table((5, 4)), first + 2)
     layer.resized_table((5, 4)).sum().backward()
     assert layer.table.grad is not None
+
+
+def test_a_model_built_in_inference_mode_works():
+    with torch.inference_mode():
+        assert RelativeAttention(32, 32, (3, 3)).eval().resized_table((5, 4)).shape == (1, 9, 7)
+
+
+def test_detection_size_takes_the_form_without_a_matrix():
+    layer = RelativeAttention(32, 32, (14, 14)).eval()
+    with LargestTensor() as probe, torch.no_grad():
+        layer(torch.randn(1, 32, 50, 84))
+    assert probe.largest < (50 * 84)**2 / 10
 
 
 def test_checkpoints_of_timm_are_only_read():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmcontainer.backbones import Container, CoTNet
+from mmcontainer.backbones import CoAtNet, Container, CoTNet
 
 onnxruntime = pytest.importorskip('onnxruntime')
 
@@ -20,6 +20,8 @@ MODELS = {
     'CoTNet': (CoTNet, {**CoTNet.arch_settings['se-cotnetd-50'], 'depths': (1, 1, 2, 1)},
                'out_indices=(1, 3)'),
     'Container': (Container, 'mh-mlp-lr', 'out_indices=(0, )'),
+    'CoAtNet': (CoAtNet, dict(stem_width=8, embed_dims=(32, 32, 64, 64), depths=(1, 1, 2, 1)),
+                'out_indices=(1, 3)'),
 }
 
 
