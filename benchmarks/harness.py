@@ -3,19 +3,21 @@
 All contestants of a case live in one process and take turns within every round, so that whatever
 else the machine does meets them alike. Ratios are taken within rounds.
 """
-import gc
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Optional
 
 import torch
 import torch.nn.functional as F
 
-from .process import cpu_name, measure_peak
+from .process import cpu_name, measure_memory, measure_time
 
+ROOT = Path(__file__).resolve().parents[1]
 GEMM_SIZE = 2048
 GEMM_REPEATS = 5
 PACKAGES = ('mmcontainer', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain')
@@ -24,29 +26,6 @@ PACKAGES = ('mmcontainer', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain')
 def default_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-
-
-def measure_time(function: Callable, device: torch.device) -> float:
-    """Seconds of one call, the GPU's work included."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    function()
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
-def measure_memory(function: Callable, device: torch.device) -> float:
-    """Peak extra memory of a call in MB: of CUDA's allocator, or of the process's resident set."""
-    if device.type != 'cuda':
-        return measure_peak(function)
-    gc.collect()
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    function()
-    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
 
 
 def measure_gemm(device: torch.device, dtype: torch.dtype, size: int = GEMM_SIZE) -> float:
@@ -125,6 +104,26 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def code_state() -> str:
+    """Commit of the checkout, and whether the package differs from it.
+
+    A case measured on other code is not to be compared with, so every case says what it ran.
+    """
+    def git(*args: str) -> str:
+        return subprocess.run(['git', '-C', str(ROOT), *args], capture_output=True, text=True,
+                              check=True).stdout.strip()
+
+    try:
+        changed = git('status', '--porcelain', '--untracked-files=no', '--', 'mmcontainer')
+        return git('rev-parse', '--short=10', 'HEAD') + ('+changes' if changed else '')
+    except (OSError, subprocess.CalledProcessError):
+        return 'no git checkout'
+
+
+# Taken when the modules are read: files may change during a long run.
+CODE = code_state()
+
+
 def describe_machine(device: torch.device, gemm: Optional[Mapping[str, float]] = None) -> dict:
     """Everything that a time depends on besides the code.
 
@@ -140,5 +139,6 @@ def describe_machine(device: torch.device, gemm: Optional[Mapping[str, float]] =
         threads=torch.get_num_threads(),
         allocator='CUDA caching' if on_gpu else allocator_name(),
         versions=package_versions(),
+        code=CODE,
         gemm_gflops=dict(gemm or {}),
         date=time.strftime('%Y-%m-%d'))

@@ -11,7 +11,6 @@ of CUDA's allocator. "bound" is the time in which a copy moves as many bytes as 
 written at least.
 """
 import argparse
-import gc
 import importlib
 import json
 import os
@@ -19,7 +18,7 @@ import statistics
 import time
 
 import torch
-from process import cpu_name, measure_peak
+from process import cpu_name, measure_memory, measure_time
 
 operator = importlib.import_module('mmcontainer.ops.local_aggregation')
 CAN_USE_TRITON = operator._can_use_triton
@@ -72,28 +71,6 @@ def forward_backward(form, x, weight, grad):
 
 
 PASSES = {'forward': forward, 'forward + backward': forward_backward}
-
-
-def measure_time(function, device):
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def measure_memory(function, device):
-    """Peak extra memory of a call in MB."""
-    if device.type == 'cuda':
-        gc.collect()
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        function()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    return measure_peak(function)
 
 
 def bytes_moved(x, weight):

@@ -2,6 +2,9 @@
 import ctypes
 import gc
 import platform
+import time
+
+import torch
 
 
 def read_status(field):
@@ -29,3 +32,26 @@ def cpu_name():
     with open('/proc/cpuinfo') as info:
         names = (line.split(':')[1].strip() for line in info if line.startswith('model name'))
         return next(names, platform.processor())
+
+
+def measure_time(function, device):
+    """Seconds of a call, until the device has finished it."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    function()
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def measure_memory(function, device):
+    """Peak extra memory of a call in MB: of CUDA's allocator, or of the process's resident set."""
+    if device.type != 'cuda':
+        return measure_peak(function)
+    gc.collect()
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    function()
+    return (torch.cuda.max_memory_allocated(device) - before) / 2**20

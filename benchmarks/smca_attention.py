@@ -17,7 +17,6 @@ of CUDA's allocator. Errors are those of the output and of the gradients against
 in float64, in units of the largest entry; the largest of all gradients is given.
 """
 import argparse
-import gc
 import json
 import os
 import statistics
@@ -25,7 +24,7 @@ import time
 
 import torch
 import torch.nn.functional as F
-from process import cpu_name, measure_peak
+from process import cpu_name, measure_memory, measure_time
 
 from mmcontainer.ops import gaussian_attention, gaussian_bias
 
@@ -75,28 +74,6 @@ def forward_backward(form, inputs, fixed, upstream):
 
 
 PASSES = {'forward': forward, 'forward + backward': forward_backward}
-
-
-def measure_time(function, device):
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def measure_memory(function, device):
-    """Peak extra memory of a call in MB."""
-    if device.type == 'cuda':
-        gc.collect()
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        function()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    return measure_peak(function)
 
 
 def run_case(grid_size, dropout_p, rounds, device):
