@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..ops import add_identity_to_depthwise, fold_norm_into_conv
-from .mlp import ConvMlp
+from .mlp import ConvMlp, may_overwrite
 
 
 class ContainerBlock(BaseModule):
@@ -17,6 +17,9 @@ class ContainerBlock(BaseModule):
         x = x + DWConv3x3(x)
         x = x + DropPath(aggregation(BN(x)))
         x = x + DropPath(MLP(BN(x)))
+
+    In evaluation without gradients the last line works in place and in chunks of rows
+    (:meth:`ConvMlp.add_to`): its hidden map would be the largest of the whole network.
 
     Args:
         aggregation (nn.Module): Maps (B, C, H, W) to (B, C, H, W); its first layer must be a 1x1
@@ -58,6 +61,12 @@ class ContainerBlock(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         if self.pos_embed is not None:
             x = self.pos_embed(x) if self.deployed else x + self.pos_embed(x)
+        if may_overwrite(self) and not self.norm2.training:
+            update = self.aggregation(self.norm1(x))
+            # Without a position embedding x still is the caller's map.
+            x = x + update if self.pos_embed is None else x.add_(update)
+            del update
+            return self.mlp.add_to(x, self.norm2)
         x = x + self.drop_path(self._maybe_recompute(self.aggregation, self.norm1(x)))
         return x + self.drop_path(self._maybe_recompute(self.mlp, self.norm2(x)))
 

@@ -3,6 +3,7 @@ import copy
 
 import pytest
 import torch
+from largest_tensor import LargestTensor
 
 from mmcontainer.layers import (
     ContainerBlock,
@@ -13,6 +14,7 @@ from mmcontainer.layers import (
     LowRankAffinity,
     PatchEmbed,
     build_static_affinity,
+    mlp,
 )
 from mmcontainer.ops import aggregate
 
@@ -139,3 +141,34 @@ def test_bad_arguments_are_named():
         ContextAggregation(8)
     with pytest.raises(ValueError, match="'depthwise', 'conv', 'dense' or 'low-rank'"):
         build_static_affinity('densé', 8, (2, 2))
+
+
+@pytest.mark.parametrize('conv_pos_embed', [False, True])
+@pytest.mark.parametrize('deploy', [False, True])
+@pytest.mark.parametrize('size', [(2, 13, 9), (5, 3, 4)])
+def test_inference_in_chunks_equals_the_plain_form(monkeypatch, size, deploy, conv_pos_embed):
+    monkeypatch.setattr(mlp, 'CHUNK_VALUES', 2000)  # 6 rows of an image, or 2 images
+    torch.manual_seed(0)
+    block = ContainerBlock(ContextAggregation(8, static=DepthwiseAffinity(8, 5)), 8,
+                           conv_pos_embed=conv_pos_embed).eval()
+    batch, height, width = size
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        x = torch.randn(batch, 8, height, width).contiguous(memory_format=memory_format)
+        before, expected = x.clone(), block(x).detach()
+        if deploy:
+            block.switch_to_deploy()
+        with torch.no_grad():
+            found = block(x)
+            with torch.autocast('cpu', torch.bfloat16):
+                half = block(x)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(half.float(), expected, rtol=0.05, atol=0.05)
+        assert torch.equal(x, before), 'the input was overwritten'
+
+
+def test_inference_never_holds_the_hidden_map():
+    block = ContainerBlock(ContextAggregation(8, static=DepthwiseAffinity(8, 5)), 8, mlp_ratio=128)
+    x = torch.randn(1, 8, 128, 128).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), LargestTensor() as largest:
+        block.eval()(x)
+    assert 8 * 128 * 128 <= largest.largest <= mlp.CHUNK_VALUES < 128 * 8 * 128 * 128
