@@ -10,16 +10,16 @@ from matplotlib.ticker import NullFormatter
 
 from mmcontainer.engine.inference import write_atomically
 
-from .store import find_row
+from .store import code_of, find_row
 
 
 def chosen(cases: Sequence[dict]) -> list[dict]:
-    """One image in float32 without gradients, on the machine with most sizes, by size."""
+    """One image in float32 without gradients, on the machine, and of the code, with most sizes."""
     groups: dict[tuple, list[dict]] = {}
     for case in cases:
         if (case['passes'], case['batch'], case['dtype']) == ('inference', 1, 'float32'):
             machine = case['machine']
-            key = machine['hardware'], machine['threads'], machine['allocator']
+            key = (machine['hardware'], machine['threads'], machine['allocator'], code_of(case))
             groups.setdefault(key, []).append(case)
     group = max(groups.values(), key=len, default=[])
     return sorted(group, key=lambda case: math.prod(case['size']))

@@ -16,7 +16,7 @@ from mmcontainer.engine.errors import UserError
 from mmcontainer.engine.inference import write_atomically
 
 from .plots import draw
-from .store import case_table, find_row, format_table, load_cases, speedup
+from .store import case_table, code_of, find_row, format_table, load_cases, speedup
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE, IMAGES = ROOT / 'benchmarks' / 'results', ROOT / 'docs' / 'performance.md', 'images'
@@ -57,7 +57,7 @@ beside the median, and a speed is the median of the ratios within the rounds. Me
 set, or of CUDA's allocator on a GPU. GFLOP/s count two per multiply-add, three forward passes for a training step, and stand beside the fastest matrix product
 of 2048 x 2048 measured in the same run. Weights are random: they change neither time nor memory. This package's backbones run as `tools/test.py` and
 `tools/train.py` run them: deployed for inference, in the memory layout that they choose themselves. Others run as MMDetection runs them. Ratios travel from
-one machine to another better than milliseconds do.
+one machine to another better than milliseconds do. A wide spread means that other programs used the machine meanwhile. "Code" is the commit that was measured.
 
 The *plain* form is Container-Light in NCHW as one writes it in PyTorch; the *unfold* form is CoTNet whose aggregation copies every neighbourhood. They stand in
 for the official code.
@@ -114,6 +114,11 @@ def name_machine(case: dict) -> str:
     return f'{hardware}, {threads} thread{"s" * (threads != 1)}, {allocator}'
 
 
+def describe_case(case: dict) -> str:
+    """Machine, date and code of a case."""
+    return f'{name_machine(case)}; {case["machine"]["date"]}, code {code_of(case)}'
+
+
 def floor_rows(cases: Sequence[dict]) -> list[list[str]]:
     """Every floor on every machine where it was measured."""
     rows = []
@@ -128,7 +133,8 @@ def floor_rows(cases: Sequence[dict]) -> list[list[str]]:
             ratio = floor_ratio(case, floor)
             if ratio is not None:
                 found = True
-                rows.append([what, name_machine(case), f'{floor.ratio} x', f'{ratio:.2f} x',
+                where = f'{name_machine(case)}, {code_of(case)}'
+                rows.append([what, where, f'{floor.ratio} x', f'{ratio:.2f} x',
                              'yes' if ratio >= floor.ratio else '**no**'])
         if not found:
             rows.append([what, '', f'{floor.ratio} x', 'not measured', ''])
@@ -151,7 +157,7 @@ def suite_section(cases: Sequence[dict]) -> list[str]:
     for case in cases:
         size = '{} x {}'.format(*case['size'])
         lines += [f'### {case["passes"].capitalize()}, {case["batch"]} x {size}, {case["dtype"]}',
-                  '', f'{name_machine(case)}; {case["machine"]["date"]}', '',
+                  '', describe_case(case), '',
                   case_table(case), '']
     return lines
 
@@ -161,7 +167,7 @@ def growth_section(cases: Sequence[dict]) -> list[str]:
     lines = []
     groups: dict[tuple, list[dict]] = {}
     for case in select(cases, suite='backbones', passes='inference', batch=1, dtype='float32'):
-        groups.setdefault(machine_key(case), []).append(case)
+        groups.setdefault((*machine_key(case), code_of(case)), []).append(case)
     for group in groups.values():
         group = sorted(group, key=lambda case: math.prod(case['size']))
         if len(group) < 2:
@@ -176,7 +182,8 @@ def growth_section(cases: Sequence[dict]) -> list[str]:
             rows.append([row['form']] + [f'{1e3 * other["seconds"]:.0f}' for other in found]
                         + [f'{math.log(found[-1]["seconds"] / found[0]["seconds"]) / pixels:.2f}'])
         sizes = ['{} x {}, ms'.format(*case['size']) for case in group]
-        lines += [name_machine(last), '', format_table(['', *sizes, 'exponent'], rows), '']
+        lines += [describe_case(last), '',
+                  format_table(['', *sizes, 'exponent'], rows), '']
     if not lines:
         return ['Not measured yet.', '']
     return [*lines, 'The exponent is that of the number of pixels between the first and the last '
@@ -194,7 +201,7 @@ def ops_section(cases: Sequence[dict]) -> list[str]:
                      f'{fast["memory_mb"]:.0f}'])
     header = ['float32', 'threads', 'explicit, ms', 'mmcontainer, ms', 'speed', 'explicit, MB',
               'mmcontainer, MB']
-    return [name_machine(cases[0]), '', format_table(header, rows), ''] if cases else [
+    return [describe_case(cases[0]), '', format_table(header, rows), ''] if cases else [
         'Not measured yet.', '']
 
 
@@ -207,7 +214,7 @@ def step_section(cases: Sequence[dict]) -> list[str]:
                  f'{100 * row["seconds"] / total:.1f} %'] for row in case['rows']]
         rows.append(['together', f'{1e3 * total:.1f}', '100 %'])
         lines += [f'### {case["name"]}, {case["passes"]}, batch {case["batch"]}, {case["dtype"]}',
-                  '', f'{name_machine(case)}; {case["machine"]["date"]}', '',
+                  '', describe_case(case), '',
                   format_table(['', 'ms', 'share'], rows), '']
     return lines or ['Not measured yet.', '']
 
@@ -222,7 +229,8 @@ def render(cases: Sequence[dict]) -> str:
     versions = sorted({', '.join(f'{key} {value}' for key, value in
                                  case['machine']['versions'].items()) for case in cases})
     lines = [HEAD, 'Measured with: ' + '; '.join(versions) + '.', '', '## Floors', '',
-             format_table(['floor for Container-Light', 'machine', 'floor', 'measured', 'reached'],
+             format_table(['floor for Container-Light', 'machine, code', 'floor', 'measured',
+                           'reached'],
                           floor_rows(cases)), '', LIMITS, '## How the cost grows with the image',
              '', *growth_section(cases)]
     for name in ('time', 'memory', 'parameters'):

@@ -19,6 +19,11 @@ def case_key(case: dict) -> tuple:
     return tuple(str(value) for value in values)
 
 
+def code_of(case: dict) -> str:
+    """Commit that a case ran, which early results do not say."""
+    return case['machine'].get('code', 'not recorded')
+
+
 def load_cases(path: Path) -> list[dict]:
     """Cases of a file; none if there is no such file.
 

@@ -45,6 +45,12 @@ def test_growth_is_the_exponent_of_the_pixels(tmp_path):
     assert all(Path(path).stat().st_size > 1000 for path in paths)
 
 
+def test_sizes_of_different_code_are_not_set_side_by_side():
+    cases = [make_case([side, side], {'a': (1., 1.)}) for side in (100, 200)]
+    cases[1]['machine'] = dict(cases[1]['machine'], code='other')
+    assert report.growth_section(cases) == ['Not measured yet.', '']
+
+
 def test_no_results(tmp_path):
     with pytest.raises(UserError, match=r'benchmarks\.backbones --json'):
         report.load_results(tmp_path)
