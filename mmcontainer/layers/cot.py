@@ -1,11 +1,13 @@
 """Contextual transformer layer of CoTNet: a static and a dynamic context of every position."""
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..ops import local_aggregation, mix
+from ..ops.precision import without_autocast
 from .pooled_norm import check_pooled_norm
 
 
@@ -19,6 +21,22 @@ class ChannelBias(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # In the type of x, which under autocast is not that of the weights.
         return x + self.bias.to(x.dtype).view(1, -1, 1, 1)
+
+
+class WeightNorm(nn.GroupNorm):
+    """Group norm with float32 statistics, and output of its input's type, under autocast too.
+
+    A group is the weights of one channel at all positions of the image: hundreds of thousands of
+    values, whose sum half precision would not hold.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype not in (torch.float16, torch.bfloat16):
+            return super().forward(x)
+        with without_autocast(x.device.type):
+            return F.group_norm(
+                x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps
+            ).to(x.dtype)
 
 
 class CotLayer(BaseModule):
@@ -77,7 +95,7 @@ class CotLayer(BaseModule):
         self.embed = nn.Sequential(
             conv1x1(2 * embed_dims, hidden, bias=False), norm(hidden), nn.ReLU(inplace=True),
             conv1x1(hidden, taps * self.weight_channels, bias=True),
-            nn.GroupNorm(self.weight_channels, taps * self.weight_channels))
+            WeightNorm(self.weight_channels, taps * self.weight_channels))
         self.conv1x1 = nn.Sequential(conv1x1(embed_dims, embed_dims, bias=False), norm(embed_dims))
         self.bn = norm(embed_dims)
         self.act = nn.SiLU(inplace=True)

@@ -83,3 +83,17 @@ def test_bfloat16_autocast_in_both_forms(deploy):
     for maps, reference in zip(found, expected):
         assert maps.dtype is torch.bfloat16
         assert (maps.float() - reference).std() < 0.05 * reference.std()
+
+
+def test_statistics_of_group_norms_are_float32_under_autocast():
+    torch.manual_seed(0)
+    layer = CotLayer(16).eval()
+    norm = layer.embed[-1]
+    # Far from zero, where the sum of squares of half-precision values says nothing.
+    x = (50 + torch.randn(1, 18, 64, 64)).bfloat16()
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        found = norm(x)
+        assert layer(torch.randn(1, 16, 8, 8)).dtype == torch.bfloat16
+    expected = torch.nn.functional.group_norm(x.double(), norm.num_groups, eps=norm.eps)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=2**-7, atol=1e-3)
