@@ -4,7 +4,7 @@ import argparse
 
 import _check_installed  # noqa: F401  before what it checks for
 
-from mmcontainer.engine.cli import add_config_options, run_tool
+from mmcontainer.engine.cli import add_config_options, add_inference_options, run_tool
 
 
 def parse_args():
@@ -21,6 +21,7 @@ def parse_args():
                         help='leave out detections with a lower score (0.3)')
     parser.add_argument('--device', help='cpu, cuda:0, ... (the first GPU if there is one)')
     add_config_options(parser)
+    add_inference_options(parser)
     return parser.parse_args()
 
 

@@ -4,7 +4,7 @@ import argparse
 
 import _check_installed  # noqa: F401  before what it checks for
 
-from mmcontainer.engine.cli import add_run_arguments, run_tool
+from mmcontainer.engine.cli import add_inference_options, add_run_arguments, run_tool
 
 
 def parse_args():
@@ -12,6 +12,7 @@ def parse_args():
     parser.add_argument('config', help='config file, or mmcontainer::retinanet/...')
     parser.add_argument('checkpoint', help='file that tools/train.py wrote')
     add_run_arguments(parser)
+    add_inference_options(parser)
     parser.add_argument('--out', metavar='FILE.pkl', help='write predictions for analysis tools')
     parser.add_argument('--show-dir', metavar='DIR', help='draw predictions beside ground truth')
     return parser.parse_args()

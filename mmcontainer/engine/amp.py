@@ -1,14 +1,91 @@
 """Automatic mixed precision on every device."""
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any
 
 import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
-from torch import nn
+from torch import Tensor, nn
 
+from ..ops.precision import without_autocast
 from .errors import UserError
 
 DTYPES = {'fp16': 'float16', 'bf16': 'bfloat16'}
+# Methods of MMDetection's heads that take what a network gave and return losses: the matching of
+# predictions and targets is among what they do.
+LOSSES = ('loss_by_feat', 'loss_and_target')
+
+
+def to_float32(value: Any) -> Any:
+    """Half-precision tensors in lists and tuples as float32, everything else as it is."""
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+    if type(value) in (list, tuple):
+        return type(value)(to_float32(item) for item in value)
+    return value
+
+
+def _exact(function: Callable, device_type: str) -> Callable:
+    @wraps(function)
+    def call(*args, **kwargs):
+        with without_autocast(device_type):
+            return function(*to_float32(args),
+                            **{key: to_float32(value) for key, value in kwargs.items()})
+
+    return call
+
+
+def keep_losses_exact(model: nn.Module) -> None:
+    """Let all heads of a detector match and compute losses in float32 under autocast, in place."""
+    device_type = next(model.parameters()).device.type
+    for module in model.modules():
+        for name in LOSSES:
+            if callable(getattr(module, name, None)):
+                setattr(module, name, _exact(getattr(module, name), device_type))
+
+
+def _in_bfloat16(forward: Callable, device_type: str) -> Callable:
+    @wraps(forward)
+    def call(*args, **kwargs):
+        with torch.autocast(device_type, torch.bfloat16):
+            return to_float32(forward(*args, **kwargs))
+
+    return call
+
+
+def _networks(model: nn.Module) -> Iterator[nn.Module]:
+    """Parts of a model that hold its matrix products and give no coordinates."""
+    for name in ('backbone', 'neck'):
+        if isinstance(getattr(model, name, None), nn.Module):
+            yield getattr(model, name)
+    try:
+        from mmdet.models.dense_heads import AnchorHead
+    except ImportError:  # classifiers need no MMDetection
+        return
+    yield from (module for module in model.modules() if isinstance(module, AnchorHead))
+
+
+def use_bfloat16(model: nn.Module) -> None:
+    """Let backbone, neck and dense heads infer in bfloat16, in place; weights stay float32.
+
+    Each of them returns float32. What follows is exact by construction: anchors and boxes (whose
+    coordinates bfloat16 would round to 8 bits, 4 pixels at 1000), scores, suppression, and encoder
+    and decoder of the DETR family.
+
+    Args:
+        model (nn.Module): Detector or classifier, on the device where it will run.
+
+    Raises:
+        UserError: If the GPU has no bfloat16.
+    """
+    device_type = next(model.parameters()).device.type
+    if device_type == 'cuda' and not torch.cuda.is_bf16_supported():
+        raise UserError(f'--amp bf16: {torch.cuda.get_device_name()} has no bfloat16; run without '
+                        '--amp.')
+    for network in _networks(model):
+        network.forward = _in_bfloat16(network.forward, device_type)
 
 
 @OPTIM_WRAPPERS.register_module()

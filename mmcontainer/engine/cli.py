@@ -78,6 +78,15 @@ def add_run_arguments(parser) -> None:
                         help='set by launchers')
 
 
+def add_inference_options(parser) -> None:
+    """Add the options that testing and inference have in common."""
+    parser.add_argument('--amp', choices=['bf16'],
+                        help='bfloat16 in backbone, neck and dense heads, on newer GPUs and CPUs')
+    parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')
+    parser.add_argument('--no-deploy', action='store_true',
+                        help='do not fold the norms of the backbone into its convolutions')
+
+
 def add_config_options(parser) -> None:
     """Add ``--cfg-options``."""
     parser.add_argument(

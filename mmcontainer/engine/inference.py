@@ -16,6 +16,7 @@ from torch import nn
 
 from ..checkpoints import load_file, unwrap_state_dict
 from .configs import load_config
+from .deploy import fold_norms, prepare_for_inference
 from .errors import UserError
 from .setup import check_weights
 
@@ -187,6 +188,9 @@ def infer(args) -> int:
     if cfg.get('default_scope') != 'mmdet':
         raise UserError(f'{args.config} is no MMDetection config; this tool draws detections.')
     model = load_detector(cfg, args.checkpoint, choose_device(args.device))
+    if not args.no_deploy:
+        fold_norms(model)
+    prepare_for_inference(model, args.amp, args.compile)
     visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None})
     visualizer.dataset_meta = model.dataset_meta
     folder = Path(args.out_dir).expanduser()

@@ -1,10 +1,9 @@
 """``tools/test.py``: evaluate a checkpoint."""
 from pathlib import Path
 
-from mmengine.model import is_model_wrapper
-
 from .configs import load_config
 from .data_root import check_data, set_data_root
+from .deploy import FoldNormsHook, prepare_for_inference, unwrap
 from .distributed import replace_sync_bn, setup_distributed
 from .draw_labels import DrawLabelsHook
 from .errors import UserError
@@ -68,6 +67,8 @@ def test(args) -> dict:
     setup_distributed(cfg, args.launcher)
     replace_sync_bn(cfg)
     runner = build_runner(cfg)
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    check_weights(model, args.checkpoint)
+    check_weights(unwrap(runner.model), args.checkpoint)
+    if not args.no_deploy:
+        runner.register_hook(FoldNormsHook())
+    prepare_for_inference(runner.model, args.amp, args.compile)
     return runner.test()

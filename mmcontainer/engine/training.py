@@ -1,15 +1,13 @@
 """``tools/train.py``: from a config to a trained model."""
 import os
-import shutil
 
-from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .amp import apply_amp
+from .amp import apply_amp, keep_losses_exact
 from .configs import load_config
 from .data_root import check_data, set_data_root
+from .deploy import compile_backbone
 from .distributed import replace_sync_bn, setup_distributed
 from .errors import UserError
 from .setup import (
@@ -43,30 +41,6 @@ def check_all(*checks) -> None:
 def build_runner(cfg) -> Runner:
     """Build the runner that the config asks for."""
     return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-
-
-def compile_backbone(runner: Runner) -> None:
-    """Compile the backbone's forward with ``torch.compile``, in place.
-
-    Only the backbone: it is most of the work, while heads and losses, whose shapes depend on the
-    data, break the graph at every step. Names of weights stay as they are.
-
-    Raises:
-        UserError: If the model has no backbone, or there is no compiler for the CPU.
-    """
-    import torch
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    backbone = getattr(model, 'backbone', None)
-    if backbone is None:
-        raise UserError(f'--compile compiles the backbone, and {type(model).__name__} has none.')
-    compiler = os.environ.get('CXX', 'g++')
-    if not torch.cuda.is_available() and shutil.which(compiler) is None:
-        raise UserError(f'--compile needs a C++ compiler, and {compiler} was not found: install '
-                        'g++, or train without --compile.')
-    # Image sizes differ from batch to batch: without dynamic shapes it would compile three times.
-    backbone.compile(dynamic=True)
-    print_log('The backbone is compiled: the first iterations, and the first with images of other '
-              'sizes, take minutes on a CPU.', logger='current')
 
 
 def prepare_config(args):
@@ -117,6 +91,8 @@ def train(args) -> None:
     if warning is not None:
         say(warning)
     runner = build_runner(cfg)
+    if args.amp is not None:
+        keep_losses_exact(runner.model)
     if args.compile:
-        compile_backbone(runner)
+        compile_backbone(runner.model)
     runner.train()

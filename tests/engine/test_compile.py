@@ -1,25 +1,24 @@
 """--compile: the backbone alone, under the same names."""
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from mmcontainer.backbones import Container
+from mmcontainer.engine.deploy import compile_backbone
 from mmcontainer.engine.errors import UserError
-from mmcontainer.engine.training import compile_backbone
 
 # One block with both affinities: compiling is slow on a CPU.
 ARCH = dict(embed_dims=(8, ), depths=(1, ), mlp_ratios=(2, ), patch_sizes=(4, ), num_heads=(2, ),
             static=dict(kind='depthwise', kernel_size=5))
 
 
-def make_runner(**children):
+def make_model(**children):
     model = nn.Module()
     for name, child in children.items():
         model.add_module(name, child)
-    return SimpleNamespace(model=model)
+    return model
 
 
 @pytest.mark.slow
@@ -29,7 +28,7 @@ def test_compiled_backbone_trains_alike():
     plain = Container(ARCH, out_indices=(0, )).train()
     compiled = Container(ARCH, out_indices=(0, )).train()
     compiled.load_state_dict(plain.state_dict())
-    compile_backbone(make_runner(backbone=compiled))
+    compile_backbone(make_model(backbone=compiled))
     assert list(compiled.state_dict()) == list(plain.state_dict())
     for size in ((64, 96), (72, 128)):
         x = torch.rand(2, 3, *size)
@@ -45,8 +44,8 @@ def test_compiled_backbone_trains_alike():
 
 def test_what_cannot_be_compiled(monkeypatch):
     with pytest.raises(UserError, match='has none'):
-        compile_backbone(make_runner(neck=nn.Identity()))
+        compile_backbone(make_model(neck=nn.Identity()))
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(shutil, 'which', lambda _: None)
     with pytest.raises(UserError, match='C[+][+] compiler'):
-        compile_backbone(make_runner(backbone=nn.Identity()))
+        compile_backbone(make_model(backbone=nn.Identity()))
