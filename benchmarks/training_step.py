@@ -193,7 +193,7 @@ def run(args: argparse.Namespace, work_dir: str, mark: Marks) -> list[dict]:
     mark.rows.append(dict(form='optimizer, data sets, random weights, workers, first batch',
                           seconds=steps.first - mark.last))
     pipeline = measure_pipeline(runner.train_dataloader.dataset, args.images)
-    batch = runner.train_dataloader.batch_size
+    batch = cfg.train_dataloader.batch_size  # the loader's own is None with a batch sampler
     return make_cases(args, batch, dict(zip(
         ('start', 'data pipeline, per image', 'training step'),
         (mark.rows, pipeline, steps.rows()))))
