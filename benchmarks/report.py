@@ -26,14 +26,19 @@ LIGHT, PLAIN, SWIN, RESNET = 'Container-Light', 'Container-Light, plain', 'Swin-
 
 
 class Floor(NamedTuple):
-    """A promise: contestant and reference of a case, and what their ratio must reach."""
+    """A promise: what Container-Light must reach beside a reference at the same workload.
+
+    With a ``reference_dtype`` of its own the reference comes from another case of the same machine
+    and code: bfloat16 is worth what it gains on the best that one had before, not on a plain form
+    that bfloat16 may have slowed down.
+    """
     suite: str
     passes: str
     size: Optional[list[int]]
     dtype: str
     reference: str
     ratio: float
-    reference_dtype: str = 'float32'
+    reference_dtype: Optional[str] = None
     memory: bool = False
 
 
@@ -41,10 +46,13 @@ FLOORS = (
     Floor('detectors', 'inference', BIG, 'float32', SWIN, 1.3),
     Floor('detectors', 'inference', BIG, 'float32', RESNET, 0.85),
     Floor('backbones', 'inference', BIG, 'float32', PLAIN, 2.3),
+    Floor('backbones', 'inference', BIG, 'bfloat16', PLAIN, 4.0, reference_dtype='float32'),
     Floor('backbones', 'inference', BIG, 'bfloat16', PLAIN, 4.0),
     Floor('backbones', 'inference', BIG, 'float32', PLAIN, 3.0, memory=True),
     Floor('backbones', 'inference', [224, 224], 'float32', PLAIN, 1.0),
     Floor('backbones', 'training step', [512, 512], 'float32', PLAIN, 1.15),
+    Floor('backbones', 'training step', [512, 512], 'bfloat16', PLAIN, 1.4,
+          reference_dtype='float32'),
     Floor('backbones', 'training step', [512, 512], 'bfloat16', PLAIN, 1.4),
 )
 HEAD = """\
@@ -125,12 +133,13 @@ def floor_rows(cases: Sequence[dict]) -> list[list[str]]:
     for floor in FLOORS:
         size = 'x'.join(map(str, floor.size))
         what = (f'{floor.suite}, {floor.passes}, {size}, {floor.dtype}: '
-                f'{"memory" if floor.memory else "speed"} against {floor.reference}')
+                f'{"memory" if floor.memory else "speed"} against {floor.reference}'
+                f' in {floor.reference_dtype or floor.dtype}')
         batch = 2 if floor.passes == 'training step' else 1
         found = False
         for case in select(cases, suite=floor.suite, passes=floor.passes, size=floor.size,
                            dtype=floor.dtype, batch=batch):
-            ratio = floor_ratio(case, floor)
+            ratio = floor_ratio(case, floor, cases)
             if ratio is not None:
                 found = True
                 where = f'{name_machine(case)}, {code_of(case)}'
@@ -141,14 +150,47 @@ def floor_rows(cases: Sequence[dict]) -> list[list[str]]:
     return rows
 
 
-def floor_ratio(case: dict, floor: Floor) -> Optional[float]:
+def same_work(case: dict, cases: Sequence[dict], dtype: str) -> Optional[dict]:
+    """The case of the same workload, machine and code in another type."""
+    keys = ('suite', 'passes', 'batch', 'size')
+    found = [other for other in select(cases, dtype=dtype, **{key: case[key] for key in keys})
+             if machine_key(other) == machine_key(case) and code_of(other) == code_of(case)]
+    return found[0] if found else None
+
+
+def floor_ratio(case: dict, floor: Floor, cases: Sequence[dict]) -> Optional[float]:
     """What a case reaches; None where one of the two is missing."""
-    ours, reference = find_row(case, LIGHT), find_row(case, floor.reference)
+    other = same_work(case, cases, floor.reference_dtype) if floor.reference_dtype else case
+    ours, reference = find_row(case, LIGHT), other and find_row(other, floor.reference)
     if ours is None or reference is None or 'times' not in ours or 'times' not in reference:
         return None
     if floor.memory:
         return reference['memory_mb'] / ours['memory_mb']
+    if other is not case:
+        return reference['seconds'] / ours['seconds']  # not of the same rounds
     return speedup(ours, reference)
+
+
+def types_section(cases: Sequence[dict]) -> list[str]:
+    """What bfloat16 gains, or loses, on float32."""
+    rows = []
+    for case in select(cases, dtype='bfloat16'):
+        other = same_work(case, cases, 'float32')
+        for row in case['rows']:
+            full = other and find_row(other, row['form'])
+            if not full or 'times' not in row or 'times' not in full:
+                continue
+            work = '{} x {} x {}'.format(case['batch'], *case['size'])
+            gain = full['seconds'] / row['seconds']
+            rows.append([f'{row["form"]}, {case["suite"]}, {case["passes"]}, {work}',
+                         str(case['machine']['threads']), f'{1e3 * full["seconds"]:.0f}',
+                         f'{1e3 * row["seconds"]:.0f}', f'{gain:.2f} x'])
+    if not rows:
+        return ['Not measured yet.', '']
+    return [format_table(['', 'threads', 'float32, ms', 'bfloat16, ms', 'gain'], rows), '',
+            'Autocast, with weights in float32: they are converted in every call. The two types '
+            'were measured one after the other, not in the same rounds. A gain below 1 is a loss: '
+            'leave `--amp bf16` out there.', '']
 
 
 def suite_section(cases: Sequence[dict]) -> list[str]:
@@ -235,6 +277,7 @@ def render(cases: Sequence[dict]) -> str:
              '', *growth_section(cases)]
     for name in ('time', 'memory', 'parameters'):
         lines += [f'![{name}](images/performance_{name}.png)', '']
+    lines += ['## bfloat16 beside float32', '', *types_section(cases)]
     lines += ['## In a detector: RetinaNet', '', *suite_section(suites['detectors']),
               '## Backbones alone', '', *suite_section(suites['backbones']), '## Operators', '',
               *ops_section(suites['ops']), '## A whole training step', '',

@@ -28,10 +28,22 @@ def test_page_is_generated():
 def test_floors_are_computed_where_both_were_measured():
     fast = make_case(report.BIG, {report.LIGHT: (1., 10.), report.PLAIN: (2.5, 20.)})
     rows = {row[0]: row[2:] for row in report.floor_rows([fast])}
-    speed = rows['backbones, inference, 800x1333, float32: speed against Container-Light, plain']
-    memory = rows['backbones, inference, 800x1333, float32: memory against Container-Light, plain']
+    plain = 'against Container-Light, plain in float32'
+    speed = rows[f'backbones, inference, 800x1333, float32: speed {plain}']
+    memory = rows[f'backbones, inference, 800x1333, float32: memory {plain}']
     assert speed == ['2.3 x', '2.50 x', 'yes'] and memory == ['3.0 x', '2.00 x', '**no**']
     assert sum(row[1] == 'not measured' for row in rows.values()) == len(report.FLOORS) - 2
+
+
+def test_bfloat16_is_held_against_the_better_reference():
+    full = make_case(report.BIG, {report.LIGHT: (2., 1.), report.PLAIN: (4., 1.)})
+    low = make_case(report.BIG, {report.LIGHT: (1., 1.), report.PLAIN: (9., 1.)}, dtype='bfloat16')
+    rows = {row[0]: row[2:] for row in report.floor_rows([full, low])}
+    start = 'backbones, inference, 800x1333, bfloat16: speed against Container-Light, plain in'
+    assert rows[f'{start} float32'][1] == '4.00 x' and rows[f'{start} bfloat16'][1] == '9.00 x'
+    assert '| 9000 | 0.44 x |' in '\n'.join(report.types_section([full, low]))
+    low['machine'] = dict(low['machine'], code='other')
+    assert report.types_section([full, low]) == ['Not measured yet.', '']
 
 
 def test_growth_is_the_exponent_of_the_pixels(tmp_path):
