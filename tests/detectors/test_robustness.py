@@ -1,4 +1,6 @@
 """DETR, Deformable DETR and SMCA-DETR where batches are awkward: empty, padded, in few bits."""
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -178,3 +180,26 @@ def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match='FocalLoss'):
         MODELS.build(dict(HEAD, num_classes=4, loss_cls=dict(
             type='CrossEntropyLoss', use_sigmoid=False)))
+
+
+def test_without_mmdetection_building_says_what_is_missing():
+    code = ('import sys\n'
+            'sys.modules["mmdet"] = None  # as if it were not installed\n'
+            'import mmcontainer\n'
+            'from mmengine.registry import MODELS\n'
+            'MODELS.build(dict(type="SMCADETR"))\n')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert 'SMCADETR is built on MMDetection 3.x, which cannot be imported' in done.stderr
+
+
+def test_resolves_in_a_fresh_process():
+    """Where nothing else has imported the detectors, or MMDetection."""
+    code = ('import sys, mmcontainer\n'
+            'from mmengine.config import Config\n'
+            'from mmengine.registry import MODELS, init_default_scope\n'
+            'init_default_scope("mmdet")\n'
+            'model = MODELS.build(Config.fromfile(sys.argv[1]).model)\n'
+            'print(type(model).__name__, type(model.bbox_head).__name__)\n')
+    path = CONFIGS / 'smca_detr_container_light_50e_coco.py'
+    done = subprocess.run([sys.executable, '-c', code, path], capture_output=True, text=True)
+    assert done.stdout.split() == ['SMCADETR', 'SMCAHead'], done.stderr
