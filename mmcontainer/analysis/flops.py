@@ -70,6 +70,16 @@ def _local_aggregation(x: Sequence[int], weight: Sequence[int], *args, **kwargs)
     return 2 * math.prod(x) * weight[1] * weight[3]
 
 
+def _pointwise(x: Sequence[int], weight: Sequence[int], *args, **kwargs) -> int:
+    """A 1x1 convolution, or a matrix product, that oneDNN fuses with what follows it."""
+    return 2 * math.prod(x) * weight[0]
+
+
+def _pointwise_into(out: Sequence[int], *args, **kwargs) -> int:
+    """The same with a map to add to in front."""
+    return _pointwise(*args)
+
+
 # {operator: formula of the shapes of its arguments}, in PyTorch's unit of two per multiply-add.
 # Extends torch.utils.flop_counter, which knows convolutions, matrix products and attention on a
 # GPU. An operator of your own is added here; without an entry it counts nothing.
@@ -84,6 +94,10 @@ FORMULAS: dict[object, Callable] = {
     aten.grid_sampler_2d: _grid_sample,
     torch.ops.mmcontainer.local_aggregation: _local_aggregation,
 }
+if torch.backends.mkldnn.is_available():
+    FORMULAS[torch.ops.mkldnn._convolution_pointwise] = _pointwise
+    FORMULAS[torch.ops.mkldnn._convolution_pointwise_] = _pointwise_into
+    FORMULAS[torch.ops.mkldnn._linear_pointwise] = _pointwise
 
 
 def _count(function: Callable, *args) -> tuple[float, object, dict[str, float]]:

@@ -114,10 +114,14 @@ class BaseBackbone(BaseModule):
         weights.
         """
         self.eval()
+        self.fold_stem()
         for module in self.modules():
             if module is not self and hasattr(module, 'switch_to_deploy'):
                 module.switch_to_deploy()
-        return self
+        return self.eval()  # what took the place of a norm is in training mode when it is made
+
+    def fold_stem(self) -> None:
+        """Fold what is part of no block, in place; a second call changes nothing."""
 
     def check_input(self, x: Tensor) -> None:
         """Raise a ValueError if an image batch (B, C, H, W) is smaller than the last stride."""

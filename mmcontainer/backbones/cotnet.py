@@ -194,10 +194,10 @@ class CoTNet(BaseBackbone):
         return tuple(outs)
 
     @torch.no_grad()
-    def switch_to_deploy(self) -> 'CoTNet':
-        super().switch_to_deploy()
+    def fold_stem(self) -> None:
+        """Fold the norms of the stem into its convolutions."""
         if isinstance(self.bn1, nn.Identity):
-            return self
+            return
         if isinstance(self.conv1, nn.Conv2d):
             self.conv1 = fuse_conv_bn_eval(self.conv1, self.bn1)
         else:
@@ -206,4 +206,3 @@ class CoTNet(BaseBackbone):
                 self.conv1[norm] = nn.Identity()
             self.conv1[6] = fuse_conv_bn_eval(self.conv1[6], self.bn1)
         self.bn1 = nn.Identity()
-        return self

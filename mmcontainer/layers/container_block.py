@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..ops import add_identity_to_depthwise, fold_norm_into_conv
-from .mlp import ConvMlp, may_overwrite
+from .inference import may_overwrite
+from .mlp import ConvMlp
 
 
 class ContainerBlock(BaseModule):
@@ -18,12 +19,12 @@ class ContainerBlock(BaseModule):
         x = x + DropPath(aggregation(BN(x)))
         x = x + DropPath(MLP(BN(x)))
 
-    In evaluation without gradients the last line works in place and in chunks of rows
+    In evaluation without gradients the last two lines work in place, the last one in chunks of rows
     (:meth:`ConvMlp.add_to`): its hidden map would be the largest of the whole network.
 
     Args:
-        aggregation (nn.Module): Maps (B, C, H, W) to (B, C, H, W); its first layer must be a 1x1
-            convolution called ``in_proj``. The block does not know which affinity it holds.
+        aggregation (ContextAggregation): Maps (B, C, H, W) to (B, C, H, W); its first layer is a
+            1x1 convolution called ``in_proj``. The block does not know which affinity it holds.
         embed_dims (int): Channels C.
         mlp_ratio (float): Hidden channels of the MLP over C.
         conv_pos_embed (bool): Without it the first line above is missing.
@@ -62,10 +63,9 @@ class ContainerBlock(BaseModule):
         if self.pos_embed is not None:
             x = self.pos_embed(x) if self.deployed else x + self.pos_embed(x)
         if may_overwrite(self) and not self.norm2.training:
-            update = self.aggregation(self.norm1(x))
             # Without a position embedding x still is the caller's map.
-            x = x + update if self.pos_embed is None else x.add_(update)
-            del update
+            x = x.clone() if self.pos_embed is None else x
+            self.aggregation.add_to(x, self.norm1)
             return self.mlp.add_to(x, self.norm2)
         x = x + self.drop_path(self._maybe_recompute(self.aggregation, self.norm1(x)))
         return x + self.drop_path(self._maybe_recompute(self.mlp, self.norm2(x)))

@@ -6,6 +6,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import attention_affinity, mix, mixed_affinity, self_attention
+from .inference import infer_pointwise
 
 
 class Affinities(NamedTuple):
@@ -81,14 +82,19 @@ class ContextAggregation(BaseModule):
         return self.out_proj.bias.new_full((1, ), 1. if self.num_heads else 0.)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.in_proj(x)
+        return self.out_proj(self._aggregate(self.in_proj(x)))
+
+    def add_to(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """``x += self(norm(x))`` for inference; returns ``x`` (B, C, H, W), overwritten."""
+        projected = infer_pointwise(self.in_proj, norm(x))
+        return infer_pointwise(self.out_proj, self._aggregate(projected), out=x)
+
+    def _aggregate(self, projected: Tensor) -> Tensor:
         if not self.num_heads:
-            return self.out_proj(self.static(x))
-        query, key, value = x.chunk(3, dim=1)
+            return self.static(projected)
+        query, key, value = projected.chunk(3, dim=1)
         out = self_attention(query, key, value, self.num_heads, self.kv_stride)
-        if self.static is not None:
-            out = mix(out, self.static(value), self.alpha)
-        return self.out_proj(out)
+        return out if self.static is None else mix(out, self.static(value), self.alpha)
 
     def affinities(self, x: Tensor, positions: Optional[Tensor] = None) -> Affinities:
         """Build the affinity matrices that ``forward`` never builds.

@@ -1,9 +1,18 @@
-"""Where autocast must not round."""
+"""Where autocast must not round, and to what it rounds elsewhere."""
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 
 def without_autocast(device_type: str) -> AbstractContextManager:
     """Context in which autocast is off; also on 'meta', a device that autocast does not know."""
     return nullcontext() if device_type == 'meta' else torch.autocast(device_type, enabled=False)
+
+
+def computing_dtype(x: Tensor) -> torch.dtype:
+    """Type in which a convolution of ``x`` computes: autocast's if it is on, else that of ``x``."""
+    device_type = x.device.type
+    if device_type == 'meta' or not torch.is_autocast_enabled(device_type):
+        return x.dtype
+    return torch.get_autocast_dtype(device_type)

@@ -210,6 +210,8 @@ def test_deploy_equals_train_form(cls, arch):
     with torch.no_grad():
         expected = model(image)
         assert model.switch_to_deploy() is model
+        # Layers that overwrite their maps do so only in evaluation mode, all of them.
+        assert not any(module.training for module in model.modules())
         for _ in range(2):
             for found, reference in zip(model(image), expected):
                 torch.testing.assert_close(
@@ -219,7 +221,6 @@ def test_deploy_equals_train_form(cls, arch):
 
 def test_deploy_folds_every_norm_of_container():
     model = backbones.Container().switch_to_deploy()
-    assert not model.training
     assert not [m for m in model.modules() if isinstance(m, _BatchNorm)]
 
 
@@ -252,7 +253,10 @@ def test_trace_generalises_to_other_sizes(cls):
     with torch.no_grad():
         traced = torch.jit.trace(model, _images(75, 130))
         for size in ((75, 130), (64, 96)):
-            torch.testing.assert_close(traced(_images(*size)), model(_images(*size)))
+            # The trace has the plain operators, the model fused ones.
+            for found, expected in zip(traced(_images(*size)), model(_images(*size))):
+                torch.testing.assert_close(
+                    found, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize('cls', DEFAULTS)

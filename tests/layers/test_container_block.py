@@ -147,7 +147,7 @@ def test_bad_arguments_are_named():
 @pytest.mark.parametrize('deploy', [False, True])
 @pytest.mark.parametrize('size', [(2, 13, 9), (5, 3, 4)])
 def test_inference_in_chunks_equals_the_plain_form(monkeypatch, size, deploy, conv_pos_embed):
-    monkeypatch.setattr(mlp, 'CHUNK_VALUES', 2000)  # 6 rows of an image, or 2 images
+    monkeypatch.setattr(mlp, 'CHUNK_BYTES', 8000)  # 6 rows of an image, or 2 images
     torch.manual_seed(0)
     block = ContainerBlock(ContextAggregation(8, static=DepthwiseAffinity(8, 5)), 8,
                            conv_pos_embed=conv_pos_embed).eval()
@@ -171,4 +171,26 @@ def test_inference_never_holds_the_hidden_map():
     x = torch.randn(1, 8, 128, 128).contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), LargestTensor() as largest:
         block.eval()(x)
-    assert 8 * 128 * 128 <= largest.largest <= mlp.CHUNK_VALUES < 128 * 8 * 128 * 128
+    assert 8 * 128 * 128 <= largest.largest <= mlp.CHUNK_BYTES // 4 < 128 * 8 * 128 * 128
+
+
+def test_hooked_and_replaced_convolutions_are_called():
+    torch.manual_seed(0)
+    block = ContainerBlock(ContextAggregation(8, static=DepthwiseAffinity(8, 5)), 8).eval()
+    x = torch.randn(1, 8, 12, 11).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        expected, seen = block(x), []
+        block.mlp.fc2.register_forward_hook(lambda *args: seen.append('hook'))
+        torch.testing.assert_close(block(x), expected)
+
+        class Doubled(torch.nn.Conv2d):
+            def forward(self, x):
+                seen.append('replaced')
+                return super().forward(2 * x)
+
+        conv = block.aggregation.in_proj
+        block.aggregation.in_proj = Doubled(8, 8, 1)
+        block.aggregation.in_proj.weight.copy_(conv.weight / 2)
+        block.aggregation.in_proj.bias.copy_(conv.bias)
+        torch.testing.assert_close(block(x), expected)
+    assert seen == ['hook', 'replaced', 'hook']

@@ -1,0 +1,85 @@
+"""1x1 convolution with activation and residual in the same pass, for inference on a CPU.
+
+One by one, bias, activation and residual each read and write the whole map; between them the map
+has left the cache. oneDNN applies them to the values that its matrix product still holds in
+registers. PyTorch reaches that through the operators that ``torch.compile`` puts in place of such
+chains; used directly they need no compiler. Where they do not apply, the same chain runs as
+separate operators.
+"""
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .precision import computing_dtype
+
+# Up to so many positions a matrix product is faster: a convolution lays out its weights anew in
+# every call, which has to pay.
+_FEW_POSITIONS = 512
+_GEOMETRY = [0, 0], [1, 1], [1, 1], 1  # padding, stride, dilation, groups
+
+
+def _is_nhwc(x: Tensor) -> bool:
+    """Whether the format is channels_last and nothing else (a 1 x 1 map is in both formats)."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def _fuses(x: Tensor, out: Optional[Tensor]) -> bool:
+    """Whether oneDNN's fused operators apply."""
+    if x.device.type != 'cpu' or not torch.backends.mkldnn.enabled or (
+            torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling()):
+        return False
+    if not hasattr(torch.ops.mkldnn, '_convolution_pointwise'):  # built without oneDNN
+        return False
+    if x.dtype != torch.float32 and not (
+            x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    return x.numel() > 0 and _is_nhwc(x) and (
+        out is None or (_is_nhwc(out) and out.dtype == x.dtype))
+
+
+def add_and_activate(y: Tensor, activation: Optional[str], out: Optional[Tensor]) -> Tensor:
+    """What follows the convolution of :func:`pointwise_conv`, in place, as separate operators."""
+    y = y if out is None else out.add_(y)
+    return y if activation is None else getattr(torch.ops.aten, f'{activation}_')(y)
+
+
+def pointwise_conv(x: Tensor,
+                   weight: Tensor,
+                   bias: Optional[Tensor] = None,
+                   activation: Optional[str] = None,
+                   out: Optional[Tensor] = None) -> Tensor:
+    """``activation(conv1x1(x))``, or with ``out`` ``activation(out + conv1x1(x))`` in its place.
+
+    Under autocast it computes in the type of autocast, like any convolution.
+
+    Args:
+        x (Tensor): Feature map (B, C, H, W).
+        weight (Tensor): (C_out, C, 1, 1).
+        bias (Tensor, optional): (C_out, ).
+        activation (str, optional): 'gelu' (exact), 'relu' or nothing.
+        out (Tensor, optional): Map (B, C_out, H, W) to add to, overwritten and returned.
+
+    Returns:
+        Tensor: (B, C_out, H, W).
+    """
+    x = x.to(computing_dtype(x))
+    if not _fuses(x, out):
+        return add_and_activate(F.conv2d(x, weight, bias), activation, out)
+    weight = weight.to(x.dtype)
+    bias = None if bias is None else bias.to(x.dtype)
+    few = x[:, 0].numel() <= _FEW_POSITIONS
+    if out is not None and not few and activation != 'gelu':
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            out, x, weight, bias, *_GEOMETRY, 'add', 1., activation, [], None)
+    # oneDNN adds first and activates then, and in PyTorch only by ReLU: otherwise in two steps.
+    fused = (activation if out is None else None) or 'none'
+    exact = 'none'  # GELU by the error function
+    if few:
+        rows = x.permute(0, 2, 3, 1)  # B C H W -> B H W C
+        y = torch.ops.mkldnn._linear_pointwise(rows, weight.flatten(1), bias, fused, [], exact)
+        y = y.permute(0, 3, 1, 2)
+    else:
+        y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *_GEOMETRY, fused, [], exact)
+    return y if out is None else add_and_activate(y, activation, out)
