@@ -4,10 +4,10 @@ All detectors are the same RetinaNet of MMDetection (FPN from stride 8 on, 80 cl
 backbone. Arguments are those of the detection configs of each backbone.
 """
 import copy
-import importlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple, Optional
+from unittest import mock
 
 import mmdet.models  # noqa: F401  registers
 import mmpretrain.models  # noqa: F401
@@ -88,13 +88,13 @@ def aggregate(x: Tensor, weight: Tensor, *args) -> Tensor:
 
 @contextmanager
 def unfold_aggregation() -> Iterator[None]:
-    """Let CoT layers aggregate with ``F.unfold``."""
-    module = importlib.import_module('mmcontainer.layers.cot')
-    original, module.local_aggregation = module.local_aggregation, aggregate
-    try:
+    """Let CoTNets aggregate with ``F.unfold``, and keep the memory format of their images."""
+    replaced = [('mmcontainer.layers.cot', 'local_aggregation', aggregate),
+                ('mmcontainer.backbones.cotnet', 'prefer_channels_last', lambda x: x)]
+    with ExitStack() as stack:
+        for module, name, function in replaced:
+            stack.enter_context(mock.patch(f'{module}.{name}', function))
         yield
-    finally:
-        module.local_aggregation = original
 
 
 def plain_form(name: str, backbone: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..layers import MapNorm, MBConv, RelativeAttention, RelativeBlock
+from ..layers.inference import prefer_channels_last
 from ..layers.mbconv import ACTIVATIONS
 from .arch import of_stage, resolve_arch
 from .base import BaseBackbone
@@ -178,9 +179,7 @@ class CoAtNet(BaseBackbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, H, W) to the chosen stages' maps (B, C_i, ceil(H / s_i), ...)."""
         self.check_input(x)
-        if x.device.type == 'cpu' and not torch.compiler.is_compiling():
-            x = x.contiguous(memory_format=torch.channels_last)  # several times as fast there
-        x = self.stem(x)
+        x = self.stem(prefer_channels_last(x))
         outs = []
         for i in range(self.out_indices[-1] + 1):
             x = self.stages[i](x)

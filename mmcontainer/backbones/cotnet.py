@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..layers import BlurPool, CotBlock, CotLayer, GatedConv
+from ..layers.inference import prefer_channels_last
 from .arch import of_stage, resolve_arch
 from .base import BaseBackbone
 
@@ -185,7 +186,7 @@ class CoTNet(BaseBackbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map images (B, 3, H, W) to the chosen stages' maps (B, C_i, ceil(H / s_i), ...)."""
         self.check_input(x)
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(prefer_channels_last(x)))))
         outs = []
         for i in range(self.out_indices[-1] + 1):
             x = getattr(self, f'layer{i + 1}')(x)

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..ops import local_aggregation, mix
+from ..ops._local_aggregation_torch import in_layout_of
 from ..ops.precision import without_autocast
+from .inference import infer_pointwise, infer_pointwise_nchw, may_overwrite
 from .pooled_norm import check_pooled_norm
 
 
@@ -105,9 +107,21 @@ class CotLayer(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         key = self.key_embed(x)
-        weight = self.embed(self._concatenate(x, key))
-        dynamic = self.act(self.bn(self._aggregate(self.conv1x1(x), weight)))
+        both = self._concatenate(x, key)
+        if self.deployed and may_overwrite(self):
+            dynamic = self._infer_dynamic(x, both)
+        else:
+            dynamic = self.bn(self._aggregate(self.conv1x1(x), self.embed(both)))
+        dynamic = self.act(dynamic)
         return mix(dynamic, key, self._dynamic_share(dynamic, key))
+
+    def _infer_dynamic(self, x: Tensor, both: Tensor) -> Tensor:
+        """The dynamic context before its activation; no norm is left but that of the weights."""
+        hidden = infer_pointwise(self.embed[0], both, 'relu')
+        # Aggregation in NCHW takes half the time, and a matrix product gives either layout.
+        weight = self.embed[4](infer_pointwise_nchw(self.embed[3], hidden))
+        value = infer_pointwise_nchw(self.conv1x1[0], x)
+        return self.bn(in_layout_of(x, self._aggregate(value, weight)))
 
     def _concatenate(self, x: Tensor, key: Tensor) -> Tensor:
         if self.groups == 1:

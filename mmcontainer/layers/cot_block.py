@@ -6,6 +6,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .inference import infer_pointwise, may_overwrite
 from .recompute import recompute
 
 
@@ -64,6 +65,8 @@ class CotBlock(BaseModule):
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
+        if self.deployed and may_overwrite(self):
+            return self._infer(x)
         y = self.relu(self.bn1(self.conv1(x)))
         if self.before is not None:
             y = self.before(y)
@@ -73,10 +76,26 @@ class CotBlock(BaseModule):
         y = self.drop_path(self.bn3(self.conv3(y)))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
+    def _infer(self, x: Tensor) -> Tensor:
+        """The same without norms, with activations and the sum inside of the convolutions."""
+        y = infer_pointwise(self.conv1, x, 'relu')
+        for layer in (self.before, self.conv2, self.after):
+            y = y if layer is None else layer(y)
+        if self.downsample is None:
+            out = x.clone()  # x is the caller's
+        else:
+            out = infer_pointwise(self.downsample[-2], self.downsample[:-2](x))
+        return infer_pointwise(self.conv3, y, 'relu', out=out)
+
+    @property
+    def deployed(self) -> bool:
+        """bool: Whether the norms are folded."""
+        return isinstance(self.bn1, nn.Identity)
+
     @torch.no_grad()
     def switch_to_deploy(self) -> None:
         """Fold the norms of the 1x1 convolutions and of the shortcut into them, in place."""
-        if isinstance(self.bn1, nn.Identity):
+        if self.deployed:
             return
         self.conv1, self.bn1 = fuse_conv_bn_eval(self.conv1, self.bn1), nn.Identity()
         self.conv3, self.bn3 = fuse_conv_bn_eval(self.conv3, self.bn3), nn.Identity()

@@ -1,10 +1,10 @@
-"""What layers do otherwise in evaluation without gradients: work in place, fuse what follows."""
+"""What layers do otherwise in evaluation without gradients, and on a CPU."""
 from typing import Optional
 
 import torch
 from torch import Tensor, nn
 
-from ..ops.pointwise import add_and_activate, pointwise_conv
+from ..ops.pointwise import add_and_activate, pointwise_conv, pointwise_conv_nchw
 
 
 def may_overwrite(module: nn.Module) -> bool:
@@ -16,14 +16,38 @@ def may_overwrite(module: nn.Module) -> bool:
                 or torch.compiler.is_compiling())
 
 
+def prefer_channels_last(x: Tensor) -> Tensor:
+    """Feature map (B, C, H, W) in the memory format that convolutions like best: on CPUs NHWC.
+
+    There, oneDNN would reorder every map of any other format, in bfloat16 by a slow copy. Compilers
+    and exporters choose themselves, and GPUs get what the caller gave.
+    """
+    if x.device.type != 'cpu' or torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def infer_pointwise(conv: nn.Module,
                     x: Tensor,
                     activation: Optional[str] = None,
                     out: Optional[Tensor] = None) -> Tensor:
-    """A 1x1 convolution, its activation and its residual: :func:`mmcontainer.ops.pointwise_conv`.
+    """A convolution, its activation and its residual: :func:`mmcontainer.ops.pointwise_conv`.
 
-    A convolution that somebody replaced (an adapter, a quantised one) or hooked is called.
+    Other than 1x1 convolutions, those that somebody replaced (an adapter, a quantised one) and
+    those with hooks are called.
     """
-    if type(conv) is nn.Conv2d and not (conv._forward_hooks or conv._forward_pre_hooks):
+    if _is_plain_pointwise(conv):
         return pointwise_conv(x, conv.weight, conv.bias, activation, out)
     return add_and_activate(conv(x), activation, out)
+
+
+def infer_pointwise_nchw(conv: nn.Module, x: Tensor) -> Tensor:
+    """The same convolution with a contiguous result (B, C_out, H, W), whatever the format of x."""
+    return pointwise_conv_nchw(x, conv.weight, conv.bias) if _is_plain_pointwise(
+        conv) else conv(x).contiguous()
+
+
+def _is_plain_pointwise(conv: nn.Module) -> bool:
+    """Whether nothing but its weights says what a convolution does."""
+    return (type(conv) is nn.Conv2d and conv.kernel_size == conv.stride == (1, 1)
+            and conv.groups == 1 and not (conv._forward_hooks or conv._forward_pre_hooks))

@@ -23,7 +23,7 @@ from .aggregation import (
 from .fold import add_identity_to_depthwise, fold_norm_into_conv
 from .local_aggregation import local_aggregation, unfold_local_aggregation
 from .modulated_attention import gaussian_attention
-from .pointwise import pointwise_conv
+from .pointwise import pointwise_conv, pointwise_conv_nchw
 from .relative_attention import relative_attention
 from .resize import at_grid_size, resize_map
 
@@ -33,5 +33,6 @@ __all__ = [
     'depthwise_aggregation', 'low_rank_aggregation', 'merge_heads', 'mix', 'self_attention',
     'split_heads', 'add_identity_to_depthwise', 'fold_norm_into_conv', 'local_aggregation',
     'unfold_local_aggregation', 'gaussian_attention', 'relative_affinity', 'relative_attention',
-    'relative_bias', 'at_grid_size', 'resize_map', 'pointwise_conv'
+    'relative_bias', 'at_grid_size', 'resize_map', 'pointwise_conv',
+    'pointwise_conv_nchw'
 ]

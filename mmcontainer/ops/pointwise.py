@@ -83,3 +83,24 @@ def pointwise_conv(x: Tensor,
     else:
         y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *_GEOMETRY, fused, [], exact)
     return y if out is None else add_and_activate(y, activation, out)
+
+
+def pointwise_conv_nchw(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+    """1x1 convolution of x (B, C, H, W) in any format, contiguous (B, C_out, H, W).
+
+    A product of matrices writes its result in rows or in columns; converting the result of a
+    convolution takes several times as long as computing it.
+
+    Args:
+        x (Tensor): Feature map (B, C, H, W).
+        weight (Tensor): (C_out, C, 1, 1).
+        bias (Tensor, optional): (C_out, ).
+    """
+    # B C H W -> B N C -> B C N: in channels_last a view, whose strides bmm takes as they are.
+    positions = x.permute(0, 2, 3, 1).flatten(1, 2).mT
+    weight = weight.flatten(1).expand(len(x), -1, -1)
+    if bias is None:
+        out = torch.bmm(weight, positions)
+    else:
+        out = torch.baddbmm(bias[:, None], weight, positions)
+    return out.unflatten(2, x.shape[2:])

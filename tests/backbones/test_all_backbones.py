@@ -202,6 +202,19 @@ def test_drop_path_acts_in_training_only(cls):
         torch.testing.assert_close(model(image), reference(image))
 
 
+@pytest.mark.parametrize('deploy', [False, True])
+@pytest.mark.parametrize('cls', DEFAULTS)
+def test_maps_are_channels_last_whatever_the_images_are(cls, deploy):
+    model, image = _build(cls).eval(), _images(75, 130)
+    model = model.switch_to_deploy() if deploy else model
+    with torch.no_grad():
+        expected = model(image)
+        found = model(image.contiguous(memory_format=torch.channels_last))
+    for out, reference in zip(found, expected):
+        assert reference.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(out, reference)
+
+
 @pytest.mark.parametrize(('cls', 'arch'), ALL)
 def test_deploy_equals_train_form(cls, arch):
     model = cls(_shallow(cls, arch)).double().eval()

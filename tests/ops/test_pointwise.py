@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmcontainer.ops import pointwise, pointwise_conv
+from mmcontainer.ops import pointwise, pointwise_conv, pointwise_conv_nchw
 
 ACTIVATIONS = {None: lambda x: x, 'gelu': F.gelu, 'relu': F.relu}
 FUSED = {torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise_,
@@ -89,3 +89,16 @@ def test_gradients_take_the_separate_operators():
     pointwise_conv(x, weight, bias).sum().backward()
     expected = x.sum((0, 2, 3)).expand(10, 6)
     torch.testing.assert_close(weight.grad[:, :, 0, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('batch', [1, 3])
+def test_nchw_result_of_maps_in_any_format(batch):
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        x, weight, bias, _ = _inputs(batch, 5, 7, memory_format=memory_format)
+        for offset in (bias, None):
+            found = pointwise_conv_nchw(x, weight, offset)
+            assert found.is_contiguous()
+            torch.testing.assert_close(
+                found, _explicit(x, weight, offset, None, None).float(), rtol=1e-5, atol=1e-5)
+            with torch.autocast('cpu', torch.bfloat16):
+                assert pointwise_conv_nchw(x, weight, offset).dtype == torch.bfloat16
