@@ -15,7 +15,7 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 
-from .process import cpu_name, measure_memory, measure_time
+from .process import cpu_name, measure_allocated, measure_time
 
 ROOT = Path(__file__).resolve().parents[1]
 GEMM_SIZE = 2048
@@ -58,11 +58,11 @@ def alternate(calls: Mapping[str, Callable],
 
     Returns:
         dict[str, dict]: Per contestant ``times`` (one per round, seconds), their median
-        ``seconds``, and ``memory_mb``, peak memory above what was held before the call.
+        ``seconds``, and ``memory_mb``, peak memory of tensors above what was held before the call.
     """
     for call in calls.values():
         call()
-    memory = {name: measure_memory(call, device) for name, call in calls.items()}
+    memory = {name: measure_allocated(call, device) for name, call in calls.items()}
     times = {name: [] for name in calls}
     names = list(calls)
     for turn in range(rounds):

@@ -89,8 +89,9 @@ def aggregate(x: Tensor, weight: Tensor, *args) -> Tensor:
 @contextmanager
 def unfold_aggregation() -> Iterator[None]:
     """Let CoTNets aggregate with ``F.unfold``, and keep the memory format of their images."""
-    replaced = [('mmcontainer.layers.cot', 'local_aggregation', aggregate),
-                ('mmcontainer.backbones.cotnet', 'prefer_channels_last', lambda x: x)]
+    replaced = [('mmcontainer.layers.cot', 'local_aggregation', aggregate)] + [
+        ('mmcontainer.backbones.cotnet', name, lambda x: x)
+        for name in ('prefer_channels_last', 'with_channels_last_gradient')]
     with ExitStack() as stack:
         for module, name, function in replaced:
             stack.enter_context(mock.patch(f'{module}.{name}', function))

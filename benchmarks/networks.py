@@ -17,8 +17,8 @@ from .harness import (
     available_memory_mb,
     default_device,
     describe_machine,
+    measure_allocated,
     measure_gemm,
-    measure_memory,
 )
 from .models import CONTESTANTS
 from .store import case_table, save_cases
@@ -112,7 +112,7 @@ def too_big(suite: Suite, network: nn.Module, work: Workload, device: torch.devi
     single = suite.make_inputs(work._replace(batch=1), device)
     call = CALLS[work.passes](suite, network, single, work.dtype, device)
     call()
-    needed, free = measure_memory(call, device) * work.batch, available_memory_mb(device)
+    needed, free = measure_allocated(call, device) * work.batch, available_memory_mb(device)
     if needed <= MEMORY_SHARE * free:
         return ''
     return (f'about {needed / 1024:.1f} GB needed ({work.batch} times that of one image), '

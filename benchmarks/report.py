@@ -9,60 +9,26 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional
 
 from mmcontainer.engine.cli import run_tool
 from mmcontainer.engine.errors import UserError
 from mmcontainer.engine.inference import write_atomically
 
+from .floors import describe_case, floors_section, machine_key, same_work, select
 from .plots import draw
 from .store import case_table, code_of, find_row, format_table, load_cases, speedup
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE, IMAGES = ROOT / 'benchmarks' / 'results', ROOT / 'docs' / 'performance.md', 'images'
 FILES = ('detectors', 'backbones', 'ops', 'training_step')
-BIG = [800, 1333]
-LIGHT, PLAIN, SWIN, RESNET = 'Container-Light', 'Container-Light, plain', 'Swin-T', 'ResNet-50'
-
-
-class Floor(NamedTuple):
-    """A promise: what Container-Light must reach beside a reference at the same workload.
-
-    With a ``reference_dtype`` of its own the reference comes from another case of the same machine
-    and code: bfloat16 is worth what it gains on the best that one had before, not on a plain form
-    that bfloat16 may have slowed down.
-    """
-    suite: str
-    passes: str
-    size: Optional[list[int]]
-    dtype: str
-    reference: str
-    ratio: float
-    reference_dtype: Optional[str] = None
-    memory: bool = False
-
-
-FLOORS = (
-    Floor('detectors', 'inference', BIG, 'float32', SWIN, 1.3),
-    Floor('detectors', 'inference', BIG, 'float32', RESNET, 0.85),
-    Floor('backbones', 'inference', BIG, 'float32', PLAIN, 2.3),
-    Floor('backbones', 'inference', BIG, 'bfloat16', PLAIN, 4.0, reference_dtype='float32'),
-    Floor('backbones', 'inference', BIG, 'bfloat16', PLAIN, 4.0),
-    Floor('backbones', 'inference', BIG, 'float32', PLAIN, 3.0, memory=True),
-    Floor('backbones', 'inference', [224, 224], 'float32', PLAIN, 1.0),
-    Floor('backbones', 'training step', [512, 512], 'float32', PLAIN, 1.15),
-    Floor('backbones', 'training step', [512, 512], 'bfloat16', PLAIN, 1.4,
-          reference_dtype='float32'),
-    Floor('backbones', 'training step', [512, 512], 'bfloat16', PLAIN, 1.4),
-)
 HEAD = """\
 # Performance
 
 Made by `python -m benchmarks.report` from the files in [`benchmarks/results`](../benchmarks/results): do not edit.
 
 All contestants of a table lived in one process and took turns in every round. Times are medians of the rounds, "spread" is the fastest and the slowest round
-beside the median, and a speed is the median of the ratios within the rounds. Memory is the peak above what was held before the call: of the process's resident
-set, or of CUDA's allocator on a GPU. GFLOP/s count two per multiply-add, three forward passes for a training step, and stand beside the fastest matrix product
+beside the median, and a speed is the median of the ratios within the rounds. Memory is the peak of what PyTorch's allocator gave out, above what was held before
+the call; what oneDNN and MKL take for themselves is not in it. GFLOP/s count two per multiply-add, three forward passes for a training step, and stand beside the fastest matrix product
 of 2048 x 2048 measured in the same run. Weights are random: they change neither time nor memory. This package's backbones run as `tools/test.py` and
 `tools/train.py` run them: deployed for inference, in the memory layout that they choose themselves. Others run as MMDetection runs them. Ratios travel from
 one machine to another better than milliseconds do. A wide spread means that other programs used the machine meanwhile. "Code" is the commit that was measured.
@@ -103,72 +69,6 @@ python -m benchmarks.report
 
 A case replaces the same case (workload, hardware, threads, allocator) in its file and leaves the others; `--models` and `--rounds` choose, `--help` says more.
 """  # noqa: E501
-
-
-def machine_key(case: dict) -> tuple:
-    """What tells machines, and ways to use them, apart."""
-    machine = case['machine']
-    return machine['hardware'], machine['threads'], machine['allocator']
-
-
-def select(cases: Sequence[dict], **wanted) -> list[dict]:
-    """Cases whose values are those wanted."""
-    return [case for case in cases if all(case.get(key) == value for key, value in wanted.items())]
-
-
-def name_machine(case: dict) -> str:
-    """Hardware, threads and allocator in words."""
-    hardware, threads, allocator = machine_key(case)
-    return f'{hardware}, {threads} thread{"s" * (threads != 1)}, {allocator}'
-
-
-def describe_case(case: dict) -> str:
-    """Machine, date and code of a case."""
-    return f'{name_machine(case)}; {case["machine"]["date"]}, code {code_of(case)}'
-
-
-def floor_rows(cases: Sequence[dict]) -> list[list[str]]:
-    """Every floor on every machine where it was measured."""
-    rows = []
-    for floor in FLOORS:
-        size = 'x'.join(map(str, floor.size))
-        what = (f'{floor.suite}, {floor.passes}, {size}, {floor.dtype}: '
-                f'{"memory" if floor.memory else "speed"} against {floor.reference}'
-                f' in {floor.reference_dtype or floor.dtype}')
-        batch = 2 if floor.passes == 'training step' else 1
-        found = False
-        for case in select(cases, suite=floor.suite, passes=floor.passes, size=floor.size,
-                           dtype=floor.dtype, batch=batch):
-            ratio = floor_ratio(case, floor, cases)
-            if ratio is not None:
-                found = True
-                where = f'{name_machine(case)}, {code_of(case)}'
-                rows.append([what, where, f'{floor.ratio} x', f'{ratio:.2f} x',
-                             'yes' if ratio >= floor.ratio else '**no**'])
-        if not found:
-            rows.append([what, '', f'{floor.ratio} x', 'not measured', ''])
-    return rows
-
-
-def same_work(case: dict, cases: Sequence[dict], dtype: str) -> Optional[dict]:
-    """The case of the same workload, machine and code in another type."""
-    keys = ('suite', 'passes', 'batch', 'size')
-    found = [other for other in select(cases, dtype=dtype, **{key: case[key] for key in keys})
-             if machine_key(other) == machine_key(case) and code_of(other) == code_of(case)]
-    return found[0] if found else None
-
-
-def floor_ratio(case: dict, floor: Floor, cases: Sequence[dict]) -> Optional[float]:
-    """What a case reaches; None where one of the two is missing."""
-    other = same_work(case, cases, floor.reference_dtype) if floor.reference_dtype else case
-    ours, reference = find_row(case, LIGHT), other and find_row(other, floor.reference)
-    if ours is None or reference is None or 'times' not in ours or 'times' not in reference:
-        return None
-    if floor.memory:
-        return reference['memory_mb'] / ours['memory_mb']
-    if other is not case:
-        return reference['seconds'] / ours['seconds']  # not of the same rounds
-    return speedup(ours, reference)
 
 
 def types_section(cases: Sequence[dict]) -> list[str]:
@@ -271,9 +171,7 @@ def render(cases: Sequence[dict]) -> str:
     versions = sorted({', '.join(f'{key} {value}' for key, value in
                                  case['machine']['versions'].items()) for case in cases})
     lines = [HEAD, 'Measured with: ' + '; '.join(versions) + '.', '', '## Floors', '',
-             format_table(['floor for Container-Light', 'machine, code', 'floor', 'measured',
-                           'reached'],
-                          floor_rows(cases)), '', LIMITS, '## How the cost grows with the image',
+             *floors_section(cases), LIMITS, '## How the cost grows with the image',
              '', *growth_section(cases)]
     for name in ('time', 'memory', 'parameters'):
         lines += [f'![{name}](images/performance_{name}.png)', '']

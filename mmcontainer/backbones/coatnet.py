@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..layers import MapNorm, MBConv, RelativeAttention, RelativeBlock
-from ..layers.inference import prefer_channels_last
 from ..layers.mbconv import ACTIVATIONS
+from ..layers.memory_format import prefer_channels_last, with_channels_last_gradient
 from .arch import of_stage, resolve_arch
 from .base import BaseBackbone
 
@@ -185,7 +185,8 @@ class CoAtNet(BaseBackbone):
             x = self.stages[i](x)
             if i in self.out_indices:
                 is_last = i == len(self.stages) - 1
-                outs.append(self.norm(x) if is_last and self.norm is not None else x)
+                out = self.norm(x) if is_last and self.norm is not None else x
+                outs.append(with_channels_last_gradient(out))
         return tuple(outs)
 
 

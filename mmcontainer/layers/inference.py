@@ -1,4 +1,4 @@
-"""What layers do otherwise in evaluation without gradients, and on a CPU."""
+"""What layers do otherwise in evaluation without gradients: work in place, fuse what follows."""
 from typing import Optional
 
 import torch
@@ -14,17 +14,6 @@ def may_overwrite(module: nn.Module) -> bool:
     """
     return not (module.training or torch.is_grad_enabled() or torch.jit.is_tracing()
                 or torch.compiler.is_compiling())
-
-
-def prefer_channels_last(x: Tensor) -> Tensor:
-    """Feature map (B, C, H, W) in the memory format that convolutions like best: on CPUs NHWC.
-
-    There, oneDNN would reorder every map of any other format, in bfloat16 by a slow copy. Compilers
-    and exporters choose themselves, and GPUs get what the caller gave.
-    """
-    if x.device.type != 'cpu' or torch.jit.is_tracing() or torch.compiler.is_compiling():
-        return x
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def infer_pointwise(conv: nn.Module,

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import report
+from benchmarks import floors, report
 from benchmarks.plots import draw
 from mmcontainer.engine.errors import UserError
 
@@ -26,19 +26,29 @@ def test_page_is_generated():
 
 
 def test_floors_are_computed_where_both_were_measured():
-    fast = make_case(report.BIG, {report.LIGHT: (1., 10.), report.PLAIN: (2.5, 20.)})
-    rows = {row[0]: row[2:] for row in report.floor_rows([fast])}
+    fast = make_case(floors.BIG, {floors.LIGHT: (1., 10.), floors.PLAIN: (2.5, 20.)})
+    rows = {row[0]: row[2:] for row in floors.floor_rows([fast])}
     plain = 'against Container-Light, plain in float32'
     speed = rows[f'backbones, inference, 800x1333, float32: speed {plain}']
     memory = rows[f'backbones, inference, 800x1333, float32: memory {plain}']
-    assert speed == ['2.3 x', '2.50 x', 'yes'] and memory == ['3.0 x', '2.00 x', '**no**']
-    assert sum(row[1] == 'not measured' for row in rows.values()) == len(report.FLOORS) - 2
+    # 1 GFLOP at 100 GFLOP/s would take 10 ms.
+    assert speed == ['2.3 x', '2.50 x', 'yes', '250.0 x']
+    assert memory == ['3.0 x', '2.00 x', '**no**', '']
+    assert sum(row[1] == 'not measured' for row in rows.values()) == len(floors.FLOORS) - 2
+
+
+def test_floors_of_operators():
+    case = make_case(None, {'explicit': (8., 10.), 'mmcontainer': (2., 2.)}, suite='ops',
+                     name='CoT aggregation, stage 2', passes='forward + backward')
+    speed, memory = floors.operator_rows([case])
+    assert speed[2:] == ['8.0 x', '4.00 x', '**no**', '']
+    assert memory[2:] == ['6.0 x', '5.00 x', '**no**', '']
 
 
 def test_bfloat16_is_held_against_the_better_reference():
-    full = make_case(report.BIG, {report.LIGHT: (2., 1.), report.PLAIN: (4., 1.)})
-    low = make_case(report.BIG, {report.LIGHT: (1., 1.), report.PLAIN: (9., 1.)}, dtype='bfloat16')
-    rows = {row[0]: row[2:] for row in report.floor_rows([full, low])}
+    full = make_case(floors.BIG, {floors.LIGHT: (2., 1.), floors.PLAIN: (4., 1.)})
+    low = make_case(floors.BIG, {floors.LIGHT: (1., 1.), floors.PLAIN: (9., 1.)}, dtype='bfloat16')
+    rows = {row[0]: row[2:] for row in floors.floor_rows([full, low])}
     start = 'backbones, inference, 800x1333, bfloat16: speed against Container-Light, plain in'
     assert rows[f'{start} float32'][1] == '4.00 x' and rows[f'{start} bfloat16'][1] == '9.00 x'
     assert '| 9000 | 0.44 x |' in '\n'.join(report.types_section([full, low]))

@@ -1,0 +1,160 @@
+"""What this package promises beside others, and what the results say about it."""
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Optional
+
+from .store import code_of, find_row, format_table, speedup
+
+BIG = [800, 1333]
+LIGHT, PLAIN, SWIN, RESNET = 'Container-Light', 'Container-Light, plain', 'Swin-T', 'ResNet-50'
+
+
+class Floor(NamedTuple):
+    """A promise: what Container-Light must reach beside a reference at the same workload.
+
+    With a ``reference_dtype`` of its own the reference comes from another case of the same machine
+    and code: bfloat16 is worth what it gains on the best that one had before, not on a plain form
+    that bfloat16 may have slowed down.
+    """
+    suite: str
+    passes: str
+    size: Optional[list[int]]
+    dtype: str
+    reference: str
+    ratio: float
+    reference_dtype: Optional[str] = None
+    memory: bool = False
+
+
+FLOORS = (
+    Floor('detectors', 'inference', BIG, 'float32', SWIN, 1.3),
+    Floor('detectors', 'inference', BIG, 'float32', RESNET, 0.85),
+    Floor('backbones', 'inference', BIG, 'float32', PLAIN, 2.3),
+    Floor('backbones', 'inference', BIG, 'bfloat16', PLAIN, 4.0, reference_dtype='float32'),
+    Floor('backbones', 'inference', BIG, 'bfloat16', PLAIN, 4.0),
+    Floor('backbones', 'inference', BIG, 'float32', PLAIN, 3.0, memory=True),
+    Floor('backbones', 'inference', [224, 224], 'float32', PLAIN, 1.0),
+    Floor('backbones', 'training step', [512, 512], 'float32', PLAIN, 1.15),
+    Floor('backbones', 'training step', [512, 512], 'bfloat16', PLAIN, 1.4,
+          reference_dtype='float32'),
+    Floor('backbones', 'training step', [512, 512], 'bfloat16', PLAIN, 1.4),
+)
+# Forward and backward of the aggregation in channels_last, speed and memory against unfold.
+OPERATORS = {'CoT aggregation, stage 1': 5., 'CoT aggregation, stage 2': 8.,
+             'CoT aggregation, stage 3': 8.}
+OPERATOR_MEMORY = 6.
+NOTES = """\
+"Most" is the speed if all multiply-adds ran like the fastest matrix product of the run, and normalisation, activation, attention's softmax and depth-wise
+convolutions took no time at all.
+
+Where a floor is not reached:
+
+- *Inference in float32 on one thread.* What is left is almost all matrix products, at nearly the speed of the fastest one (see the table of that case). The
+  plain form wastes less on one thread: what it does besides is bound by memory, of which one core has more to itself. Tried: chunks of other sizes, weights
+  laid out once per call, products of matrices in place of convolutions (faster for small maps only, where they are used), GELU and residual inside of the
+  convolutions (kept).
+- *Training in float32 on one thread.* PyTorch computes 1 x 1 convolutions of one thread by another library, whose gradients want NCHW. With two threads the
+  same code is faster than the plain form.
+- *CoT's aggregation in stages 2 and 3.* Every tap reads and writes the sums again, which a kernel in C++ or Triton keeps in registers; maps in channels_last
+  are transposed slab by slab. Tried: other slabs, other transpositions, compiled taps (about as fast, after minutes of compilation). A deployed CoTNet aggregates in
+  NCHW, which takes half the time; the gradient of a product that gives NCHW would be in the wrong format for what comes before. Of the memory, most are the
+  gradients themselves.
+"""  # noqa: E501
+
+
+def machine_key(case: dict) -> tuple:
+    """What tells machines, and ways to use them, apart."""
+    machine = case['machine']
+    return machine['hardware'], machine['threads'], machine['allocator']
+
+
+def select(cases: Sequence[dict], **wanted) -> list[dict]:
+    """Cases whose values are those wanted."""
+    return [case for case in cases if all(case.get(key) == value for key, value in wanted.items())]
+
+
+def name_machine(case: dict) -> str:
+    """Hardware, threads and allocator in words."""
+    hardware, threads, allocator = machine_key(case)
+    return f'{hardware}, {threads} thread{"s" * (threads != 1)}, {allocator}'
+
+
+def describe_case(case: dict) -> str:
+    """Machine, date and code of a case."""
+    return f'{name_machine(case)}; {case["machine"]["date"]}, code {code_of(case)}'
+
+
+def floor_rows(cases: Sequence[dict]) -> list[list[str]]:
+    """Every floor on every machine where it was measured."""
+    rows = []
+    for floor in FLOORS:
+        size = 'x'.join(map(str, floor.size))
+        what = (f'{floor.suite}, {floor.passes}, {size}, {floor.dtype}: '
+                f'{"memory" if floor.memory else "speed"} against {floor.reference}'
+                f' in {floor.reference_dtype or floor.dtype}')
+        batch = 2 if floor.passes == 'training step' else 1
+        measured = []
+        for case in select(cases, suite=floor.suite, passes=floor.passes, size=floor.size,
+                           dtype=floor.dtype, batch=batch):
+            ratio = floor_ratio(case, floor, cases)
+            if ratio is not None:
+                measured.append(_row(what, case, floor.ratio, ratio, bound(case, floor, cases)))
+        rows += measured or [[what, '', f'{floor.ratio} x', 'not measured', '', '']]
+    return rows + list(operator_rows(cases))
+
+
+def operator_rows(cases: Sequence[dict]) -> Iterator[list[str]]:
+    """Floors of CoT's aggregation, forward and backward."""
+    for case in select(cases, suite='ops', passes='forward + backward'):
+        ratio = OPERATORS.get(case['name'])
+        if ratio is not None:
+            explicit, fast = case['rows'][0], case['rows'][-1]
+            yield _row(f'{case["name"]}: speed against unfold', case, ratio,
+                       speedup(fast, explicit))
+            yield _row(f'{case["name"]}: memory against unfold', case, OPERATOR_MEMORY,
+                       explicit['memory_mb'] / fast['memory_mb'])
+
+
+def _row(what: str, case: dict, wanted: float, ratio: float,
+         most: Optional[float] = None) -> list[str]:
+    return [what, f'{name_machine(case)}, {code_of(case)}', f'{wanted} x', f'{ratio:.2f} x',
+            'yes' if ratio >= wanted else '**no**', '' if most is None else f'{most:.1f} x']
+
+
+def bound(case: dict, floor: Floor, cases: Sequence[dict]) -> Optional[float]:
+    """The speed if every multiply-add ran like the fastest matrix product, and nothing else was."""
+    ours, other = find_row(case, LIGHT), _reference_case(case, floor, cases)
+    peak = case['machine']['gemm_gflops'].get(floor.dtype)
+    if floor.memory or not ours.get('flops') or not peak:
+        return None
+    return find_row(other, floor.reference)['seconds'] / (ours['flops'] / (peak * 1e9))
+
+
+def floors_section(cases: Sequence[dict]) -> list[str]:
+    """The table, and what stands in the way of the rest."""
+    header = ['floor', 'machine, code', 'floor', 'measured', 'reached', 'most']
+    return [format_table(header, floor_rows(cases)), '', NOTES]
+
+
+def same_work(case: dict, cases: Sequence[dict], dtype: str) -> Optional[dict]:
+    """The case of the same workload, machine and code in another type."""
+    keys = ('suite', 'passes', 'batch', 'size')
+    found = [other for other in select(cases, dtype=dtype, **{key: case[key] for key in keys})
+             if machine_key(other) == machine_key(case) and code_of(other) == code_of(case)]
+    return found[0] if found else None
+
+
+def _reference_case(case: dict, floor: Floor, cases: Sequence[dict]) -> Optional[dict]:
+    return same_work(case, cases, floor.reference_dtype) if floor.reference_dtype else case
+
+
+def floor_ratio(case: dict, floor: Floor, cases: Sequence[dict]) -> Optional[float]:
+    """What a case reaches; None where one of the two is missing."""
+    other = _reference_case(case, floor, cases)
+    ours, reference = find_row(case, LIGHT), other and find_row(other, floor.reference)
+    if ours is None or reference is None or 'times' not in ours or 'times' not in reference:
+        return None
+    if floor.memory:
+        return reference['memory_mb'] / ours['memory_mb']
+    if other is not case:
+        return reference['seconds'] / ours['seconds']  # not of the same rounds
+    return speedup(ours, reference)

@@ -1,0 +1,27 @@
+"""The memory format in which convolutions are fastest, whatever surrounds a backbone.
+
+On CPUs that is channels_last: oneDNN would reorder every map of another format, in bfloat16 by a
+slow copy, and a sum of maps in two formats takes five times as long as one in either. Compilers and
+exporters choose themselves, and GPUs get what the caller gave.
+"""
+import torch
+from torch import Tensor
+
+
+def _chooses(x: Tensor) -> bool:
+    return x.device.type == 'cpu' and not (
+        torch.jit.is_tracing() or torch.compiler.is_compiling())
+
+
+def prefer_channels_last(x: Tensor) -> Tensor:
+    """Feature map (B, C, H, W) in the best format; copied only if it is in another one."""
+    return x.contiguous(memory_format=torch.channels_last) if _chooses(x) else x
+
+
+def with_channels_last_gradient(x: Tensor) -> Tensor:
+    """``x``, whose gradient continues in the best format, whatever loss it comes from."""
+    if not (x.requires_grad and _chooses(x)):
+        return x
+    x = x.view_as(x)  # a tensor of its own, for the hook not to see other gradients of x
+    x.register_hook(prefer_channels_last)
+    return x
