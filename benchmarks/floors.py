@@ -38,9 +38,9 @@ FLOORS = (
           reference_dtype='float32'),
     Floor('backbones', 'training step', [512, 512], 'bfloat16', PLAIN, 1.4),
 )
-# Forward and backward of the aggregation in channels_last, speed and memory against unfold.
-OPERATORS = {'CoT aggregation, stage 1': 5., 'CoT aggregation, stage 2': 8.,
-             'CoT aggregation, stage 3': 8.}
+# Forward and backward of the aggregation, speed and memory against unfold.
+OPERATORS = {'CoT aggregation, stage 1, NCHW': 5., 'CoT aggregation, stage 2, NCHW': 8.,
+             'CoT aggregation, stage 3, NCHW': 8.}
 OPERATOR_MEMORY = 6.
 NOTES = """\
 "Most" is the speed if all multiply-adds ran like the fastest matrix product of the run, and normalisation, activation, attention's softmax and depth-wise
@@ -48,16 +48,14 @@ convolutions took no time at all.
 
 Where a floor is not reached:
 
-- *Inference in float32 on one thread.* What is left is almost all matrix products, at nearly the speed of the fastest one (see the table of that case). The
-  plain form wastes less on one thread: what it does besides is bound by memory, of which one core has more to itself. Tried: chunks of other sizes, weights
-  laid out once per call, products of matrices in place of convolutions (faster for small maps only, where they are used), GELU and residual inside of the
-  convolutions (kept).
-- *Training in float32 on one thread.* PyTorch computes 1 x 1 convolutions of one thread by another library, whose gradients want NCHW. With two threads the
-  same code is faster than the plain form.
-- *CoT's aggregation in stages 2 and 3.* Every tap reads and writes the sums again, which a kernel in C++ or Triton keeps in registers; maps in channels_last
-  are transposed slab by slab. Tried: other slabs, other transpositions, compiled taps (about as fast, after minutes of compilation). A deployed CoTNet aggregates in
-  NCHW, which takes half the time; the gradient of a product that gives NCHW would be in the wrong format for what comes before. Of the memory, most are the
-  gradients themselves.
+- *Inference in float32 on one thread.* Most of the time goes into 1 x 1 convolutions with their GELU, which no code makes faster than "most". The plain form
+  wastes less on one thread: what it does besides is bound by memory, of which one core has more to itself. Tried: chunks of other sizes, aggregation in chunks,
+  weights laid out once per call, products of matrices in place of convolutions (faster for small maps only, where they are used), GELU and residual inside of
+  the convolutions (kept).
+- *Training in float32 on one thread.* PyTorch hands 1 x 1 convolutions of a single thread to another library, which fills and copies maps around its matrix
+  products; as linear layers they would gain less than a tenth, and nothing on two threads.
+- *CoT's aggregation in stages 2 and 3.* Every tap reads and writes the sums again, which a kernel in C++ or Triton keeps in registers. Tried: other slabs, other
+  transpositions, compiled taps (about as fast, after minutes of compilation).
 """  # noqa: E501
 
 

@@ -55,12 +55,14 @@ REPEAT = """\
 ## Repeat it
 
 ```bash
-export OMP_NUM_THREADS=1                     # or more; cases of other thread counts are kept apart
+export OMP_NUM_THREADS=2                     # cases of other thread counts are kept apart
 R=benchmarks/results
-python -m benchmarks.detectors --sizes 800x1333 --dtypes float32 bfloat16 --json $R/detectors.json
-python -m benchmarks.detectors --passes 'training step' --batches 2 --sizes 512 --json $R/detectors.json
-python -m benchmarks.backbones --sizes 224 320 448 640 800x1333 --json $R/backbones.json
+python -m benchmarks.backbones --sizes 224 800x1333 --dtypes float32 bfloat16 --json $R/backbones.json
+python -m benchmarks.backbones --sizes 320 448 640 --json $R/backbones.json
 python -m benchmarks.backbones --sizes 224 800x1333 --batches 8 --json $R/backbones.json
+python -m benchmarks.backbones --passes 'training step' --batches 2 --sizes 512 \\
+    --dtypes float32 bfloat16 --json $R/backbones.json
+python -m benchmarks.detectors --sizes 800x1333 --dtypes float32 bfloat16 --json $R/detectors.json
 python -m benchmarks.ops --json $R/ops.json
 python -m benchmarks.training_step mmcontainer::retinanet/container_light_fpn_1x_coco.py \\
     --data-root DATA --json $R/training_step.json

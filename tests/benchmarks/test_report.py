@@ -39,7 +39,7 @@ def test_floors_are_computed_where_both_were_measured():
 
 def test_floors_of_operators():
     case = make_case(None, {'explicit': (8., 10.), 'mmcontainer': (2., 2.)}, suite='ops',
-                     name='CoT aggregation, stage 2', passes='forward + backward')
+                     name='CoT aggregation, stage 2, NCHW', passes='forward + backward')
     speed, memory = floors.operator_rows([case])
     assert speed[2:] == ['8.0 x', '4.00 x', '**no**', '']
     assert memory[2:] == ['6.0 x', '5.00 x', '**no**', '']
