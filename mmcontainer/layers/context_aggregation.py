@@ -81,13 +81,12 @@ class ContextAggregation(BaseModule):
             return self.mix_logit.sigmoid()
         return self.out_proj.bias.new_full((1, ), 1. if self.num_heads else 0.)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out_proj(self._aggregate(self.in_proj(x)))
-
-    def add_to(self, x: Tensor, norm: nn.Module) -> Tensor:
-        """``x += self(norm(x))`` for inference; returns ``x`` (B, C, H, W), overwritten."""
-        projected = infer_pointwise(self.in_proj, norm(x))
-        return infer_pointwise(self.out_proj, self._aggregate(projected), out=x)
+    def forward(self, x: Tensor, out: Optional[Tensor] = None) -> Tensor:
+        """Aggregate x (B, C, H, W); at inference ``out``, of the same shape, is added in place."""
+        if out is None:
+            return self.out_proj(self._aggregate(self.in_proj(x)))
+        projected = infer_pointwise(self.in_proj, x)
+        return infer_pointwise(self.out_proj, self._aggregate(projected), out=out)
 
     def _aggregate(self, projected: Tensor) -> Tensor:
         if not self.num_heads:

@@ -16,6 +16,11 @@ def may_overwrite(module: nn.Module) -> bool:
                 or torch.compiler.is_compiling())
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a call of the module does more than its ``forward``."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def infer_pointwise(conv: nn.Module,
                     x: Tensor,
                     activation: Optional[str] = None,
@@ -39,4 +44,4 @@ def infer_pointwise_nchw(conv: nn.Module, x: Tensor) -> Tensor:
 def _is_plain_pointwise(conv: nn.Module) -> bool:
     """Whether nothing but its weights says what a convolution does."""
     return (type(conv) is nn.Conv2d and conv.kernel_size == conv.stride == (1, 1)
-            and conv.groups == 1 and not (conv._forward_hooks or conv._forward_pre_hooks))
+            and conv.groups == 1 and not has_hooks(conv))

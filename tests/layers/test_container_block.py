@@ -174,6 +174,21 @@ def test_inference_never_holds_the_hidden_map():
     assert 8 * 128 * 128 <= largest.largest <= mlp.CHUNK_BYTES // 4 < 128 * 8 * 128 * 128
 
 
+@pytest.mark.parametrize('name', ['aggregation', 'mlp', 'norm1', 'norm2', 'pos_embed',
+                                  'aggregation.in_proj', 'aggregation.static', 'mlp.fc1'])
+def test_hooks_of_every_part_see_what_they_see_with_gradients(name):
+    torch.manual_seed(0)
+    block = ContainerBlock(ContextAggregation(8, static=DepthwiseAffinity(8, 5)), 8).eval()
+    x = torch.randn(1, 8, 12, 11).contiguous(memory_format=torch.channels_last)
+    seen = []
+    block.get_submodule(name).register_forward_pre_hook(
+        lambda module, args: seen.append(args[0].detach().clone()))
+    expected = block(x).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), expected)
+    torch.testing.assert_close(seen[1], seen[0])
+
+
 def test_hooked_and_replaced_convolutions_are_called():
     torch.manual_seed(0)
     block = ContainerBlock(ContextAggregation(8, static=DepthwiseAffinity(8, 5)), 8).eval()
