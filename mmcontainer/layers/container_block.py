@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..ops import add_identity_to_depthwise, fold_norm_into_conv
-from .inference import has_hooks, may_overwrite
+from .inference import may_overwrite
 from .mlp import ConvMlp
 
 
@@ -66,8 +66,6 @@ class ContainerBlock(BaseModule):
             # Without a position embedding x still is the caller's map.
             x = x.clone() if self.pos_embed is None else x
             self.aggregation(self.norm1(x), out=x)
-            if has_hooks(self.mlp):  # who watches the module wants to see the whole map
-                return x.add_(self.mlp(self.norm2(x)))
             return self.mlp.add_to(x, self.norm2)
         x = x + self.drop_path(self._maybe_recompute(self.aggregation, self.norm1(x)))
         return x + self.drop_path(self._maybe_recompute(self.mlp, self.norm2(x)))

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..ops import local_aggregation, mix
-from ..ops._local_aggregation_torch import in_layout_of
 from ..ops.precision import without_autocast
 from .inference import infer_pointwise, infer_pointwise_nchw, may_overwrite
+from .memory_format import prefer_channels_last
 from .pooled_norm import check_pooled_norm
 
 
@@ -108,7 +108,7 @@ class CotLayer(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         key = self.key_embed(x)
         both = self._concatenate(x, key)
-        if self.deployed and may_overwrite(self):
+        if self.deployed and x.device.type == 'cpu' and may_overwrite(self):
             dynamic = self._infer_dynamic(x, both)
         else:
             dynamic = self.bn(self._aggregate(self.conv1x1(x), self.embed(both)))
@@ -117,11 +117,11 @@ class CotLayer(BaseModule):
 
     def _infer_dynamic(self, x: Tensor, both: Tensor) -> Tensor:
         """The dynamic context before its activation; no norm is left but that of the weights."""
-        hidden = infer_pointwise(self.embed[0], both, 'relu')
+        hidden = infer_pointwise(self.embed[0], both, self.embed[2])
         # Aggregation in NCHW takes half the time, and a matrix product gives either layout.
         weight = self.embed[4](infer_pointwise_nchw(self.embed[3], hidden))
         value = infer_pointwise_nchw(self.conv1x1[0], x)
-        return self.bn(in_layout_of(x, self._aggregate(value, weight)))
+        return self.bn(prefer_channels_last(self._aggregate(value, weight)))
 
     def _concatenate(self, x: Tensor, key: Tensor) -> Tensor:
         if self.groups == 1:

@@ -7,10 +7,11 @@ exporters choose themselves, and GPUs get what the caller gave.
 import torch
 from torch import Tensor
 
+from ..ops.capture import is_captured
+
 
 def _chooses(x: Tensor) -> bool:
-    return x.device.type == 'cpu' and not (
-        torch.jit.is_tracing() or torch.compiler.is_compiling())
+    return x.device.type == 'cpu' and not is_captured()
 
 
 def prefer_channels_last(x: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class ConvMlp(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         if may_overwrite(self):
-            return infer_pointwise(self.fc2, infer_pointwise(self.fc1, x, 'gelu'))
+            return infer_pointwise(self.fc2, infer_pointwise(self.fc1, x, self.act))
         return self.fc2(self.act(self.fc1(x)))
 
     def add_to(self, x: Tensor, norm: nn.Module) -> Tensor:
@@ -55,6 +55,6 @@ class ConvMlp(BaseModule):
             norm (nn.Module): Acts on every position alone, as a batch norm does in evaluation.
         """
         for chunk in _chunks(x, self.fc1.out_channels):
-            hidden = infer_pointwise(self.fc1, norm(chunk), 'gelu')
+            hidden = infer_pointwise(self.fc1, norm(chunk), self.act)
             infer_pointwise(self.fc2, hidden, out=chunk)
         return x

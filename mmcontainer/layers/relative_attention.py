@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import merge_heads, relative_attention, relative_bias
+from ..ops.capture import is_captured
 from .mbconv import PooledShortcut, build_pool
 from .mlp import ConvMlp
 from .recompute import recompute
@@ -75,8 +76,8 @@ class RelativeAttention(BaseModule):
         size = tuple(2 * length - 1 for length in grid_size)
         if not torch.jit.is_tracing() and size == tuple(self.table.shape[1:]):
             return self.table
-        if (self.training or torch.is_grad_enabled() or torch.jit.is_tracing()
-                or torch.compiler.is_compiling() or self.table.is_inference()):
+        if (self.training or torch.is_grad_enabled() or is_captured()
+                or self.table.is_inference()):
             return self._resize(size)
         key = size, self.table._version, self.table.data_ptr(), self.table.dtype
         if self._resized is None or self._resized[0] != key:

@@ -33,6 +33,5 @@ __all__ = [
     'depthwise_aggregation', 'low_rank_aggregation', 'merge_heads', 'mix', 'self_attention',
     'split_heads', 'add_identity_to_depthwise', 'fold_norm_into_conv', 'local_aggregation',
     'unfold_local_aggregation', 'gaussian_attention', 'relative_affinity', 'relative_attention',
-    'relative_bias', 'at_grid_size', 'resize_map', 'pointwise_conv',
-    'pointwise_conv_nchw'
+    'relative_bias', 'at_grid_size', 'resize_map', 'pointwise_conv', 'pointwise_conv_nchw'
 ]

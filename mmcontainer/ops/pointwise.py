@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .capture import is_captured
 from .precision import computing_dtype
 
 # Up to so many positions a matrix product is faster: a convolution lays out its weights anew in
@@ -27,8 +28,8 @@ def _is_nhwc(x: Tensor) -> bool:
 
 def _fuses(x: Tensor, out: Optional[Tensor]) -> bool:
     """Whether oneDNN's fused operators apply."""
-    if x.device.type != 'cpu' or not torch.backends.mkldnn.enabled or (
-            torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling()):
+    if (x.device.type != 'cpu' or not torch.backends.mkldnn.enabled
+            or torch.is_grad_enabled() or is_captured()):
         return False
     if not hasattr(torch.ops.mkldnn, '_convolution_pointwise'):  # built without oneDNN
         return False
@@ -39,8 +40,8 @@ def _fuses(x: Tensor, out: Optional[Tensor]) -> bool:
         out is None or (_is_nhwc(out) and out.dtype == x.dtype))
 
 
-def add_and_activate(y: Tensor, activation: Optional[str], out: Optional[Tensor]) -> Tensor:
-    """What follows the convolution of :func:`pointwise_conv`, in place, as separate operators."""
+def _add_and_activate(y: Tensor, activation: Optional[str], out: Optional[Tensor]) -> Tensor:
+    """What follows the convolution, in place, as separate operators."""
     y = y if out is None else out.add_(y)
     return y if activation is None else getattr(torch.ops.aten, f'{activation}_')(y)
 
@@ -66,23 +67,23 @@ def pointwise_conv(x: Tensor,
     """
     x = x.to(computing_dtype(x))
     if not _fuses(x, out):
-        return add_and_activate(F.conv2d(x, weight, bias), activation, out)
+        return _add_and_activate(F.conv2d(x, weight, bias), activation, out)
     weight = weight.to(x.dtype)
     bias = None if bias is None else bias.to(x.dtype)
-    few = x[:, 0].numel() <= _FEW_POSITIONS
-    if out is not None and not few and activation != 'gelu':
-        return torch.ops.mkldnn._convolution_pointwise_.binary(
-            out, x, weight, bias, *_GEOMETRY, 'add', 1., activation, [], None)
-    # oneDNN adds first and activates then, and in PyTorch only by ReLU: otherwise in two steps.
-    fused = (activation if out is None else None) or 'none'
-    exact = 'none'  # GELU by the error function
-    if few:
-        rows = x.permute(0, 2, 3, 1)  # B C H W -> B H W C
-        y = torch.ops.mkldnn._linear_pointwise(rows, weight.flatten(1), bias, fused, [], exact)
-        y = y.permute(0, 3, 1, 2)
+    many = x[:, 0].numel() > _FEW_POSITIONS
+    if out is not None and many:
+        y = torch.ops.mkldnn._convolution_pointwise_.binary(
+            out, x, weight, bias, *_GEOMETRY, 'add', 1., None, [], None)
+        return _add_and_activate(y, activation, None)
+    # Only GELU, by the error function ('none' approximates it): oneDNN's ReLU turns NaN into 0.
+    fused = 'gelu' if activation == 'gelu' and out is None else 'none'
+    if many:
+        y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *_GEOMETRY, fused, [], 'none')
     else:
-        y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *_GEOMETRY, fused, [], exact)
-    return y if out is None else add_and_activate(y, activation, out)
+        rows = x.permute(0, 2, 3, 1)  # B C H W -> B H W C
+        y = torch.ops.mkldnn._linear_pointwise(rows, weight.flatten(1), bias, fused, [], 'none')
+        y = y.permute(0, 3, 1, 2)
+    return _add_and_activate(y, None if fused == activation else activation, out)
 
 
 def pointwise_conv_nchw(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:

@@ -13,6 +13,7 @@ def without_autocast(device_type: str) -> AbstractContextManager:
 def computing_dtype(x: Tensor) -> torch.dtype:
     """Type in which a convolution of ``x`` computes: autocast's if it is on, else that of ``x``."""
     device_type = x.device.type
-    if device_type == 'meta' or not torch.is_autocast_enabled(device_type):
+    if device_type == 'meta' or x.dtype == torch.float64 or (
+            not torch.is_autocast_enabled(device_type)):
         return x.dtype
     return torch.get_autocast_dtype(device_type)

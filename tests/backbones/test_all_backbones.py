@@ -232,6 +232,19 @@ def test_deploy_equals_train_form(cls, arch):
             model.switch_to_deploy()  # a second call changes nothing
 
 
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+@pytest.mark.parametrize('cls', DEFAULTS)
+def test_deployed_backbones_do_not_hide_nan_and_infinity(cls, value):
+    model = _build(cls, _shallow(cls, next(iter(cls.arch_settings)))).eval()
+    images = _images(96, 128)
+    images[0, :, 40, 50] = value
+    for deployed in (False, True):
+        if deployed:
+            model.switch_to_deploy()
+        with torch.no_grad():
+            assert not any(out[0].isfinite().all() for out in model(images))
+
+
 def test_deploy_folds_every_norm_of_container():
     model = backbones.Container().switch_to_deploy()
     assert not [m for m in model.modules() if isinstance(m, _BatchNorm)]

@@ -209,3 +209,16 @@ def test_hooked_and_replaced_convolutions_are_called():
         block.aggregation.in_proj.bias.copy_(conv.bias)
         torch.testing.assert_close(block(x), expected)
     assert seen == ['hook', 'replaced', 'hook']
+
+
+@pytest.mark.parametrize('act', [torch.nn.ReLU(), torch.nn.Tanh(), torch.nn.GELU('tanh')])
+def test_another_activation_is_used_at_inference_too(act):
+    torch.manual_seed(0)
+    block = ContainerBlock(ContextAggregation(8, static=DepthwiseAffinity(8, 5)), 8).eval()
+    x = torch.randn(1, 8, 12, 11).contiguous(memory_format=torch.channels_last)
+    original = block(x)
+    block.mlp.act = act
+    expected = block(x).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), expected)
+    assert not torch.equal(expected, original)

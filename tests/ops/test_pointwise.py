@@ -64,6 +64,13 @@ def test_autocast_computes_in_bfloat16(size, adds):
         torch.testing.assert_close(found.double(), expected, rtol=0.03, atol=0.03)
 
 
+def test_autocast_leaves_float64_alone():
+    x, weight, bias, _ = (tensor.double() for tensor in _inputs(1, 31, 40))
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        found = pointwise_conv(x, weight, bias)
+    torch.testing.assert_close(found, _explicit(x, weight, bias, None, None))
+
+
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='PyTorch without oneDNN')
 def test_maps_in_channels_last_are_fused_and_others_are_not(monkeypatch):
     def operators(x, weight, bias, out, activation='relu'):
@@ -81,6 +88,22 @@ def test_maps_in_channels_last_are_fused_and_others_are_not(monkeypatch):
         assert not operators(*large)
     monkeypatch.setattr(pointwise, '_is_nhwc', lambda x: False)
     assert not operators(*large)
+
+
+@pytest.mark.parametrize('size', [(3, 5, 7), (1, 31, 40)])
+@pytest.mark.parametrize('activation', ACTIVATIONS)
+@pytest.mark.parametrize('adds', [False, True])
+def test_nan_and_infinity_stay(size, activation, adds):
+    """oneDNN's own ReLU would make zeros of them."""
+    x, weight, bias, out = _inputs(*size)
+    for value in (torch.nan, torch.inf):
+        x[0, 2, 1, 1] = value
+        expected = _explicit(x, weight, bias, activation, out if adds else None).float()
+        with torch.no_grad():
+            found = pointwise_conv(x, weight, bias, activation, out.clone() if adds else None)
+        finite = expected.isfinite()
+        assert torch.equal(found.isfinite(), finite) and not finite.all()
+        torch.testing.assert_close(found[finite], expected[finite], rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_take_the_separate_operators():

@@ -1,0 +1,10 @@
+"""Whether operators are recorded rather than run."""
+import torch
+
+
+def is_captured() -> bool:
+    """Whether ``torch.jit.trace``, an ONNX export or ``torch.compile`` records the operators.
+
+    They get plain forms, and choose memory formats and fusions themselves.
+    """
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
