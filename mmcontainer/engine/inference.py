@@ -17,7 +17,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from ..checkpoints import load_file, unwrap_state_dict
-from .class_names import find_meta
+from .class_names import name_classes
 from .cli import user_message
 from .configs import load_config
 from .deploy import fold_norms, prepare_for_inference
@@ -56,7 +56,8 @@ def load_detector(cfg, checkpoint: str, device: str) -> nn.Module:
         the class names come from.
 
     Raises:
-        UserError: If the file does not exist or belongs to another model.
+        UserError: If the file does not exist or belongs to another model, or if it, or the config,
+            names another number of classes.
     """
     from mmdet.registry import MODELS
     from mmengine.model import revert_sync_batchnorm
@@ -65,7 +66,7 @@ def load_detector(cfg, checkpoint: str, device: str) -> nn.Module:
     check_weights(model, checkpoint)
     content = load_file(checkpoint)
     model.load_state_dict(unwrap_state_dict(content))
-    model.dataset_meta, model.names_from = find_meta(content, cfg)
+    model.dataset_meta, model.names_from = name_classes(model, content, cfg)
     return model.to(device).eval()
 
 
@@ -242,9 +243,8 @@ def _prepare(args) -> Detector:
     if not args.no_deploy:
         fold_norms(model)
     prepare_for_inference(model, args.amp, args.compile)
-    classes = model.dataset_meta['classes']
-    named = 'classes: ' if classes is None else f'{len(classes)} classes, named by '
-    print(f'{type(model).__name__} of {readable(args.checkpoint)}; {named}{model.names_from}; on '
+    print(f'{type(model).__name__} of {readable(args.checkpoint)}; '
+          f'{len(model.dataset_meta["classes"] or ())} classes, {model.names_from}; on '
           f'{next(model.parameters()).device}', flush=True)
     return Detector(model, cfg, args.max_pixels)
 

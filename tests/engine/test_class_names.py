@@ -4,9 +4,12 @@ from mmengine.config import Config
 
 pytest.importorskip('mmcv.ops')
 
-from mmcontainer.engine.class_names import find_meta  # noqa: E402
+from torch import nn  # noqa: E402
 
-CHECKPOINT, CONFIG = 'the checkpoint', 'the config'
+from mmcontainer.engine.class_names import find_meta, name_classes  # noqa: E402
+from mmcontainer.engine.errors import UserError  # noqa: E402
+
+CHECKPOINT, CONFIG = 'named by the checkpoint', 'named by the config'
 
 
 def make_config(**dataset):
@@ -72,7 +75,7 @@ def test_no_names_at_all():
     cfg = Config(dict(default_scope='mmdet', test_dataloader=dict(dataset=dict(
         type='BaseDataset', pipeline=[]))))
     found, source = find_meta({}, cfg)
-    assert found == dict(classes=None, palette=None) and 'numbered' in source
+    assert found == dict(classes=None, palette=None) and source == 'which nothing names'
 
 
 def test_palettes(cfg):
@@ -81,3 +84,37 @@ def test_palettes(cfg):
     assert find_meta(dict(meta=meta), cfg)[0]['palette'] == [(1, 2, 3), (4, 5, 6)]
     meta['dataset_meta']['palette'] = colours[:1]  # MMDetection would stop at the second class
     assert len(find_meta(dict(meta=meta), cfg)[0]['palette']) >= 2  # the data set's
+
+
+class Head(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.num_classes = num_classes
+
+
+def make_model():
+    """A detector like a cascade: an RPN of one class, and several box heads."""
+    model = nn.Module()
+    model.rpn_head = Head(1)
+    model.roi_head = nn.Module()
+    model.roi_head.bbox_head = nn.ModuleList([Head(2), Head(2)])
+    return model
+
+
+def test_as_many_names_as_classes(cfg):
+    assert name_classes(make_model(), {}, cfg) == find_meta({}, cfg)
+    with pytest.raises(UserError, match='=2, but there are 3 classes named by the check'):
+        name_classes(make_model(), dict(meta=dict(CLASSES=('x', 'y', 'z'))), cfg)
+    with pytest.raises(UserError, match=r'80 classes named by the config: person, .* \.\.\.'):
+        name_classes(make_model(), {}, make_config())
+    one = nn.Module()
+    one.bbox_head = Head(2)
+    with pytest.raises(UserError, match='there are 1 classes'):
+        name_classes(one, dict(meta=dict(CLASSES='cell')), cfg)
+
+
+def test_nothing_names_the_classes():
+    cfg = Config(dict(default_scope='mmdet'))
+    assert name_classes(make_model(), {}, cfg) == (
+        dict(classes=('class 0', 'class 1'), palette=None), 'which nothing names')
+    assert name_classes(nn.Module(), {}, cfg)[0]['classes'] is None

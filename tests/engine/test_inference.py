@@ -48,7 +48,7 @@ class BrightSpot(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.dataset_meta, self.names_from = META, 'the checkpoint'
+        self.dataset_meta, self.names_from = META, 'named by the checkpoint'
         self.seen = []
 
     def test_step(self, data):
