@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 from PIL import Image, UnidentifiedImageError
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
-# Pillow's own limit. Reading and drawing takes about 30 bytes per pixel: 2.7 GB.
+# Pillow's own limit. Reading an image of this size and drawing on it takes 1.3 GB.
 MAX_PIXELS = 89_478_485
 
 
@@ -126,7 +126,7 @@ def _only_our_limit() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def check_image(path: str, max_pixels: int = MAX_PIXELS) -> None:
+def check_image(path: str, max_pixels: int = MAX_PIXELS) -> bool:
     """Check the size that an image's header states, and that its data are complete.
 
     OpenCV fills up what is missing of a truncated JPEG with grey. What Pillow does not know as an
@@ -135,6 +135,9 @@ def check_image(path: str, max_pixels: int = MAX_PIXELS) -> None:
     Args:
         path (str): The file.
         max_pixels (int): An image may have this many pixels, height times width.
+
+    Returns:
+        bool: Whether the file holds several pictures, an animation, say; only the first is decoded.
 
     Raises:
         ImageError: Unreadable file, too many pixels, or truncated.
@@ -150,12 +153,15 @@ def check_image(path: str, max_pixels: int = MAX_PIXELS) -> None:
                 # A JPEG is decoded at an eighth of its size, which is faster.
                 image.draft(None, (max(1, width // 8), max(1, height // 8)))
                 image.load()
+                # In the MPO files of cameras the others are previews.
+                return getattr(image, 'is_animated', False) and image.format != 'MPO'
         except UnidentifiedImageError:
-            return
+            return False
         except OSError as error:
             if error.strerror is not None:
                 raise ImageError(error.strerror) from error
             if 'truncated' in str(error).lower():
                 raise ImageError(f'truncated, its data are not complete ({error})') from error
-        except (ValueError, SyntaxError, EOFError, MemoryError):
-            return  # broken, or a variant that Pillow does not know: the decoder will say
+        except (ValueError, SyntaxError, EOFError):
+            pass  # broken, or a variant that Pillow does not know: the decoder will say
+        return False

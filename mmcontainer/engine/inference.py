@@ -1,4 +1,6 @@
 """``tools/infer.py``: detect objects in pictures, and write pictures and JSON."""
+import contextlib
+import io
 import json
 import os
 import sys
@@ -43,6 +45,12 @@ def choose_device(name: Optional[str]) -> str:
     return name
 
 
+def _import_data_sets() -> None:
+    """Import MMDetection's data sets, which print that an optional package is not there."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        import mmdet.datasets  # noqa: F401
+
+
 def load_detector(cfg, checkpoint: str, device: str) -> nn.Module:
     """Build an MMDetection detector with all its weights.
 
@@ -73,18 +81,17 @@ def load_detector(cfg, checkpoint: str, device: str) -> nn.Module:
 class Detector:
     """A detector that is given image files as ``tools/test.py`` would give them to it.
 
-    file -> check_image -> loader of the test pipeline -> image -----------------> drawing
-                                                          image -> rest of it -> model -> sample
+    file -> loader of the test pipeline -> image -> the rest of it -> model -> sample
+                                             |
+                                             +----> to be drawn on
 
     Args:
         model (nn.Module): See :func:`load_detector`.
         cfg (Config): Its config.
-        max_pixels (int): Larger images are refused.
     """
 
-    def __init__(self, model: nn.Module, cfg, max_pixels: int):
+    def __init__(self, model: nn.Module, cfg):
         self.model = model
-        self.max_pixels = max_pixels
         self._transforms = build_pipeline(cfg)
 
     @torch.no_grad()
@@ -96,9 +103,8 @@ class Detector:
             decoded, (H, W) or (H, W, C) in BGR. Boxes and masks are in its pixels.
 
         Raises:
-            ImageError: If it cannot be read, is too large, or too small or thin for the pipeline.
+            ImageError: If it cannot be read, or is too small or thin for the pipeline.
         """
-        check_image(path, self.max_pixels)
         results, transforms = decode(self._transforms, path)
         image = results['img'].copy()  # transforms may work in place
         height, width = image.shape[:2]
@@ -106,9 +112,8 @@ class Detector:
             for transform in transforms:
                 results = transform(results)
         except cv2.error as error:
-            raise ImageError(
-                f'{type(transform).__name__} of the test pipeline fails on {width} x {height} '
-                f'pixels ({str(error).strip().splitlines()[0]})') from error
+            raise ImageError(f'{type(transform).__name__} of the test pipeline fails on {width} x '
+                             f'{height} pixels (OpenCV: {error.err or error})') from error
         sample = self.model.test_step(pseudo_collate([results]))[0]
         if 'pred_instances' not in sample:
             raise UserError(f'{type(self.model).__name__} predicts no objects with boxes; this '
@@ -239,6 +244,7 @@ def _prepare(args) -> Detector:
     cfg = load_config(args.config, args.cfg_options)
     if cfg.get('default_scope') != 'mmdet':
         raise UserError(f'{args.config} is no MMDetection config; this tool draws detections.')
+    _import_data_sets()
     model = load_detector(cfg, args.checkpoint, choose_device(args.device))
     if not args.no_deploy:
         fold_norms(model)
@@ -246,7 +252,7 @@ def _prepare(args) -> Detector:
     print(f'{type(model).__name__} of {readable(args.checkpoint)}; '
           f'{len(model.dataset_meta["classes"] or ())} classes, {model.names_from}; on '
           f'{next(model.parameters()).device}', flush=True)
-    return Detector(model, cfg, args.max_pixels)
+    return Detector(model, cfg)
 
 
 def infer(args) -> int:
@@ -283,6 +289,7 @@ def infer(args) -> int:
     for image in found.images:
         name = readable(image.path)
         try:
+            several = check_image(image.path, args.max_pixels)
             sample, pixels = detector(image.path)
             result = describe(sample, meta['classes'], name, args.score_thr)
             text = json.dumps(result, indent=1, allow_nan=False)
@@ -295,7 +302,8 @@ def infer(args) -> int:
             continue
         target = names(image)
         _write(target, picture, text)
-        print(f'{name}: {len(result["detections"])} objects -> {readable(target)}', flush=True)
+        print(f'{name}{" (its first picture)" if several else ""}: {len(result["detections"])} '
+              f'objects -> {readable(target)}', flush=True)
     if failed:
         print(f'error: {failed} could not be done, see above', file=sys.stderr)
     return 1 if failed else 0

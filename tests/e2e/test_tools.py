@@ -52,7 +52,12 @@ def test_inference(trained, run_tool, tiny_data, tmp_path):
                       config, '--checkpoint', checkpoint, '--out-dir', 'found', '--score-thr', 0,
                       code=1)
     assert '0_broken.jpg: cannot be read as an image' in output
-    assert 'gone.jpg: there is no such file' in output and 'Traceback' not in output
+    assert 'gone.jpg: there is no such file' in output
+    # One line says which model, then there is one for each image, and nothing else.
+    model, *lines = output.splitlines()
+    assert model.startswith('MaskRCNN of ') and '2 classes, named by the checkpoint; on ' in model
+    assert sum(' objects -> found/' in line for line in lines) == 5
+    assert sum(line.startswith('error: ') for line in lines) == len(lines) - 5 == 3
     stems = ['000', '000_2', '001', '002', '003']
     files = sorted(path.name for path in (tmp_path / 'found').iterdir())
     assert files == sorted(f'{stem}.{kind}' for stem in stems for kind in ('jpg', 'json'))

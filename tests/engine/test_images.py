@@ -65,8 +65,9 @@ def test_names_that_are_no_text(tmp_path):
 
 
 def check(path, **kwargs):
+    """The reason against an image; None without one."""
     try:
-        check_image(str(path), **kwargs)
+        assert check_image(str(path), **kwargs) is False
     except ImageError as error:
         return str(error)
 
@@ -131,3 +132,11 @@ def test_what_pillow_does_not_know_is_left_to_the_decoder(tmp_path):
 
 def test_unreadable_file(tmp_path):
     assert check(tmp_path / 'gone.jpg') == 'No such file or directory'
+
+
+@pytest.mark.parametrize('suffix', ['gif', 'webp', 'png', 'tif'])
+def test_several_pictures_in_one_file(tmp_path, suffix):
+    first, second = (Image.new('RGB', (40, 30), colour) for colour in ('red', 'blue'))
+    path = tmp_path / f'a.{suffix}'
+    first.save(path, save_all=True, append_images=[second])
+    assert check_image(str(path))

@@ -184,11 +184,14 @@ def test_bad_images_are_reported_and_the_others_done(run, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
     Image.fromarray(noise).save(folder / 'cut.jpg', quality=95)
     (folder / 'cut.jpg').write_bytes((folder / 'cut.jpg').read_bytes()[:-3000])
+    draw_scene().save(folder / 'two.tif', save_all=True, append_images=[draw_scene()])
     code, output, errors = run(folder, 'gone.jpg')
     assert code == 1
     assert output.splitlines() == [
         'BrightSpot of x.pth; 2 classes, named by the checkpoint; on cpu',
-        f'{folder}/a.jpg: 1 objects -> out/a.jpg', f'{folder}/z.png: 1 objects -> out/z.jpg']
+        f'{folder}/a.jpg: 1 objects -> out/a.jpg',
+        f'{folder}/two.tif (its first picture): 1 objects -> out/two.jpg',
+        f'{folder}/z.png: 1 objects -> out/z.jpg']
     for name, reason in {
             'gone.jpg': 'no such file', 'empty.jpg': 'cannot be read as an image',
             'text.jpg': 'cannot be read as an image', 'cut.jpg': 'truncated',
@@ -199,7 +202,8 @@ def test_bad_images_are_reported_and_the_others_done(run, tmp_path):
         line, = (line for line in errors.splitlines() if name in line)
         assert reason in line
     assert errors.endswith('error: 7 could not be done, see above\n') and 'Traceback' not in errors
-    assert sorted(os.listdir(tmp_path / 'out')) == ['a.jpg', 'a.json', 'z.jpg', 'z.json']
+    assert sorted(os.listdir(tmp_path / 'out')) == [
+        f'{stem}.{kind}' for stem in ('a', 'two', 'z') for kind in ('jpg', 'json')]
 
 
 def test_names_that_are_no_text(run, tmp_path):
@@ -327,7 +331,7 @@ def test_the_model_is_given_what_the_pipeline_gives(spot, tmp_path):
         "dict(type='Resize', scale_factor=1.0, keep_ratio=True),"
         "dict(type='RandomErasing', n_patches=1, ratio=0.9)"))
     draw_scene().save(tmp_path / 'a.png')
-    detector = Detector(spot, load_config(str(tmp_path / 'config.py')), 10_000)
+    detector = Detector(spot, load_config(str(tmp_path / 'config.py')))
     _, image = detector(str(tmp_path / 'a.png'))
     np.testing.assert_array_equal(image, cv2.imread(str(tmp_path / 'a.png')))
 
