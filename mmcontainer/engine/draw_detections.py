@@ -29,11 +29,11 @@ class DrawDetectionsHook(Hook):
         self.score_thr = score_thr
 
     def before_test(self, runner) -> None:
-        from ..visualization.detections import DetectionVisualizer
+        from ..visualization.detections import DetectionVisualizer, style_of
         dataset = runner.test_dataloader.dataset
         self._names = PictureNames(self.out_dir, dataset_images(dataset))
         self._transforms = build_pipeline(runner.cfg)
-        self._visualizer = DetectionVisualizer(dataset.metainfo)
+        self._visualizer = DetectionVisualizer(dataset.metainfo, **style_of(runner.cfg))
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if not is_main_process():

@@ -91,7 +91,7 @@ class Detector:
     """
 
     def __init__(self, model: nn.Module, cfg):
-        self.model = model
+        self.model, self.cfg = model, cfg
         self._transforms = build_pipeline(cfg)
 
     @torch.no_grad()
@@ -282,9 +282,9 @@ def infer(args) -> int:
     for problem in found.problems:
         print(f'error: {problem}', file=sys.stderr, flush=True)
     # MMDetection, which this module does not need to be imported, has been found by now.
-    from ..visualization.detections import DetectionVisualizer, as_rgb
+    from ..visualization.detections import DetectionVisualizer, as_rgb, style_of
     meta = detector.model.dataset_meta
-    visualizer = DetectionVisualizer(meta)
+    visualizer = DetectionVisualizer(meta, **style_of(detector.cfg))
     names, failed, seen = OutputNames(folder, found.images), len(found.problems), set()
     for image in found.images:
         name = readable(image.path)

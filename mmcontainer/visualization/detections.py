@@ -8,9 +8,14 @@ from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.structures import InstanceData
 
-_FONT_SIZE = 12  # in points, on a canvas whose longer side has up to _PLAIN pixels
-_PLAIN = 2000
-_STYLE = dict(line_width=2, text_color=(255, 255, 255))
+# In points, on a picture whose longer side has up to _PLAIN pixels; on larger ones in proportion.
+_FONT_SIZE, _LINE_WIDTH, _PLAIN = 12, 2, 2000
+_STYLE = ('bbox_color', 'text_color', 'mask_color', 'line_width', 'alpha')
+
+
+def style_of(cfg) -> dict[str, Any]:
+    """Colours, opacity and line width that ``visualizer`` of a config asks for."""
+    return {key: value for key, value in (cfg.get('visualizer') or {}).items() if key in _STYLE}
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
@@ -40,13 +45,15 @@ class DetectionVisualizer(DetLocalVisualizer):
         dataset_meta (dict): ``classes`` (names, or None) and ``palette`` (colours, or None).
         sides (tuple[int, int]): The longer side of a picture in pixels is brought into this range.
             The upper end bounds time and memory.
+        name (str): For MMEngine.
+        line_width (float): In points, on a picture of up to 2000 pixels.
         options: Arguments of MMDetection's ``DetLocalVisualizer``.
     """
 
-    # MMEngine wants an argument ``name``.
     def __init__(self, dataset_meta: dict, sides: tuple[int, int] = (960, 4096),
-                 name: str = 'detections', **options):
-        super().__init__(name, **{**_STYLE, **options})
+                 name: str = 'detections', line_width: float = _LINE_WIDTH, **options):
+        super().__init__(name, **{'text_color': (255, 255, 255), **options})
+        self._plain_line_width = line_width
         self.dataset_meta = dict(dataset_meta)
         self.sides = sides
 
@@ -115,10 +122,15 @@ class DetectionVisualizer(DetLocalVisualizer):
             instances = named
         return super()._draw_instances(image, instances, classes, palette)
 
+    def set_image(self, image: np.ndarray) -> None:
+        super().set_image(image)
+        self._magnified = max(1, max(self.width, self.height) / _PLAIN)
+        self.line_width = self._plain_line_width * self._magnified
+
     def draw_texts(self, texts, positions, **kwargs) -> 'DetLocalVisualizer':
         corner = torch.tensor([self.width, self.height]) - 1.
         positions = torch.minimum(torch.as_tensor(positions).float(), corner)
-        kwargs['font_sizes'] = _FONT_SIZE * max(1, max(self.width, self.height) / _PLAIN)
+        kwargs['font_sizes'] = _FONT_SIZE * self._magnified
         super().draw_texts(texts, positions, **kwargs)
         label = self.ax_save.texts[-1]
         label.set_parse_math(False)  # a $ in a name is a $
@@ -133,10 +145,11 @@ class DetectionVisualizer(DetLocalVisualizer):
 
     def draw_binary_masks(self, binary_masks: np.ndarray, colors: list, alphas: float = 0.8,
                           ) -> 'DetLocalVisualizer':
-        # As MMEngine's, which works on the whole picture for each mask: 70 ms where this takes 2.
+        # MMEngine's works on the whole picture for each mask, and takes ten times as long.
         image = self.get_image().astype(np.float32)
+        opacity = alphas / 2  # the object stays visible
         for mask, colour in zip(binary_masks, colors):
-            image[mask] = (1 - alphas) * image[mask] + alphas * np.array(colour, np.float32)
+            image[mask] = (1 - opacity) * image[mask] + opacity * np.array(colour, np.float32)
         self.ax_save.imshow(image.round().astype(np.uint8),
                             extent=(0, self.width, self.height, 0), interpolation='nearest')
         return self

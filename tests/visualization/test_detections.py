@@ -10,9 +10,14 @@ pytest.importorskip('mmcv.ops')
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmdet.structures.bbox import HorizontalBoxes  # noqa: E402
 from mmdet.structures.mask import BitmapMasks  # noqa: E402
+from mmengine.config import Config  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
 
-from mmcontainer.visualization.detections import DetectionVisualizer, as_rgb  # noqa: E402
+from mmcontainer.visualization.detections import (  # noqa: E402
+    DetectionVisualizer,
+    as_rgb,
+    style_of,
+)
 
 META = dict(classes=('circle', 'triangle'), palette=[(255, 0, 0), (0, 0, 255)])
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -149,3 +154,15 @@ def test_pixels_of_all_kinds_become_rgb(pixels):
 
 def test_bgr_becomes_rgb():
     assert (as_rgb(np.full((4, 5, 3), (1, 2, 3), np.uint8)) == (3, 2, 1)).all()
+
+
+def test_style_of_a_config():
+    cfg = Config(dict(visualizer=dict(type='DetLocalVisualizer', name='visualizer', line_width=4,
+                                      bbox_color=(0, 0, 255))))
+    assert style_of(cfg) == dict(line_width=4, bbox_color=(0, 0, 255)) and style_of(Config()) == {}
+    sample, widths = make_sample([[20, 10, 60, 50]], [0.9]), {}
+    for options in (style_of(cfg), {}):
+        picture = DetectionVisualizer(META, **options).draw(grey(64, 96), sample, 0.3)
+        ys, xs = np.nonzero(picture.astype(int)[..., 2 if options else 0] > 180)
+        widths[bool(options)] = len(xs)
+    assert widths[True] > 1.5 * widths[False]
