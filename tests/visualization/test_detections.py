@@ -157,12 +157,11 @@ def test_bgr_becomes_rgb():
 
 
 def test_style_of_a_config():
-    cfg = Config(dict(visualizer=dict(type='DetLocalVisualizer', name='visualizer', line_width=4,
+    cfg = Config(dict(visualizer=dict(type='DetLocalVisualizer', name='visualizer', line_width=1,
                                       bbox_color=(0, 0, 255))))
-    assert style_of(cfg) == dict(line_width=4, bbox_color=(0, 0, 255)) and style_of(Config()) == {}
-    sample, widths = make_sample([[20, 10, 60, 50]], [0.9]), {}
-    for options in (style_of(cfg), {}):
+    assert style_of(cfg) == dict(line_width=1, bbox_color=(0, 0, 255)) and style_of(Config()) == {}
+    sample, drawn = make_sample([[20, 10, 60, 50]], [0.9]), []
+    for options, colour in ((style_of(cfg), BLUE), ({}, RED)):
         picture = DetectionVisualizer(META, **options).draw(grey(64, 96), sample, 0.3)
-        ys, xs = np.nonzero(picture.astype(int)[..., 2 if options else 0] > 180)
-        widths[bool(options)] = len(xs)
-    assert widths[True] > 1.5 * widths[False]
+        drawn.append((np.abs(picture.astype(int) - colour).max(-1) < 60).sum())
+    assert 0 < 1.5 * drawn[0] < drawn[1]
