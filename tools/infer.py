@@ -5,14 +5,16 @@ import argparse
 import _check_installed  # noqa: F401  before what it checks for
 
 from mmcontainer.engine.cli import add_config_options, add_inference_options, run_tool
+from mmcontainer.engine.images import MAX_PIXELS
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog='JSON: image, height, width, and detections with label, class, score, bbox [x1, y1, '
-        'x2, y2], and mask (COCO run-length code) if the model predicts masks. The exit code is 1 '
-        'if an image could not be read.')
+        epilog='JSON: image, height, width, and detections with label, class, score (0 to 1), bbox '
+        '[x1, y1, x2, y2], and mask (COCO run-length code) if the model predicts masks; in pixels '
+        'of the image as the test pipeline of the config decodes it, which by default is upright. '
+        'The exit code is 1 if an image could not be done; all others are.')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files or folders')
     parser.add_argument('--config', required=True, help='config of the checkpoint')
     parser.add_argument('--checkpoint', required=True, help='file that tools/train.py wrote')
@@ -20,6 +22,9 @@ def parse_args():
     parser.add_argument('--score-thr', type=float, default=0.3,
                         help='leave out detections with a lower score (0.3)')
     parser.add_argument('--device', help='cpu, cuda:0, ... (the first GPU if there is one)')
+    parser.add_argument('--recursive', action='store_true', help='enter folders inside of folders')
+    parser.add_argument('--max-pixels', type=int, default=MAX_PIXELS, metavar='N',
+                        help=f'refuse images with more pixels, unread ({MAX_PIXELS})')
     add_config_options(parser)
     add_inference_options(parser)
     return parser.parse_args()

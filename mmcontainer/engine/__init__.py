@@ -1,10 +1,12 @@
 """What the training engine needs beyond MMEngine: initialisers, hooks, wrappers."""
 from .amp import CPUAmpOptimWrapper
+from .draw_detections import DrawDetectionsHook
 from .draw_labels import DrawLabelsHook
 from .initializers import StrictPretrained
 from .precise_bn import PreciseBNHook
 from .rng_state import RNGStateHook
 
 __all__ = [
-    'CPUAmpOptimWrapper', 'DrawLabelsHook', 'PreciseBNHook', 'RNGStateHook', 'StrictPretrained'
+    'CPUAmpOptimWrapper', 'DrawDetectionsHook', 'DrawLabelsHook', 'PreciseBNHook', 'RNGStateHook',
+    'StrictPretrained'
 ]

@@ -5,6 +5,7 @@ from .configs import load_config
 from .data_root import check_data, set_data_root
 from .deploy import FoldNormsHook, prepare_for_inference, unwrap
 from .distributed import replace_sync_bn, setup_distributed
+from .draw_detections import DrawDetectionsHook
 from .draw_labels import DrawLabelsHook
 from .errors import UserError
 from .options import find_class
@@ -26,17 +27,12 @@ def _dump_predictions(cfg, out: str) -> None:
 
 
 def _draw_predictions(cfg, folder: str) -> None:
-    # Absolute, because MMDetection's hook would otherwise put it below the work dir.
-    folder = str(Path(folder).expanduser().resolve())
-    if cfg.get('default_scope') == 'mmpretrain':
-        cfg.custom_hooks = [*cfg.get('custom_hooks', []),
-                            dict(type=DrawLabelsHook.__name__, out_dir=folder)]
-        return
-    hook = cfg.default_hooks.get('visualization')
-    if hook is None:
-        raise UserError('--show-dir: default_hooks.visualization of the config is missing; add '
-                        "dict(type='DetVisualizationHook').")
-    hook.update(draw=True, interval=1, test_out_dir=folder)
+    hook = dict(type=DrawLabelsHook.__name__)
+    if cfg.get('default_scope') != 'mmpretrain':
+        given = cfg.get('default_hooks', {}).get('visualization') or {}
+        hook = dict(type=DrawDetectionsHook.__name__, score_thr=given.get('score_thr', 0.3))
+    hook['out_dir'] = str(Path(folder).expanduser().resolve())
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), hook]
 
 
 def test(args) -> dict:

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
 from ..engine.errors import UserError
-from ..engine.inference import read_image
+from ..engine.images import ImageError
+from ..engine.pipeline import build_pipeline, decode
 
 _RESIZERS = {'Resize', 'FixScaleResize', 'FixShapeResize', 'RandomChoiceResize', 'RandomResize',
              'ResizeEdge', 'ResizeShortestEdge'}
@@ -68,21 +69,20 @@ def prepare_image(cfg, data_preprocessor: nn.Module, path: Path) -> NetworkInput
     """
     if not path.is_file():
         raise UserError(f'There is no image {path}.')
-    if read_image(path) is None:
-        raise UserError(f'{path} cannot be read as an image.')
-    results: dict[str, Any] = dict(img_path=str(path), img_id=0)
-    geometry, file_size = Geometry(np.ones(2), np.zeros(2)), None
-    for transform in Compose(_test_pipeline(cfg)).transforms:
+    try:
+        results, transforms = decode(build_pipeline(cfg), str(path))
+    except ImageError as error:
+        raise UserError(f'{path} {error}.') from error
+    file_size = results['img'].shape[:2]
+    geometry = Geometry(np.ones(2), np.zeros(2))
+    for transform in transforms:
         old = results.get('img')
         results = transform(results)
         if results is None:
             raise UserError(f'{path}: {type(transform).__name__} of the test pipeline refuses it.')
         if 'img' not in results:
             continue
-        if old is None:
-            file_size = results['img'].shape[:2]
-        else:
-            geometry = _follow(geometry, transform, old.shape[:2], results['img'].shape[:2])
+        geometry = _follow(geometry, transform, old.shape[:2], results['img'].shape[:2])
         if results.get('flip'):
             raise UserError('The test pipeline of the config flips the image; remove '
                             f'{type(transform).__name__} from it.')
@@ -94,18 +94,6 @@ def prepare_image(cfg, data_preprocessor: nn.Module, path: Path) -> NetworkInput
     content = np.concatenate([corner.clip(0, limits) for corner in corners])
     return NetworkInput(inputs, _to_picture(image), tuple(file_size), geometry,
                         tuple(content.tolist()))
-
-
-def _test_pipeline(cfg) -> list[dict]:
-    """Transforms of the test data set, without those that read annotations."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
-    while dataset is not None and 'pipeline' not in dataset:
-        dataset = dataset.get('dataset') or next(iter(dataset.get('datasets') or []), None)
-    if dataset is None:
-        raise UserError('The config has no test pipeline (test_dataloader.dataset.pipeline), which '
-                        'says how images are resized for the network.')
-    return [step for step in dataset['pipeline']
-            if not ('Load' in step['type'] and 'Annotations' in step['type'])]
 
 
 def _follow(geometry: Geometry, transform: Any, old: Sequence[int],

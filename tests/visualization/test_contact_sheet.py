@@ -46,41 +46,6 @@ def test_both_sides_are_drawn_and_the_threshold_holds(tmp_path):
     assert count(sheets[0.5][:, half:], BLUE) == 0
 
 
-def test_boxes_lie_where_they_belong(tmp_path):
-    """A 480-pixel tile of a 96 x 64 image magnifies five times."""
-    sample = make_sample(tmp_path / 'a.png', [[20, 10, 60, 50]], [0.9])
-    visualizer = contact_sheet._TileVisualizer(line_width=2, alpha=1.0)
-    visualizer.dataset_meta = META
-    truth, _ = contact_sheet._draw_pair(visualizer, sample, 0.3)
-    assert truth.shape == (320, 480, 3)
-    ys, xs = np.nonzero(np.abs(truth.astype(int) - [255, 0, 0]).max(-1) < 40)
-    found = [xs.min(), ys.min(), xs.max(), ys.max()]
-    np.testing.assert_allclose(found, [100, 50, 300, 250], atol=3)
-
-
-@pytest.mark.parametrize('box', [
-    [0, 0, 20, 20], [90, 2, 96, 20], [80, 55, 96, 64], [0, 60, 30, 64], [95, 63, 96, 64],
-    [-20, -10, 140, 90]
-])
-def test_labels_never_leave_the_picture(tmp_path, box, monkeypatch):
-    sample = make_sample(tmp_path / 'a.png', [box], [0.876], [1])
-    extents = []
-    original = contact_sheet._TileVisualizer.draw_texts
-
-    def record(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        label = self.ax_save.texts[-1]
-        extents.append(label.get_window_extent(self.fig_save_canvas.get_renderer()).extents)
-        return self
-
-    monkeypatch.setattr(contact_sheet._TileVisualizer, 'draw_texts', record)
-    contact_sheet.draw_contact_sheet([sample], META, tmp_path / 'sheet.png')
-    assert len(extents) == 2
-    for x0, y0, x1, y1 in extents:
-        assert x1 - x0 > 20
-        assert x0 >= 0 and y0 >= 0 and x1 <= 480 and y1 <= 320
-
-
 @pytest.mark.parametrize('number', [1, 3, 4])
 def test_any_number_of_pictures_and_none_detected(tmp_path, number):
     samples = [make_sample(tmp_path / f'{i}.png', [], [], size=(40 + 30 * i, 80))

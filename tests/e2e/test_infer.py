@@ -1,0 +1,91 @@
+"""tools/infer.py finds in an image file what tools/test.py finds in it."""
+import json
+import pickle
+import shutil
+from argparse import Namespace
+
+import pytest
+import torch
+from PIL import Image
+
+from mmcontainer.engine.configs import load_config
+from mmcontainer.engine.inference import infer
+
+pytestmark = pytest.mark.slow
+
+GREY = """
+model['backbone']['in_channels'] = 1
+model['data_preprocessor'] = dict(mean=[120.], std=[60.], bgr_to_rgb=False)
+test_pipeline[0]['color_type'] = 'grayscale'
+"""
+FEW = """
+model['test_cfg']['rcnn']['max_per_img'] = 10
+"""
+PILLOW = """
+test_pipeline[0]['imdecode_backend'] = 'pillow'
+"""
+AS_STORED = """
+test_pipeline[0]['color_type'] = 'color_ignore_orientation'
+"""
+
+
+@pytest.fixture(scope='module')
+def turned_data(tiny_data, tmp_path_factory):
+    """The tiny data set, in which EXIF says of two images that they are to be turned."""
+    root = tmp_path_factory.mktemp('turned') / 'data'
+    shutil.copytree(tiny_data, root)
+    for name, orientation in (('001.jpg', 6), ('002.jpg', 3)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        with Image.open(root / 'val2017' / name) as image:
+            image.copy().save(root / 'val2017' / name, exif=exif, quality=95)
+    return root
+
+
+def save_random(config, path):
+    """Save a detector with random weights, which finds something everywhere."""
+    from mmengine.registry import MODELS, init_default_scope
+    cfg = load_config(str(config))
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    torch.save(dict(state_dict=model.state_dict(), meta={}), path)
+
+
+@pytest.mark.parametrize('detector, extra', [
+    ('retinanet', ''), ('mask_rcnn', FEW), ('retinanet', GREY), ('retinanet', PILLOW),
+    ('retinanet', AS_STORED)
+], ids=['plain', 'masks', 'grey', 'pillow', 'as-stored'])
+def test_infer_finds_what_test_finds(tiny_config, turned_data, tmp_path, monkeypatch, capsys,
+                                     detector, extra):
+    from mmcontainer.engine.testing import test
+    monkeypatch.chdir(tmp_path)
+    config = str(tiny_config(detector, extra))
+    save_random(config, 'random.pth')
+    common = dict(config=config, checkpoint='random.pth', cfg_options=None, amp=None, compile=False,
+                  no_deploy=False)
+    test(Namespace(**common, work_dir='work', data_root=str(turned_data), launcher='none',
+                   out='out.pkl', show_dir='drawn'))
+    capsys.readouterr()
+    assert infer(Namespace(**common, images=[str(turned_data / 'val2017')], out_dir='found',
+                           score_thr=0., device='cpu', recursive=False, max_pixels=10**6)) == 0
+    # The classes are the config's, and the annotations of its data set are not there.
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(' of random.pth; 2 classes, named by the config; on cpu')
+    assert len(lines) == 5
+    tested = pickle.loads((tmp_path / 'out.pkl').read_bytes())
+    assert len(tested) == len(list((tmp_path / 'found').glob('*.json'))) == 4
+    for entry in tested:
+        stem = entry['img_path'].rpartition('/')[2][:-4]
+        result = json.loads((tmp_path / 'found' / f'{stem}.json').read_text())
+        expected = entry['pred_instances']
+        order = expected['scores'].argsort(descending=True, stable=True).tolist()
+        assert [result['height'], result['width']] == list(entry['ori_shape'])
+        assert len(result['detections']) == len(order) >= 10
+        for detection, index in zip(result['detections'], order):
+            assert detection['score'] == round(expected['scores'][index].item(), 6)
+            assert detection['bbox'] == [round(x, 3) for x in expected['bboxes'][index].tolist()]
+            assert detection['label'] == expected['labels'][index].item()
+            if detector == 'mask_rcnn':
+                assert detection['mask']['counts'] == expected['masks'][index]['counts'].decode()
