@@ -26,6 +26,7 @@ INSTALL_REQUIRES = [
 # No extra lists mmcv: pip would compile it in an isolated environment, where its build finds no
 # torch and gives a wheel without the compiled operators. Install torch and mmcv first (README).
 EXTRAS_REQUIRE = {
+    'safetensors': ['safetensors>=0.4'],  # to read files of weights in this format
     'onedl': ['onedl-mmengine==0.10.12', 'onedl-mmdetection==3.5.1', 'onedl-mmpretrain==1.3.6'],
     'openmmlab': [
         'mmengine==0.10.7',

@@ -195,9 +195,7 @@ def resume(facts):
         yield Finding(True, f'Training cannot be resumed: torch refuses what MMEngine writes into '
                             f'its checkpoints ({error})', pip_install('onedl-mmengine==0.10.12')
                       if facts['stack'] == 'onedl' else
-                      'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 '
-                      f'{python_command()} tools/train.py CONFIG --resume  '
-                      '# only with checkpoints you wrote yourself')
+                      install_command('mmengine', 'openmmlab'))
 
 
 def gpu(facts):

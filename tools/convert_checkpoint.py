@@ -11,9 +11,8 @@ from mmcontainer.checkpoints import (
     SOURCES,
     detect_source,
     get_source,
-    load_file,
+    read_weights,
     save_with_hash,
-    unwrap_state_dict,
 )
 from mmcontainer.engine.cli import run_tool
 
@@ -35,7 +34,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    state_dict = unwrap_state_dict(load_file(args.src))
+    state_dict, _ = read_weights(args.src)
     source = detect_source(state_dict) if args.source == 'auto' else args.source
     table = get_source(source)
     converted = table.convert(state_dict, reverse=args.to_official)

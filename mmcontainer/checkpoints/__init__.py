@@ -1,18 +1,22 @@
 """Official checkpoints: safe reading, renaming in both directions, strict loading."""
-from .files import (
-                    CorruptCheckpointError,
-                    UnsafeCheckpointError,
-                    file_hash,
-                    load_file,
-                    resolve_path,
-                    save_with_hash,
-                    unwrap_state_dict,
-)
+from .files import UnsafeCheckpointError, load_file, resolve_path, save_with_hash
+from .integrity import CorruptCheckpointError, check_file, file_hash
 from .key_table import KeyMismatchError, KeyTable
-from .loading import SOURCES, convert, convert_back, detect_source, get_source, load_backbone
+from .loading import (
+    SOURCES,
+    convert,
+    convert_back,
+    detect_source,
+    find_problems,
+    get_source,
+    load_backbone,
+    read_weights,
+)
+from .tensors import unwrap_state_dict
 
 __all__ = [
     'SOURCES', 'CorruptCheckpointError', 'KeyMismatchError', 'KeyTable', 'UnsafeCheckpointError',
-    'convert', 'convert_back', 'detect_source', 'file_hash', 'get_source', 'load_backbone',
-    'load_file', 'resolve_path', 'save_with_hash', 'unwrap_state_dict'
+    'check_file', 'convert', 'convert_back', 'detect_source', 'file_hash', 'find_problems',
+    'get_source', 'load_backbone', 'load_file', 'read_weights', 'resolve_path', 'save_with_hash',
+    'unwrap_state_dict'
 ]

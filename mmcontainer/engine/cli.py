@@ -29,7 +29,7 @@ def user_message(error: BaseException) -> Optional[str]:
     module, text = _raised_in(error), str(error)
     if isinstance(error, _MESSAGES):
         return text
-    if isinstance(error, (ValueError, FileNotFoundError)) and module.startswith('mmcontainer.'):
+    if isinstance(error, (ValueError, FileNotFoundError, ImportError)) and module.startswith('mmcontainer.'):
         return text
     if isinstance(error, ValueError) and module.startswith('mmengine.optim.scheduler'):
         return (f'param_scheduler of the config does not work: {text}. A schedule without an end '
@@ -50,6 +50,8 @@ def run_tool(main: Callable[[], Optional[int]]) -> None:
     """
     # No file that is read may run code: torch.load never falls back to unrestricted unpickling.
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    # Its contrary; PyTorch refuses to read anything where both are set.
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
     try:
         code = main()
     except KeyboardInterrupt:

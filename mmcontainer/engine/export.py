@@ -5,11 +5,11 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
+from ..atomic import write_atomically
 from ..backbones import BaseBackbone
 from ..checkpoints import load_backbone
 from .configs import load_config
 from .errors import UserError
-from .inference import write_atomically
 
 # A second size that shares no factor with the first: the file has to be right for all.
 _OTHER_SIZE = (97, 161)

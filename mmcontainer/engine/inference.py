@@ -8,7 +8,7 @@ import tempfile
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import cv2
 import mmcv
@@ -18,7 +18,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from ..checkpoints import load_file, unwrap_state_dict
+from ..atomic import write_atomically
 from .class_names import name_classes
 from .cli import user_message
 from .configs import load_config
@@ -26,7 +26,7 @@ from .deploy import fold_norms, prepare_for_inference
 from .errors import UserError
 from .images import ImageError, ImageFile, check_image, collect_images, readable
 from .pipeline import build_pipeline, decode
-from .setup import check_weights
+from .weights import load_weights
 
 
 def choose_device(name: Optional[str]) -> str:
@@ -71,9 +71,7 @@ def load_detector(cfg, checkpoint: str, device: str) -> nn.Module:
     from mmengine.model import revert_sync_batchnorm
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    check_weights(model, checkpoint)
-    content = load_file(checkpoint)
-    model.load_state_dict(unwrap_state_dict(content))
+    content = load_weights(model, checkpoint)
     model.dataset_meta, model.names_from = name_classes(model, content, cfg)
     return model.to(device).eval()
 
@@ -153,19 +151,6 @@ def describe(sample, classes: Optional[Sequence[str]], image: str,
         detections.append(detection)
     height, width = sample.ori_shape[:2]
     return dict(image=image, height=height, width=width, detections=detections)
-
-
-def write_atomically(target: Path, write: Callable[[str], Any]) -> None:
-    """Let ``write`` fill a temporary file beside the target, which then takes its place."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix='.', suffix=target.suffix)
-    os.close(handle)
-    try:
-        write(temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 class OutputNames:

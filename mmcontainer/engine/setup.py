@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 import torch
-from torch import nn
 
-from ..checkpoints import load_file, resolve_path, unwrap_state_dict
+from ..checkpoints import check_file, resolve_path
 from ..checkpoints.official import missing_message
 from .data_root import SPLITS
 from .errors import UserError
@@ -64,6 +63,7 @@ def check_pretrained(cfg) -> None:
 
     Raises:
         UserError: Where the official file is, how to convert it, and how to do without.
+        CorruptCheckpointError: A file that is not whole.
     """
     for path, node in list(iter_dicts(cfg.model, 'model')):
         for init_cfg in _as_list(node.get('init_cfg')):
@@ -75,7 +75,7 @@ def check_pretrained(cfg) -> None:
                     raise UserError(f'{path}.init_cfg: there is no file {checkpoint}.')
                 continue
             try:
-                resolve_path(checkpoint)
+                check_file(resolve_path(checkpoint))
             except FileNotFoundError as error:
                 message = missing_message(checkpoint)
                 several = f'{error}\n' if 'several' in str(error) else ''
@@ -183,31 +183,3 @@ def scale_lr(cfg) -> str:
                  'established (square-root scaling is common), so check the loss of the first '
                  'epoch.')
     return text
-
-
-def check_weights(model: nn.Module, checkpoint: str) -> None:
-    """Check that a checkpoint holds every weight of a model; MMEngine only logs what is missing.
-
-    Raises:
-        UserError: File not found, or of another model.
-    """
-    path = Path(checkpoint).expanduser()
-    if '://' in checkpoint:
-        return  # downloaded by MMEngine
-    if not path.is_file():
-        raise UserError(f'There is no checkpoint {checkpoint}.')
-    try:
-        found = unwrap_state_dict(load_file(path))
-    except ValueError as error:
-        raise UserError(f'{checkpoint}: {error}') from error
-    expected = model.state_dict()
-    missing = [key for key in expected if key not in found and 'num_batches_tracked' not in key]
-    reshaped = [key for key in expected
-                if key in found and expected[key].shape != found[key].shape]
-    if missing or reshaped:
-        example = (missing + reshaped)[0]
-        raise UserError(
-            f'{checkpoint} does not belong to this config: of {len(expected)} weights '
-            f'{len(missing)} are missing and {len(reshaped)} have another shape, for example '
-            f'{example}. Use the config that it was trained with (a copy lies beside it, in its '
-            'work dir).')

@@ -3,14 +3,15 @@ from pathlib import Path
 
 from .configs import load_config
 from .data_root import check_data, set_data_root
-from .deploy import FoldNormsHook, prepare_for_inference, unwrap
+from .deploy import FoldNormsHook, prepare_for_inference
 from .distributed import replace_sync_bn, setup_distributed
 from .draw_detections import DrawDetectionsHook
 from .draw_labels import DrawLabelsHook
 from .errors import UserError
 from .options import find_class
-from .setup import check_weights, set_loader_defaults, set_work_dir
+from .setup import set_loader_defaults, set_work_dir
 from .training import build_runner
+from .weights import local_file, prepare_loading
 
 
 def _dump_predictions(cfg, out: str) -> None:
@@ -50,11 +51,9 @@ def test(args) -> dict:
     cfg = load_config(args.config, args.cfg_options)
     set_work_dir(cfg, args.work_dir, args.config)
     set_loader_defaults(cfg)
-    if '://' not in args.checkpoint and not Path(args.checkpoint).expanduser().is_file():
-        raise UserError(f'There is no checkpoint {args.checkpoint}.')
+    cfg.load_from, cfg.resume = str(local_file(args.checkpoint)), False
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
-    cfg.load_from, cfg.resume = args.checkpoint, False
     if args.out is not None:
         _dump_predictions(cfg, args.out)
     if args.show_dir is not None:
@@ -63,7 +62,7 @@ def test(args) -> dict:
     setup_distributed(cfg, args.launcher)
     replace_sync_bn(cfg)
     runner = build_runner(cfg)
-    check_weights(unwrap(runner.model), args.checkpoint)
+    prepare_loading(runner, cfg.load_from)
     if not args.no_deploy:
         runner.register_hook(FoldNormsHook())
     prepare_for_inference(runner.model, args.amp, args.compile)

@@ -1,5 +1,6 @@
 """``tools/train.py``: from a config to a trained model."""
 import os
+from typing import Optional
 
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -18,6 +19,7 @@ from .setup import (
     set_work_dir,
     train_from_scratch,
 )
+from .weights import check_pretrained_weights, local_file, prepare_loading
 
 
 def say(text: str) -> None:
@@ -68,15 +70,24 @@ def prepare_config(args):
         apply_amp(cfg, args.amp)
     if args.auto_scale_lr:
         say(scale_lr(cfg))
-    if args.resume is not None:
-        cfg.load_from = find_resume(cfg.work_dir, args.resume)
-        cfg.resume = cfg.load_from is not None
-        say(f'--resume: from {cfg.load_from}' if cfg.resume else
-            f'--resume: no checkpoint in {cfg.work_dir} yet, so training starts from the beginning')
+    _find_checkpoint(cfg, args.resume)
     # An empty val_cfg, as MMPretrain's schedules have it, means validation all the same.
     splits = ('train', 'val') if cfg.get('val_cfg') is not None else ('train', )
     check_all(lambda: check_pretrained(cfg), lambda: check_data(cfg, splits))
     return cfg
+
+
+def _find_checkpoint(cfg, resume: Optional[str]) -> None:
+    """Settle ``load_from`` and ``resume`` of a config: a file on this disk, or none."""
+    if resume is None and cfg.get('resume'):  # of the config itself
+        resume = cfg.get('load_from') or 'auto'
+    if resume is not None:
+        cfg.load_from = find_resume(cfg.work_dir, resume)
+        cfg.resume = cfg.load_from is not None
+        say(f'--resume: from {cfg.load_from}' if cfg.resume else
+            f'--resume: no checkpoint in {cfg.work_dir} yet, so training starts from the beginning')
+    elif cfg.get('load_from') is not None:
+        cfg.load_from = str(local_file(cfg.load_from))
 
 
 def train(args) -> None:
@@ -91,6 +102,9 @@ def train(args) -> None:
     if warning is not None:
         say(warning)
     runner = build_runner(cfg)
+    if cfg.get('load_from') is not None:
+        prepare_loading(runner, cfg.load_from, args.allow_partial_load)
+    check_pretrained_weights(runner.model)
     if args.amp is not None:
         keep_losses_exact(runner.model)
     if args.compile:

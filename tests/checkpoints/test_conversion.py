@@ -207,10 +207,9 @@ def test_damaged_files_are_recognised(tmp_path):
     path = save_with_hash({'weight': torch.arange(1000.)}, tmp_path / 'a.pth')
     content = path.read_bytes()
     path.write_bytes(content[:-200])
-    with pytest.raises(RuntimeError, match='does not have the content its name promises'):
-        load_backbone(Container(), tmp_path / 'a.pth')
-    with pytest.raises(RuntimeError, match='incomplete download'):
-        load_backbone(Container(), path)
+    for name in (tmp_path / 'a.pth', path):
+        with pytest.raises(RuntimeError, match='does not have the content its name promises'):
+            load_backbone(Container(), name)
     (tmp_path / 'b.pth').write_bytes(content[:-200])
     with pytest.raises(RuntimeError, match='incomplete download'):
         load_backbone(Container(), tmp_path / 'b.pth')
