@@ -50,6 +50,8 @@ def run_tool(main: Callable[[], Optional[int]]) -> None:
     """
     # No file that is read may run code: torch.load never falls back to unrestricted unpickling.
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    # A file name that the terminal's encoding does not have is no reason to stop.
+    sys.stdout.reconfigure(errors='backslashreplace')
     try:
         code = main()
     except KeyboardInterrupt:
