@@ -124,7 +124,7 @@ class Detector:
                     raise ImageError(f'{type(transform).__name__} of the test pipeline refuses it')
         except cv2.error as error:
             raise ImageError(f'{type(transform).__name__} of the test pipeline fails on {width} x '
-                             f'{height} pixels (OpenCV: {error.err or error})') from error
+                             f'{height} pixels (OpenCV: {getattr(error, "err", error)})') from error
         sample = self.model.test_step(pseudo_collate([results]))[0]
         if 'pred_instances' not in sample:
             raise UserError(f'{type(self.model).__name__} predicts no objects with boxes; this '
