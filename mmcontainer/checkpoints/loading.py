@@ -192,5 +192,5 @@ def find_problems(expected: Mapping[str, Tensor],
             for key in common if expected[key].shape != found[key].shape],
         'of another kind of number': [
             f'{key} (model {expected[key].dtype}, checkpoint {found[key].dtype})' for key in common
-            if expected[key].is_floating_point() != found[key].is_floating_point()]}
+            if expected[key].is_floating_point() and not found[key].is_floating_point()]}
     return {kind: keys for kind, keys in kinds.items() if keys}

@@ -29,7 +29,8 @@ def user_message(error: BaseException) -> Optional[str]:
     module, text = _raised_in(error), str(error)
     if isinstance(error, _MESSAGES):
         return text
-    if isinstance(error, (ValueError, FileNotFoundError, ImportError)) and module.startswith('mmcontainer.'):
+    if isinstance(error, (ValueError, FileNotFoundError, ImportError)) and module.startswith(
+            'mmcontainer.'):
         return text
     if isinstance(error, ValueError) and module.startswith('mmengine.optim.scheduler'):
         return (f'param_scheduler of the config does not work: {text}. A schedule without an end '
@@ -52,6 +53,8 @@ def run_tool(main: Callable[[], Optional[int]]) -> None:
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     # Its contrary; PyTorch refuses to read anything where both are set.
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    # A file name that the terminal's encoding does not have is no reason to stop.
+    sys.stdout.reconfigure(errors='backslashreplace')
     try:
         code = main()
     except KeyboardInterrupt:

@@ -34,7 +34,7 @@ class DrawLabelsHook(Hook):
             # The data preprocessor, which comes after, knows the order of the channels.
             image = image.flip(0) if model.data_preprocessor.to_rgb else image
             runner.visualizer.visualize_cls(
-                image.permute(1, 2, 0).cpu().numpy(),
+                image.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy(),  # grey ones too
                 sample,
                 resize=max(_MIN_SIDE, min(image.shape[1:])),
                 out_file=str(self._names(sample.img_path)))

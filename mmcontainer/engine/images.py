@@ -115,13 +115,11 @@ def collect_images(names: Iterable[str], recursive: bool = False,
 
 
 @contextmanager
-def _only_our_limit() -> Iterator[None]:
-    """Lift Pillow's own limit, which cannot be told from here, and silence its remarks."""
+def pillow_limit_lifted() -> Iterator[None]:
+    """Let Pillow decode images of any size: ``--max-pixels`` is the limit for every decoder."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
+        yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
@@ -142,7 +140,8 @@ def check_image(path: str, max_pixels: int = MAX_PIXELS) -> bool:
     Raises:
         ImageError: Unreadable file, too many pixels, or truncated.
     """
-    with _only_our_limit():
+    with pillow_limit_lifted(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # about odd metadata
         try:
             with Image.open(path) as image:
                 width, height = image.size

@@ -1,5 +1,6 @@
 """``tools/infer.py``: detect objects in pictures, and write pictures and JSON."""
 import contextlib
+import errno
 import io
 import json
 import os
@@ -24,7 +25,14 @@ from .cli import user_message
 from .configs import load_config
 from .deploy import fold_norms, prepare_for_inference
 from .errors import UserError
-from .images import ImageError, ImageFile, check_image, collect_images, readable
+from .images import (
+    ImageError,
+    ImageFile,
+    check_image,
+    collect_images,
+    pillow_limit_lifted,
+    readable,
+)
 from .pipeline import build_pipeline, decode
 from .weights import load_weights
 
@@ -38,7 +46,7 @@ def choose_device(name: Optional[str]) -> str:
     if name is None:
         return 'cuda:0' if torch.cuda.is_available() else 'cpu'
     try:
-        torch.empty(0, device=torch.device(name))
+        torch.zeros(1, device=torch.device(name)).item()  # fails on the meta device, too
     except (RuntimeError, AssertionError) as error:
         raise UserError(f'--device {name} is not available here ({str(error).splitlines()[0]}); '
                         'use cpu, or cuda:0 on a machine with a GPU.') from error
@@ -103,15 +111,18 @@ class Detector:
         Raises:
             ImageError: If it cannot be read, or is too small or thin for the pipeline.
         """
-        results, transforms = decode(self._transforms, path)
+        with pillow_limit_lifted():
+            results, transforms = decode(self._transforms, path)
         image = results['img'].copy()  # transforms may work in place
         height, width = image.shape[:2]
         try:
             for transform in transforms:
                 results = transform(results)
+                if results is None:
+                    raise ImageError(f'{type(transform).__name__} of the test pipeline refuses it')
         except cv2.error as error:
             raise ImageError(f'{type(transform).__name__} of the test pipeline fails on {width} x '
-                             f'{height} pixels (OpenCV: {error.err or error})') from error
+                             f'{height} pixels (OpenCV: {getattr(error, "err", error)})') from error
         sample = self.model.test_step(pseudo_collate([results]))[0]
         if 'pred_instances' not in sample:
             raise UserError(f'{type(self.model).__name__} predicts no objects with boxes; this '
@@ -213,14 +224,17 @@ def _write(target: Path, picture: np.ndarray, text: str) -> None:
     """Write picture, (H, W, 3) in RGB, and JSON.
 
     Raises:
+        ImageError: If the image's name has no room for the suffix of the JSON.
         UserError: If the disk is full, say: the other images would fare no better.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, lambda file: mmcv.imwrite(picture[..., ::-1], file))
         write_atomically(target.with_suffix('.json'),
                          lambda file: Path(file).write_text(text, encoding='utf-8'))
+        write_atomically(target, lambda file: mmcv.imwrite(picture[..., ::-1], file))
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ImageError('its name is too long for a result') from error
         raise UserError(f'{readable(target)} cannot be written: {error.strerror}.') from error
 
 
@@ -279,14 +293,14 @@ def infer(args) -> int:
             result = describe(sample, meta['classes'], name, args.score_thr)
             text = json.dumps(result, indent=1, allow_nan=False)
             picture = visualizer.draw(as_rgb(pixels), sample, args.score_thr)
+            target = names(image)
+            _write(target, picture, text)
         except UserError:
             raise
         except Exception as error:
             failed += 1
             print(f'error: {name}: {_failure(error, seen)}', file=sys.stderr, flush=True)
             continue
-        target = names(image)
-        _write(target, picture, text)
         print(f'{name}{" (its first picture)" if several else ""}: {len(result["detections"])} '
               f'objects -> {readable(target)}', flush=True)
     if failed:

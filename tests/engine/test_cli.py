@@ -1,5 +1,7 @@
 """How tools fail: mistakes without a traceback, defects with one."""
+import io
 import os
+import sys
 
 import pytest
 
@@ -68,3 +70,13 @@ def test_files_are_read_safely(capsys, monkeypatch):
     monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', raising=False)
     run(None, capsys)
     assert os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] == '1'
+
+
+def test_names_that_the_terminal_cannot_show(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding='ascii')
+    monkeypatch.setattr(sys, 'stdout', stream)
+    with pytest.raises(SystemExit) as exit_:
+        cli.run_tool(lambda: print('grün \udce9'))
+    assert exit_.value.code == 0
+    stream.flush()
+    assert stream.buffer.getvalue() == b'gr\\xfcn \\udce9\n'

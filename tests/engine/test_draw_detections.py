@@ -108,3 +108,22 @@ def test_threshold_of_the_config(tmp_path):
         visualization=dict(type='DetVisualizationHook', score_thr=0.5))))
     _draw_predictions(cfg, str(tmp_path))
     assert cfg.custom_hooks[0].score_thr == 0.5
+
+
+def test_classified_pictures_of_one_name_in_folders_of_one_name(tmp_path):
+    files = [tmp_path / name for name in ('a/cat/1.jpg', 'b/cat/1.jpg', 'b/cat/1.png')]
+    drawn = {}
+
+    def record(image, sample, resize, out_file):
+        drawn[out_file] = image.shape
+
+    runner = SimpleNamespace(
+        model=SimpleNamespace(data_preprocessor=SimpleNamespace(to_rgb=False)),
+        visualizer=SimpleNamespace(visualize_cls=record),
+        test_dataloader=SimpleNamespace(dataset=Images(files)))
+    hook = DrawLabelsHook(str(tmp_path / 'out'))
+    hook.before_test(runner)
+    hook.after_test_iter(runner, 0, dict(inputs=torch.zeros(3, 1, 6, 5)),  # grey
+                         [SimpleNamespace(img_path=str(file)) for file in files])
+    assert drawn == {str(tmp_path / 'out' / file.relative_to(tmp_path)): (6, 5, 3)
+                     for file in files}

@@ -236,6 +236,21 @@ def test_sub_folders(run, tmp_path):
         assert results == [f'images/b/results/{name}.json' for name in ('1', 'b/1', 'b/c/1')]
 
 
+def test_a_name_too_long_for_a_result(run, tmp_path):
+    for name in ('a' * 251 + '.png', 'b.png'):
+        draw_scene().save(tmp_path / name)
+    code, _, errors = run('a' * 251 + '.png', 'b.png')
+    assert code == 1 and 'aa.png: its name is too long for a result' in errors
+    assert sorted(os.listdir(tmp_path / 'out')) == ['b.jpg', 'b.json']
+
+
+def test_pillow_has_no_other_limit(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)  # twice that would be an error
+    draw_scene().save(tmp_path / 'a.png')
+    assert run('a.png', loader="imdecode_backend='pillow'")[0] == 0
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
 class Broken(BrightSpot):
     """Fails on the images whose numbers it is given."""
 
@@ -281,7 +296,8 @@ def test_a_full_disk_stops_with_one_message(run, tmp_path, monkeypatch):
     monkeypatch.setattr(inference.mmcv, 'imwrite', fail)
     with pytest.raises(UserError, match='out/a.jpg cannot be written: No space left on device'):
         run('a.png')
-    assert os.listdir(tmp_path / 'out') == []
+    assert os.listdir(tmp_path / 'out') == ['a.json']  # whole, and no half picture
+    json.loads((tmp_path / 'out' / 'a.json').read_text())
 
 
 def test_places_where_results_would_do_harm(run, tmp_path):
@@ -347,7 +363,7 @@ def test_output_names_never_meet(tmp_path):
 
 def test_device_that_does_not_exist():
     assert choose_device('cpu') == 'cpu'
-    for name in ('cuda:99', 'toaster'):
+    for name in ('cuda:99', 'toaster', 'meta'):
         with pytest.raises(UserError, match=f'--device {name}'):
             choose_device(name)
 
