@@ -176,7 +176,7 @@ def run(args: argparse.Namespace, work_dir: str, mark: Marks) -> list[dict]:
     train_args = argparse.Namespace(
         config=args.config, cfg_options=args.cfg_options, work_dir=work_dir,
         data_root=args.data_root, from_scratch=True, amp=args.amp, resume=None,
-        auto_scale_lr=False, compile=False, launcher='none')
+        auto_scale_lr=False, compile=False, launcher='none', overwrite=True)
     cfg = prepare_config(train_args)
     mark('read and check the config (imports mmdet)')
     # The config logs once in many steps, of which too few are timed: an upper bound instead.

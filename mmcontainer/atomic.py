@@ -16,7 +16,8 @@ def write_atomically(target: Path, write: Callable[[str], Any]) -> None:
         target (Path): File to make or replace; its folder exists.
         write (Callable): Gets the path of the temporary file, which has the target's suffix.
     """
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix='.', suffix=target.suffix)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f'.{target.stem[:80]}.',
+                                         suffix=target.suffix)
     os.close(handle)
     try:
         write(temporary)

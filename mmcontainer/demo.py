@@ -82,7 +82,7 @@ def _build(args: Namespace) -> Runner:
                         'param_scheduler.1.end': epochs})
     cfg = prepare_config(Namespace(
         config=CONFIG, work_dir=args.work_dir, data_root=args.data_dir, cfg_options=options,
-        from_scratch=False, amp=None, auto_scale_lr=False, resume=None))
+        from_scratch=False, amp=None, auto_scale_lr=False, resume=None, overwrite=True))
     # The runner prints environment, config and hooks, hundreds of lines, while it is built; the
     # config is in the work dir anyway. From then on, what it says is the progress.
     cfg.log_level = 'WARNING'

@@ -15,6 +15,7 @@ from mmcontainer.checkpoints import (
     save_with_hash,
 )
 from mmcontainer.engine.cli import run_tool
+from mmcontainer.engine.paths import check_writable_file
 
 
 def parse_args():
@@ -35,6 +36,7 @@ def parse_args():
 def main():
     args = parse_args()
     state_dict, _ = read_weights(args.src)
+    check_writable_file(args.dst, 'the file to write')
     source = detect_source(state_dict) if args.source == 'auto' else args.source
     table = get_source(source)
     converted = table.convert(state_dict, reverse=args.to_official)

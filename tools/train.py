@@ -17,6 +17,8 @@ def parse_args():
                         help='mixed precision: fp16 on GPUs, bf16 on newer GPUs and on the CPU')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CKPT',
                         help='go on from CKPT, or from the last checkpoint in the work dir')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='start anew in a work dir that holds checkpoints of another training')
     parser.add_argument('--allow-partial-load', action='store_true',
                         help='with load_from: load the weights that fit, and say how many do not')
     parser.add_argument('--auto-scale-lr', action='store_true',

@@ -1,12 +1,14 @@
 """What the training engine needs beyond MMEngine: initialisers, hooks, wrappers."""
 from .amp import CPUAmpOptimWrapper
+from .checkpoint_hook import SafeCheckpointHook
 from .draw_detections import DrawDetectionsHook
 from .draw_labels import DrawLabelsHook
 from .initializers import StrictPretrained
+from .invalid_loss import StopWhenDivergedHook
 from .precise_bn import PreciseBNHook
 from .rng_state import RNGStateHook
 
 __all__ = [
     'CPUAmpOptimWrapper', 'DrawDetectionsHook', 'DrawLabelsHook', 'PreciseBNHook', 'RNGStateHook',
-    'StrictPretrained'
+    'SafeCheckpointHook', 'StopWhenDivergedHook', 'StrictPretrained'
 ]

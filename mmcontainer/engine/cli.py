@@ -1,5 +1,7 @@
 """What all command line tools share: how they fail, and their common options."""
+import errno
 import os
+import signal
 import sys
 from typing import Callable, Optional
 
@@ -9,7 +11,25 @@ from .options import OptionAction
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _MESSAGES = (UserError, UnsafeCheckpointError, CorruptCheckpointError, KeyMismatchError)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as clusters send it before they kill: the same as Ctrl-C to whoever cleans up."""
+
+
+def _listen_to_sigterm() -> None:
+    main_process = os.getpid()
+
+    def terminate(number, frame):
+        if os.getpid() == main_process:
+            raise Terminated
+        signal.signal(number, signal.SIG_DFL)  # a worker of a data loader
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, terminate)
 
 
 def _raised_in(error: BaseException) -> str:
@@ -29,6 +49,10 @@ def user_message(error: BaseException) -> Optional[str]:
     module, text = _raised_in(error), str(error)
     if isinstance(error, _MESSAGES):
         return text
+    if isinstance(error, OSError) and error.errno in _FULL:
+        what = f' ({error.filename} could not be written)' if error.filename else ''
+        return (f'The disk is full{what}: free some space and run this again. What was saved '
+                'before is whole.')
     if isinstance(error, (ValueError, FileNotFoundError, ImportError)) and module.startswith(
             'mmcontainer.'):
         return text
@@ -47,7 +71,7 @@ def run_tool(main: Callable[[], Optional[int]]) -> None:
     """Run the main function of a tool and exit.
 
     Exit codes: what ``main`` returned (None is 0), 2 after a mistake of the user, which is shown
-    without a traceback, 130 after Ctrl-C. Defects keep their traceback.
+    without a traceback, 130 after Ctrl-C, 143 after SIGTERM. Defects keep their traceback.
     """
     # No file that is read may run code: torch.load never falls back to unrestricted unpickling.
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
@@ -55,11 +79,13 @@ def run_tool(main: Callable[[], Optional[int]]) -> None:
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
     # A file name that the terminal's encoding does not have is no reason to stop.
     sys.stdout.reconfigure(errors='backslashreplace')
+    _listen_to_sigterm()
     try:
         code = main()
-    except KeyboardInterrupt:
-        print('\nInterrupted.', file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt as interrupt:
+        is_terminated = isinstance(interrupt, Terminated)
+        print('\nTerminated.' if is_terminated else '\nInterrupted.', file=sys.stderr)
+        sys.exit(EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED)
     except Exception as error:
         message = user_message(error)
         if message is None:

@@ -12,6 +12,13 @@ _SYNCED = ('SyncBN', 'MMSyncBN')
 _TORCHRUN = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
 
 
+def add_hook(cfg, name: str) -> None:
+    """Add a hook to a config that does not have it yet."""
+    hooks = list(cfg.get('custom_hooks') or [])
+    if not any(hook.get('type') == name for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type=name)]
+
+
 def setup_distributed(cfg, launcher: str) -> None:
     """Check a launcher's environment, and start the process group where there is no GPU.
 
@@ -37,9 +44,7 @@ def setup_distributed(cfg, launcher: str) -> None:
             raise UserError(f'--launcher pytorch: {", ".join(missing)} not set, so this process '
                             'was not started by torchrun. Use tools/dist_train.sh or '
                             'tools/dist_test.sh.')
-    hooks = list(cfg.get('custom_hooks') or [])
-    if not any(hook.get('type') == 'SyncBuffersHook' for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type='SyncBuffersHook')]
+    add_hook(cfg, 'SyncBuffersHook')
     if torch.cuda.is_available():
         gpus, rank = torch.cuda.device_count(), int(os.environ.get('LOCAL_RANK', 0))
         if rank >= gpus:

@@ -10,6 +10,7 @@ from ..backbones import BaseBackbone
 from ..checkpoints import load_backbone
 from .configs import load_config
 from .errors import UserError
+from .paths import check_writable_file
 
 # A second size that shares no factor with the first: the file has to be right for all.
 _OTHER_SIZE = (97, 161)
@@ -90,14 +91,13 @@ def export_onnx(args) -> None:
         UserError: Packages missing, nothing to export, or a file that gives other numbers.
     """
     _import_packages()
-    target = Path(args.out).expanduser()
+    target = check_writable_file(args.out, 'the file to write')
     if target.suffix != '.onnx':
         raise UserError(f'{args.out}: a file that ends with .onnx is expected.')
     backbone = _build_backbone(load_config(args.config, args.cfg_options)).eval()
     load_backbone(backbone, args.checkpoint)
     if not args.no_deploy:
         backbone.switch_to_deploy()
-    target.parent.mkdir(parents=True, exist_ok=True)
 
     def write(path: str) -> None:
         export_backbone(backbone, Path(path), tuple(args.shape), args.opset)

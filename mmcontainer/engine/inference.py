@@ -5,7 +5,6 @@ import io
 import json
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from .images import (
     pillow_limit_lifted,
     readable,
 )
+from .paths import check_writable_folder
 from .pipeline import build_pipeline, decode
 from .weights import load_weights
 
@@ -199,12 +199,7 @@ def _check_folder(folder: Path, images: list[ImageFile]) -> None:
     if among is not None:
         raise UserError(f'--out-dir {readable(folder)} is the folder of {readable(among.path)}: '
                         'results would lie among the images. Name another one.')
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(f'--out-dir {readable(folder)}: results cannot be written there '
-                        f'({error.strerror}). Name another folder.') from error
+    check_writable_folder(folder, '--out-dir')
 
 
 def _failure(error: Exception, seen: set[str]) -> str:

@@ -102,6 +102,7 @@ class RNGStateHook(Hook):
 
     def __init__(self):
         self._snapshot: Optional[dict[str, Any]] = None
+        self._epoch_length: Optional[int] = None  # of the run that is resumed
         self._resumed = False  # and no epoch or iteration has started since
 
     @staticmethod
@@ -115,6 +116,7 @@ class RNGStateHook(Hook):
         samplers = self._samplers(runner.train_dataloader)
         self._snapshot = dict(
             iter=iteration,
+            epoch_length=len(runner.train_dataloader),
             ranks=all_gather_object(get_rng_state()),
             sampler_seeds=[sampler.seed for sampler in samplers])
 
@@ -128,6 +130,7 @@ class RNGStateHook(Hook):
         if not runner._resume:  # fine-tuning: weights only
             return
         snapshot = checkpoint.get(_KEY)
+        self._epoch_length = (snapshot or {}).get('epoch_length')
         if snapshot is None:
             runner.logger.warning(
                 'This checkpoint holds no state of the random number generators: augmentation and '
@@ -184,10 +187,22 @@ class RNGStateHook(Hook):
         self._take_snapshot(runner, runner.iter)
 
     def _warn_mid_epoch(self, runner) -> None:
-        done = runner.iter - runner.epoch * len(runner.train_dataloader)
-        if self._resumed and done:
+        """Say where a resumed epoch cannot go on exactly where the checkpoint was written."""
+        if not self._resumed:
+            return
+        now = len(runner.train_dataloader)
+        then, epochs = self._epoch_length or now, max(runner.epoch, 1)
+        if self._epoch_length is None and runner.iter % epochs == 0:  # written by an older version
+            then = runner.iter // epochs
+        done = runner.iter - runner.epoch * then
+        if done:
             runner.logger.warning(
                 f'The checkpoint was written {done} iterations into epoch {runner.epoch + 1}. '
                 'MMEngine starts that epoch from its first image, so losses differ from those of '
                 'an unbroken run and the learning rate schedule runs ahead. Resume from an end of '
                 'epoch, and write checkpoints by epoch, to avoid it.')
+        elif then != now:
+            runner.logger.warning(
+                f'An epoch had {then} iterations when the checkpoint was written and has {now} '
+                'now (another batch size, number of processes or data set): schedules by '
+                'iteration, warm-up among them, do not go on where they were.')

@@ -131,40 +131,6 @@ def train_from_scratch(cfg) -> list[str]:
     return changes
 
 
-def find_resume(work_dir: str, checkpoint: str = 'auto') -> Optional[str]:
-    """Find the checkpoint to resume from.
-
-    Args:
-        work_dir (str): Folder of the run.
-        checkpoint (str): A file, or 'auto' for the last one written in ``work_dir``.
-
-    Returns:
-        str | None: The file; None with 'auto' when the run has not written any.
-
-    Raises:
-        UserError: If the file does not exist.
-    """
-    folder = Path(work_dir)
-    if checkpoint != 'auto':
-        path = Path(checkpoint).expanduser()
-        if not path.is_file():
-            found = sorted(str(item) for item in path.parent.glob('*.pth')) or [
-                str(item) for item in sorted(folder.glob('*.pth'))]
-            raise UserError(f'--resume: there is no checkpoint {checkpoint}.'
-                            + (f' There is: {", ".join(found)}.' if found else ''))
-        return str(path)
-    record = folder / 'last_checkpoint'
-    if not record.is_file():
-        return None
-    recorded = Path(record.read_text(encoding='utf-8').strip())
-    # It is recorded as it was named then; the current folder or the work dir may have moved since.
-    for path in (folder / recorded.name, recorded):
-        if path.is_file():
-            return str(path)
-    raise UserError(f'--resume: {record} names {recorded}, which is gone. Name a checkpoint: '
-                    f'--resume FILE, or remove {record} to start again.')
-
-
 def scale_lr(cfg) -> str:
     """Turn on MMEngine's linear scaling of the learning rate with the batch size.
 

@@ -9,6 +9,7 @@ from .draw_detections import DrawDetectionsHook
 from .draw_labels import DrawLabelsHook
 from .errors import UserError
 from .options import find_class
+from .paths import check_writable_file, check_writable_folder
 from .setup import set_loader_defaults, set_work_dir
 from .training import build_runner
 from .weights import local_file, prepare_loading
@@ -18,13 +19,13 @@ def _dump_predictions(cfg, out: str) -> None:
     """Write predictions to a pickle file, as MMDetection's analysis tools read it."""
     if not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {out}: a file that ends with .pkl is expected.')
-    Path(out).expanduser().resolve().parent.mkdir(parents=True, exist_ok=True)
+    out = str(check_writable_file(out, '--out'))
     scope = cfg.get('default_scope', 'mmengine')
     # MMDetection's own kind compresses masks.
     kind = 'DumpDetResults' if find_class('DumpDetResults', scope) else 'DumpResults'
     evaluators = cfg.test_evaluator
     evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
-    cfg.test_evaluator = [*evaluators, dict(type=kind, out_file_path=str(Path(out).expanduser()))]
+    cfg.test_evaluator = [*evaluators, dict(type=kind, out_file_path=out)]
 
 
 def _draw_predictions(cfg, folder: str) -> None:
@@ -56,7 +57,9 @@ def test(args) -> dict:
         set_data_root(cfg, args.data_root)
     if args.out is not None:
         _dump_predictions(cfg, args.out)
+    check_writable_folder(cfg.work_dir, '--work-dir')
     if args.show_dir is not None:
+        check_writable_folder(args.show_dir, '--show-dir')
         _draw_predictions(cfg, args.show_dir)
     check_data(cfg, ('test', ))
     setup_distributed(cfg, args.launcher)

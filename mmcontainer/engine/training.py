@@ -6,20 +6,24 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .amp import apply_amp, keep_losses_exact
+from .checkpoint_hook import use_safe_checkpoints
 from .configs import load_config
 from .data_root import check_data, set_data_root
 from .deploy import compile_backbone
-from .distributed import replace_sync_bn, setup_distributed
+from .distributed import add_hook, replace_sync_bn, setup_distributed
 from .errors import UserError
+from .invalid_loss import StopWhenDivergedHook
+from .paths import check_writable_folder
+from .resume import advice_after_interrupt, find_resume
 from .setup import (
     check_pretrained,
-    find_resume,
     scale_lr,
     set_loader_defaults,
     set_work_dir,
     train_from_scratch,
 )
 from .weights import check_pretrained_weights, local_file, prepare_loading
+from .work_dir import claim_work_dir
 
 
 def say(text: str) -> None:
@@ -71,6 +75,10 @@ def prepare_config(args):
     if args.auto_scale_lr:
         say(scale_lr(cfg))
     _find_checkpoint(cfg, args.resume)
+    check_writable_folder(cfg.work_dir, '--work-dir')
+    claim_work_dir(cfg.work_dir, goes_on=cfg.get('resume', False) or args.overwrite)
+    use_safe_checkpoints(cfg)
+    add_hook(cfg, StopWhenDivergedHook.__name__)
     # An empty val_cfg, as MMPretrain's schedules have it, means validation all the same.
     splits = ('train', 'val') if cfg.get('val_cfg') is not None else ('train', )
     check_all(lambda: check_pretrained(cfg), lambda: check_data(cfg, splits))
@@ -82,9 +90,9 @@ def _find_checkpoint(cfg, resume: Optional[str]) -> None:
     if resume is None and cfg.get('resume'):  # of the config itself
         resume = cfg.get('load_from') or 'auto'
     if resume is not None:
-        cfg.load_from = find_resume(cfg.work_dir, resume)
+        cfg.load_from, remark = find_resume(cfg.work_dir, resume)
         cfg.resume = cfg.load_from is not None
-        say(f'--resume: from {cfg.load_from}' if cfg.resume else
+        say(f'--resume: from {cfg.load_from}{remark and f" ({remark})"}' if cfg.resume else
             f'--resume: no checkpoint in {cfg.work_dir} yet, so training starts from the beginning')
     elif cfg.get('load_from') is not None:
         cfg.load_from = str(local_file(cfg.load_from))
@@ -109,4 +117,8 @@ def train(args) -> None:
         keep_losses_exact(runner.model)
     if args.compile:
         compile_backbone(runner.model)
-    runner.train()
+    try:
+        runner.train()
+    except KeyboardInterrupt:
+        say(f'\n{advice_after_interrupt(cfg.work_dir)}')
+        raise

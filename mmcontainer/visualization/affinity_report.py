@@ -7,10 +7,12 @@ from matplotlib.figure import Figure
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from ..atomic import write_atomically
 from ..checkpoints import load_backbone
 from ..engine.configs import load_config
 from ..engine.errors import UserError
-from ..engine.inference import choose_device, write_atomically
+from ..engine.inference import choose_device
+from ..engine.paths import check_writable_folder
 from .affinity import (
     AffinityRows,
     Mixture,
@@ -60,8 +62,7 @@ def visualize_affinity(args) -> None:
                   + [Selection('channel', channel) for channel in args.channel or []])
     results = collect_rows(backbone, image, layers, positions or default_positions(image),
                            selections or [Selection('mean')])
-    folder = Path(args.out_dir).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = check_writable_folder(args.out_dir, '--out-dir')
     source = f'{Path(args.config).stem}, {Path(args.checkpoint).name}'
     for rows in results:
         _write_rows(rows, image, path, folder, source)

@@ -16,6 +16,7 @@ pytest.importorskip('mmcv.ops')
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
 
+from mmcontainer.atomic import write_atomically  # noqa: E402
 from mmcontainer.engine import inference  # noqa: E402
 from mmcontainer.engine.configs import load_config  # noqa: E402
 from mmcontainer.engine.errors import UserError  # noqa: E402
@@ -25,7 +26,6 @@ from mmcontainer.engine.inference import (  # noqa: E402
     OutputNames,
     choose_device,
     infer,
-    write_atomically,
 )
 
 META = dict(classes=('bright', 'other'), palette=[(255, 0, 0), (0, 0, 255)])

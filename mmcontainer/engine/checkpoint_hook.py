@@ -1,0 +1,122 @@
+"""Checkpoints that no kill can cost: written whole, and the old one goes after the new one came."""
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+
+from ..atomic import write_atomically
+
+_BACKEND = 'mmcontainer.whole'
+
+
+class WholeFileBackend(LocalBackend):
+    """MMEngine's local files, written under a temporary name and moved into place."""
+
+    def put(self, obj: bytes, filepath) -> None:
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: Path(temporary).write_bytes(obj))
+
+
+register_backend(_BACKEND, WholeFileBackend, force=True)
+
+
+class _LaterRemoval(WholeFileBackend):
+    """Takes note of what is to be removed, for :meth:`flush` to do it."""
+
+    def __init__(self):
+        self._outdated: list[str] = []
+
+    def remove(self, filepath) -> None:
+        self._outdated.append(str(filepath))
+
+    rmtree = remove
+
+    def flush(self, kept: set) -> None:
+        """Remove what was noted, but what was written under the same name since."""
+        for path in self._outdated:
+            if path in kept:
+                continue
+            if Path(path).is_dir():  # a checkpoint of deepspeed
+                super().rmtree(path)
+            elif Path(path).is_file():
+                super().remove(path)
+        self._outdated.clear()
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(CheckpointHook):
+    """:class:`mmengine.hooks.CheckpointHook` that always leaves a whole checkpoint.
+
+    MMEngine removes an outdated checkpoint before it writes the next one, because the list of those
+    that are kept goes into the file, and writes in place: whoever is killed meanwhile has neither.
+    Here files are written under a temporary name and moved into place, ``last_checkpoint`` too, and
+    removed are outdated ones (the best ones included) after that. There is one more file on the
+    disk meanwhile. Other places than local folders (``backend_args``) are written as MMEngine does.
+    """
+
+    _is_saving_best = False
+
+    def before_train(self, runner) -> None:
+        """Choose the backend, unless the config has."""
+        is_local = self.backend_args is None and self.file_client_args is None and (
+            '://' not in str(self.out_dir or runner.work_dir))
+        if is_local:
+            self.backend_args = dict(backend=_BACKEND)
+        super().before_train(runner)
+        if is_local:
+            self.file_backend = _LaterRemoval()
+
+    def _save_checkpoint_with_step(self, runner, step, meta) -> None:
+        """Save, then say which file is the last one, then remove what is outdated."""
+        if not isinstance(self.file_backend, _LaterRemoval):
+            super()._save_checkpoint_with_step(runner, step, meta)
+            return
+        if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                self.file_backend.remove(self._path(self.keep_ckpt_ids.popleft()))
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        self.last_ckpt = self._path(step)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir, self.filename_tmpl.format(step), save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
+            backend_args=self.backend_args, **self.args)
+        if is_main_process():
+            self.file_backend.put(self.last_ckpt.encode(), Path(runner.work_dir, 'last_checkpoint'))
+        self._remove_outdated()
+
+    def _save_best_checkpoint(self, runner, metrics) -> None:
+        """Save the best checkpoint, and the last one anew; remove nothing before both are there."""
+        self._is_saving_best = True
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self._is_saving_best = False
+        self._remove_outdated()
+
+    def _path(self, step: int) -> str:
+        return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+
+    def _remove_outdated(self) -> None:
+        if self._is_saving_best or not isinstance(self.file_backend, _LaterRemoval):
+            return
+        best = getattr(self, 'best_ckpt_path_dict', None) or {
+            '': getattr(self, 'best_ckpt_path', None)}
+        if is_main_process():
+            self.file_backend.flush({self.last_ckpt, *best.values()})
+
+
+def use_safe_checkpoints(cfg) -> None:
+    """Put :class:`SafeCheckpointHook` wherever a config has MMEngine's, in place."""
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = {}
+    if 'checkpoint' not in cfg.default_hooks:  # the runner would add MMEngine's
+        cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
+    for hook in (cfg.default_hooks.checkpoint, *(cfg.get('custom_hooks') or [])):
+        kind = (hook or {}).get('type')
+        if kind is CheckpointHook or str(kind).rpartition('.')[2] == CheckpointHook.__name__:
+            hook['type'] = SafeCheckpointHook.__name__

@@ -1,0 +1,68 @@
+"""Training that has diverged is stopped before anything of it is saved."""
+import math
+from typing import Optional
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from .errors import UserError
+
+# fp16 skips steps whose gradients overflow and lowers the scale of the loss; twenty in a row are
+# no longer the search for a scale.
+_PATIENCE_WITH_LOSS_SCALING = 20
+
+
+@HOOKS.register_module()
+class StopWhenDivergedHook(Hook):
+    """Stop when a loss is NaN or infinite, and never save weights that are.
+
+    Looks at every iteration, at no cost: MMEngine's RuntimeInfoHook has fetched the losses from the
+    device already. MMDetection's CheckInvalidLossHook looks every ``interval`` iterations, and lets
+    what is saved between be lost. Under fp16 with loss scaling, ``20`` iterations in a row may have
+    such a loss.
+
+    Raises:
+        UserError: Which loss or weights, when, the last good checkpoint, and what to try.
+    """
+
+    # Before CheckpointHook (VERY_LOW) and whatever else acts on the iteration.
+    priority = 'VERY_HIGH'
+
+    def __init__(self):
+        self._in_a_row = 0
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None,
+                         outputs: Optional[dict] = None) -> None:
+        """Check the losses of an iteration."""
+        bad = [f'{name} is {float(value):g}' for name, value in (outputs or {}).items()
+               if 'loss' in name and not _is_finite(value)]
+        self._in_a_row = self._in_a_row + 1 if bad else 0
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+        patience = _PATIENCE_WITH_LOSS_SCALING if scaler is not None and scaler.is_enabled() else 0
+        if self._in_a_row > patience:
+            self._stop(runner, ', '.join(bad))
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Check the weights that are about to be saved."""
+        for part in ('state_dict', 'ema_state_dict'):
+            bad = [name for name, value in checkpoint.get(part, {}).items()
+                   if value.is_floating_point() and not value.isfinite().all()]
+            if bad:
+                self._stop(runner, f'{len(bad)} weights hold NaN or infinity, {bad[0]} for example')
+
+    def _stop(self, runner, what: str) -> None:
+        from .resume import newest_checkpoint
+        good = newest_checkpoint(runner.work_dir)
+        good = f'The last good checkpoint is {good}.' if good else 'No checkpoint was saved yet.'
+        raise UserError(
+            f'Training has diverged at iteration {runner.iter + 1} (epoch {runner.epoch + 1}): '
+            f'{what}. Nothing of it was saved. {good} Try a lower learning rate, a longer warm-up, '
+            'optim_wrapper.clip_grad=dict(max_norm=...), no --amp; and look at the data '
+            '(tools/check_data.py CONFIG).')
+
+
+def _is_finite(value) -> bool:
+    if isinstance(value, torch.Tensor):
+        return bool(value.isfinite().all())
+    return not isinstance(value, float) or math.isfinite(value)

@@ -1,0 +1,100 @@
+"""Which checkpoint of a work dir a training goes on from."""
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Optional
+
+from ..checkpoints import CorruptCheckpointError, check_file
+from .errors import UserError
+
+_NUMBERED = re.compile(r'(epoch|iter)_(\d+)')
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Checkpoints that training wrote in a folder, the newest first."""
+    found = [path for path in folder.glob('*.pth') if _NUMBERED.fullmatch(path.stem)]
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, int(
+        _NUMBERED.fullmatch(path.stem).group(2))), reverse=True)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        check_file(path)
+    except (CorruptCheckpointError, OSError):
+        return False
+    return True
+
+
+def _recorded(folder: Path) -> Optional[Path]:
+    """The file that ``last_checkpoint`` names, whether it exists or not."""
+    record = folder / 'last_checkpoint'
+    text = record.read_text(encoding='utf-8', errors='replace').strip() if record.is_file() else ''
+    if not text:
+        return None
+    # It is recorded as it was named then; the current folder or the work dir may have moved since.
+    named = Path(text)
+    return folder / named.name if (folder / named.name).is_file() else named
+
+
+def newest_checkpoint(work_dir: str) -> Optional[Path]:
+    """The newest whole checkpoint of a work dir, the recorded one first; None without any."""
+    folder = Path(work_dir)
+    candidates = [_recorded(folder), *_numbered(folder)]
+    return next((path for path in candidates
+                 if path is not None and path.is_file() and _is_whole(path)), None)
+
+
+def find_resume(work_dir: str, checkpoint: str = 'auto') -> tuple[Optional[str], str]:
+    """Find the checkpoint to resume from.
+
+    Args:
+        work_dir (str): Folder of the run.
+        checkpoint (str): A file, or 'auto' for the last whole one in ``work_dir``.
+
+    Returns:
+        tuple: The file, None with 'auto' when the run has not written any; and what there is to
+        say about the choice, or ''.
+
+    Raises:
+        UserError: If the file does not exist, or all files of the run are damaged.
+    """
+    folder = Path(work_dir)
+    if checkpoint != 'auto':
+        path = Path(checkpoint).expanduser()
+        if not path.is_file():
+            found = sorted(map(str, path.parent.glob('*.pth'))) or sorted(
+                map(str, folder.glob('*.pth')))
+            raise UserError(f'--resume: there is no checkpoint {checkpoint}.'
+                            + (f' There is: {", ".join(found)}.' if found else ''))
+        return str(path), ''
+    recorded, newest = _recorded(folder), newest_checkpoint(work_dir)
+    if newest is None:
+        if recorded is None and not _numbered(folder):
+            return None, ''
+        gone = f'{recorded}, which {_fate(recorded)}' if recorded else 'no file'
+        damaged = ', '.join(map(str, _numbered(folder))) or 'none'
+        raise UserError(f'--resume: there is no whole checkpoint in {folder}. last_checkpoint '
+                        f'names {gone}; others there, all damaged: {damaged}. Name a checkpoint: '
+                        '--resume FILE, or use another --work-dir to start again.')
+    if recorded is None:
+        return str(newest), f'{folder / "last_checkpoint"} is missing or empty'
+    return str(newest), '' if newest == recorded else f'{recorded}, the last one, {_fate(recorded)}'
+
+
+def _fate(path: Path) -> str:
+    return 'is damaged' if path.is_file() else 'is gone'
+
+
+def advice_after_interrupt(work_dir: str) -> str:
+    """Say which checkpoint there is after an interruption, and the command that goes on."""
+    newest = newest_checkpoint(work_dir)
+    if newest is None:
+        return f'No checkpoint has been saved in {work_dir} yet: there is nothing to resume from.'
+    words, given = [], iter(sys.argv)
+    for word in given:
+        if word == '--overwrite' or word.startswith('--resume'):
+            continue
+        words.append(shlex.quote(word))
+    return (f'The last checkpoint is {newest}. To go on: {shlex.quote(sys.executable)} '
+            f'{" ".join(words)} --resume')

@@ -1,0 +1,148 @@
+"""Whatever moment a training is killed in, a whole checkpoint is left."""
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import CheckpointHook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+from mmcontainer import atomic
+from mmcontainer.checkpoints import check_file
+from mmcontainer.engine.checkpoint_hook import SafeCheckpointHook, use_safe_checkpoints
+from mmcontainer.engine.resume import newest_checkpoint
+
+
+class Numbers(Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return torch.ones(3)
+
+
+class Model(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, *rows, mode='tensor'):
+        out = self.layer(torch.stack(rows))
+        return [out] if mode == 'predict' else dict(loss=out.sin().mean())
+
+
+class Scores(Evaluator):
+    """Scores that rise, fall and rise: of four epochs the first, second and fourth are best."""
+
+    def __init__(self):
+        super().__init__([])
+        self.scores = iter([0.1, 0.3, 0.2, 0.4])
+
+    def process(self, *args, **kwargs):
+        pass
+
+    def evaluate(self, size):
+        return dict(score=next(self.scores), other=-1.)
+
+
+def make_runner(folder, **kwargs):
+    hook = dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=1, **kwargs)
+    loader = dict(batch_size=2, dataset=Numbers(), sampler=dict(type='DefaultSampler'))
+    return Runner(
+        Model(), str(folder), experiment_name=f'{torch.rand(1).item()}',
+        train_dataloader=loader, val_dataloader=loader, val_cfg=dict(),
+        val_evaluator=Scores(), train_cfg=dict(by_epoch=True, max_epochs=4, val_interval=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), default_hooks=dict(checkpoint=hook))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.glob('*.pth'))
+
+
+def test_only_the_last_and_the_best_are_left(tmp_path):
+    make_runner(tmp_path, save_best='score', rule='greater').train()
+    assert names(tmp_path) == ['best_score_epoch_4.pth', 'epoch_4.pth']
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_4.pth')
+    kept = torch.load(tmp_path / 'epoch_4.pth', weights_only=True)['message_hub']['runtime_info']
+    assert kept['keep_ckpt_ids'] == [4] and kept['best_ckpt'].endswith('best_score_epoch_4.pth')
+
+
+def test_by_iteration_with_several_best(tmp_path):
+    make_runner(tmp_path, save_best=['score', 'other'], rule=['greater', 'less'],
+                by_epoch=False).train()
+    assert names(tmp_path) == ['best_other_iter_1.pth', 'best_score_iter_4.pth', 'iter_4.pth']
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize('moment', range(14))
+def test_killed_at_any_write_or_removal(tmp_path, monkeypatch, moment):
+    """The process ends in the middle of the n-th write, before its move, or before a removal."""
+    done = []
+
+    def count():
+        done.append(None)
+        if len(done) == moment + 1:
+            raise Killed
+
+    def write(target, fill):
+        whole = []
+        fill_half = tmp_path / f'.{target.name}.half.pth'
+        fill(str(fill_half))
+        whole = fill_half.read_bytes()
+        fill_half.write_bytes(whole[:len(whole) // 2])
+        count()
+        fill_half.unlink()
+        original(target, fill)
+        count()
+
+    def remove(self, path):
+        count()
+        Path(path).unlink()
+
+    original = atomic.write_atomically
+    monkeypatch.setattr('mmcontainer.engine.checkpoint_hook.write_atomically', write)
+    monkeypatch.setattr('mmengine.fileio.LocalBackend.remove', remove)
+    runner = make_runner(tmp_path, save_best='score', rule='greater')
+    try:
+        runner.train()
+    except Killed:
+        pass
+    else:
+        pytest.fail('nothing was killed')
+    whole = [name for name in names(tmp_path) if not name.startswith('.')]
+    for name in whole:
+        check_file(tmp_path / name)
+    if len(done) > 1:  # the first one was moved into place
+        newest = newest_checkpoint(str(tmp_path))
+        assert newest is not None
+        content = torch.load(newest, weights_only=True)
+        assert content['meta']['epoch'] >= runner.epoch and 'optimizer' in content
+    record = tmp_path / 'last_checkpoint'
+    assert not record.exists() or Path(record.read_text()).is_file()
+
+
+def test_it_takes_the_place_of_mmengines():
+    for kind in ('CheckpointHook', 'mmengine.CheckpointHook', 'mmengine.hooks.CheckpointHook',
+                 CheckpointHook):
+        cfg = Config(dict(default_hooks=dict(checkpoint=dict(type='X')),
+                          custom_hooks=[dict(type='Y')]))
+        cfg.default_hooks.checkpoint.type = kind
+        cfg.custom_hooks[0].type = kind
+        use_safe_checkpoints(cfg)
+        assert cfg.default_hooks.checkpoint.type == 'SafeCheckpointHook'
+        assert cfg.custom_hooks[0].type == 'SafeCheckpointHook'
+    cfg = Config(dict())
+    use_safe_checkpoints(cfg)
+    assert cfg.default_hooks.checkpoint == dict(type='SafeCheckpointHook', interval=1)
+    for hook in (None, dict(type='MyHook')):
+        cfg = Config(dict(default_hooks=dict(checkpoint=hook)))
+        use_safe_checkpoints(cfg)
+        assert cfg.default_hooks.checkpoint == hook
+    assert issubclass(SafeCheckpointHook, CheckpointHook)
