@@ -9,6 +9,7 @@ from .annotations import read_annotations
 from .heads import check_heads
 from .labels import LabelSource, label_sources
 from .names import RENUMBER, check_coco_names, check_voc_names, line_to_write, quote
+from .report import Report, listed
 
 
 def _first_difference(left: Sequence[str], right: Sequence[str]) -> str:
@@ -116,7 +117,7 @@ def check_category_order(cfg, source: LabelSource, annotations, report) -> None:
         keys = [key for key in ('classwise', 'sort_categories') if metric.get(key)]
         if keys and metric.get('ann_file'):
             report.problems.append(
-                f'{source.where}: the ids of its categories do not ascend ({quote(ids)}), and with '
+                f'the ids of its categories do not ascend ({quote(ids)}), and with '
                 f'{keys[0]}=True of {source.split}_evaluator results would get the names of other '
                 'classes. Number them anew, in a new file, and name that as ann_file in data set '
                 f'and evaluator:\n  {RENUMBER} {source.path} NEW_FILE')
@@ -194,6 +195,15 @@ def _check_names(cfg, source: LabelSource, report) -> None:
         source.labels = source.classes
 
 
+def _once(sources: Sequence[LabelSource], texts: Sequence[Sequence[str]]) -> list[str]:
+    """Put the names of data sets before what was found in each, and the same only once."""
+    places = {}
+    for source, found in zip(sources, texts):
+        for text in found:
+            places.setdefault(text, {})[source.where] = None
+    return [f'{listed(where)}: {text}' for text, where in places.items()]
+
+
 def _folders(path: Path) -> tuple[str, ...]:
     from mmpretrain.datasets.custom import find_folders
     return tuple(find_folders(str(path))[0])
@@ -219,8 +229,12 @@ def check_classes(cfg, splits: Sequence[str], report) -> None:
         report (Report): Gets problems and notes.
     """
     sources = label_sources(cfg, splits)
+    found = []
     for source in sources:
-        _check_names(cfg, source, report)
+        found.append(Report())
+        _check_names(cfg, source, found[-1])
+    report.problems += _once(sources, [one.problems for one in found])
+    report.notes += _once(sources, [one.notes for one in found])
     check_splits(sources, report)
     check_evaluators(cfg, sources, report)
     counted = [source for source in sources if _has_one_head_per_class(source)]

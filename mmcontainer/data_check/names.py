@@ -94,20 +94,20 @@ def _missing_names(source: LabelSource, missing: Sequence[str], annotations) -> 
         source.labels = tuple(name for name in in_file if name in kept)
     else:
         source.labels = tuple(_names_with_objects(annotations))
-    origin = 'classes'
-    if not source.names_itself:
+    asked, hints = 'which classes names', []
+    if source.names_itself:
+        hints = [f'  {name!r}: did you mean {other!r}?' for name, other in meant.items() if other]
+    else:
         wrong = ' (metainfo has CLASSES, but the key is classes)' if 'CLASSES' in (
             source.config.get('metainfo') or {}) else ''
-        origin = (f'the config names no classes{wrong}, so the {len(source.classes)} names of '
-                  f'{source.type_name}')
-    hints = [f'  {name!r}: did you mean {other!r}?' for name, other in meant.items() if other]
+        asked = (f'which {source.type_name} expects, because the config names no '
+                 f'classes{wrong}')
     return '\n'.join([
-        f'{origin} {"has" if source.names_itself else "are expected"}, of which the file lacks '
-        f'{quote(missing)}. Its categories are {quote(in_file)}.', *hints[:10],
-        f'Write  {line_to_write(source.labels)}  in the dataset of {source.split}_dataloader, and '
-        f'num_classes={len(source.labels)} in the heads. (A class that this file happens to lack '
-        f'has to be among its categories all the same: {RENUMBER} {annotations.path} NEW_FILE '
-        '--names ...)'])
+        f'the file lacks {quote(missing)}, {asked}. Its categories are {quote(in_file)}.',
+        *hints[:10],
+        f'Write  {line_to_write(source.labels)}  in the dataset of every dataloader, and '
+        f'num_classes={len(source.labels)} in the heads. (A class that a file happens to lack has '
+        f'to be among its categories all the same: {RENUMBER} FILE NEW_FILE --names ...)'])
 
 
 def _left_out(source: LabelSource, annotations) -> str:
@@ -118,13 +118,13 @@ def _left_out(source: LabelSource, annotations) -> str:
     if not dropped:
         return ''
     listing = listed(f'{count} of {name!r}' for name, count in dropped.items())
-    return (f'{source.where}: classes leaves out {counted(sum(dropped.values()), "object")}: '
+    return (f'classes leaves out {counted(sum(dropped.values()), "object")}: '
             f'{listing}. They count as background.')
 
 
 def _reorder(source: LabelSource, order: tuple[str, ...]) -> None:
     """Put ``classes`` of a config, and colours given with them, into the order of the labels."""
-    metainfo = dict(source.config['metainfo'])
+    metainfo = dict(source.config.get('metainfo') or {})
     palette = metainfo.get('palette')
     if isinstance(palette, list) and len(palette) == len(order):
         metainfo['palette'] = [palette[source.classes.index(name)] for name in order]
@@ -142,29 +142,29 @@ def check_coco_names(source: LabelSource, annotations, report) -> None:
     Args:
         source (LabelSource): The data set; ``labels``, ``agrees`` and its config are set.
         annotations (Annotations): What its file holds.
-        report (Report): Gets problems and notes.
+        report (Report): Gets problems and notes, which do not say of what data set.
     """
     flaw = _flaw_of_classes(source)
     if flaw:
-        source.labels = tuple(_names_with_objects(annotations))
-        report.problems.append(f'{source.where}: {flaw}.\nThe file has the categories '
-                               f'{quote(source.labels)}: write  {line_to_write(source.labels)}')
+        found = _names_with_objects(annotations)
+        source.labels = (source.classes, ) if source.classes in found else tuple(found)
+        report.problems.append(f'{flaw}.\nThe file has the categories '
+                               f'{quote(found)}: write  {line_to_write(source.labels)}')
         return
     in_file = [category.name for category in annotations.categories]
     missing = [name for name in source.classes if name not in in_file]
     if missing:
-        message = _missing_names(source, missing, annotations)
-        report.problems.append(f'{source.where}: {message}')
+        report.problems.append(_missing_names(source, missing, annotations))
         return
     source.labels = tuple(dict.fromkeys(name for name in in_file if name in source.classes))
     flaw = _flaw_of_file(source.classes, annotations)
     if flaw:
-        report.problems.append(f'{source.where}: {flaw}')
+        report.problems.append(flaw)
         return
     source.agrees = True
     if source.labels != source.classes:
         report.notes.append(
-            f'{source.where}: MMDetection numbers classes in the order of the file, so '
+            'MMDetection numbers classes in the order of the file, so '
             f'classes {quote(source.classes)} of the config were read as {quote(source.labels)}.')
         _reorder(source, source.labels)
     left_out = _left_out(source, annotations)
@@ -178,11 +178,11 @@ def check_voc_names(source: LabelSource, annotations, report) -> None:
     Args:
         source (LabelSource): The data set; ``labels`` and ``agrees`` are set.
         annotations (Annotations, optional): What its files hold; None if that is not known.
-        report (Report): Gets problems and notes.
+        report (Report): Gets problems and notes, which do not say of what data set.
     """
     flaw = _flaw_of_classes(source)
     if flaw:
-        report.problems.append(f'{source.where}: {flaw}.')
+        report.problems.append(f'{flaw}.')
         return
     source.labels, source.agrees = source.classes, True
     if annotations is None:
@@ -197,7 +197,7 @@ def check_voc_names(source: LabelSource, annotations, report) -> None:
         hints = [f'  {name!r}: did you mean {other!r}?' for name, other in meant.items() if other]
         origin = 'classes' if source.names_itself else f'the names of {source.type_name}'
         report.problems.append('\n'.join([
-            f'{source.where}: the XML files have objects of {quote(found)}; {origin} are '
+            f'the XML files have objects of {quote(found)}; {origin} are '
             f'{quote(source.classes)}.', *hints[:10],
             f'Write the names as the files have them, as  {line_to_write(found)}']))
     elif left_out:
