@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmcontainer.data_check.agreement import check_checkpoint_classes, check_classes
+from mmcontainer.data_check.agreement import check_checkpoint_classes
 from mmcontainer.data_check.annotations import Annotations, Category
+from mmcontainer.data_check.classes import check_classes
 from mmcontainer.data_check.labels import LabelSource
 from mmcontainer.data_check.names import check_voc_names
 from mmcontainer.data_check.report import Report
@@ -241,7 +242,7 @@ def test_evaluator_with_another_file(red_blue, write_json):
     cfg = config(red_blue)
     cfg.val_evaluator.ann_file = f'{red_blue}/test.json'
     problem = the_problem(cfg)
-    assert 'test.json, but the data set of val_dataloader reads' in problem
+    assert 'test.json, but val_dataloader reads' in problem
     assert 'val.json' in problem
     cfg.val_evaluator.ann_file = f'{red_blue}/../{red_blue.name}/val.json'
     assert not check(cfg).problems
@@ -261,6 +262,8 @@ def test_evaluators_of_concatenated_data(red_blue, write_json):
     cfg.val_evaluator = dict(type='MultiDatasetsEvaluator', metrics=metrics,
                              dataset_prefixes=['a', 'b'])
     assert not check(cfg).problems
+    cfg.val_evaluator.metrics = metrics[::-1]
+    assert len(check(cfg).problems) == 2
 
 
 def test_checkpoints():
