@@ -2,7 +2,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -83,7 +82,9 @@ def read_annotations(path: Path) -> Annotations:
     Raises:
         UserError: If it is none.
     """
-    return _read(Path(path), parse_coco)
+    path = Path(path)
+    stat = path.stat()
+    return _read_once(path, stat.st_size, stat.st_mtime_ns)
 
 
 def read_voc(path: Path, root: Path) -> Annotations:
@@ -93,18 +94,13 @@ def read_voc(path: Path, root: Path) -> Annotations:
         path (Path): List of the names of images.
         root (Path): Folder of ``Annotations/`` and ``JPEGImages/``.
     """
-    return _read(Path(path), parse_voc, root)
-
-
-def _read(path: Path, parse: Callable, *args) -> Annotations:
-    stat = path.stat()
-    return _read_once(path, parse, args, stat.st_size, stat.st_mtime_ns)
+    return _build(Path(path), parse_voc(Path(path), root))
 
 
 @lru_cache(maxsize=16)
-def _read_once(path: Path, parse: Callable, args: tuple, size: int, changed: int) -> Annotations:
+def _read_once(path: Path, size: int, changed: int) -> Annotations:
     if size < _WORTH_KEEPING:
-        return _build(path, parse(path, *args))
+        return _build(path, parse_coco(path))
     key = hashlib.sha256(repr((str(path.resolve()), size, changed, _VERSION)).encode()).hexdigest()
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     kept = Path(base, 'mmcontainer', f'annotations-{key[:24]}.npz')
@@ -114,7 +110,7 @@ def _read_once(path: Path, parse: Callable, args: tuple, size: int, changed: int
             return _build(path, {**json.loads(str(arrays.pop('texts'))), **arrays})
     except (OSError, ValueError, KeyError):  # not there, or of another version
         pass
-    annotations = _build(path, parse(path, *args))
+    annotations = _build(path, parse_coco(path))
     _keep(annotations, kept)
     return annotations
 
