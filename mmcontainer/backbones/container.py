@@ -149,8 +149,8 @@ class Container(BaseBackbone):
         arch = resolve_arch(
             arch, self.arch_settings, type(self).__name__, CONTAINER_DEFAULTS)
         strides = list(accumulate(arch['patch_sizes'], mul))
-        super().__init__(
-            strides, out_indices, frozen_stages, norm_cfg, norm_eval, init_cfg=init_cfg)
+        super().__init__(strides, out_indices, frozen_stages, norm_cfg, norm_eval, in_channels,
+                         drop_path_rate, init_cfg)
         self.arch = arch
         self.norm_cfg = norm_cfg
         self.with_cp = with_cp
