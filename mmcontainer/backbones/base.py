@@ -152,7 +152,8 @@ class BaseBackbone(BaseModule):
                             f' got {x.dtype} of shape {shape}: use images.float(), and normalise '
                             'them as the weights expect it.')
         if x.ndim != 4 or x.shape[1] != self.in_channels:
-            hint = ''
+            hint = (' The config decides both: in_channels of the backbone, and color_type of '
+                    'LoadImageFromFile with mean and std of the data preprocessor.')
             if x.ndim == 3:
                 hint = ' A single image needs a batch in front: images[None].'
             elif x.ndim == 4 and x.shape[3] == self.in_channels:

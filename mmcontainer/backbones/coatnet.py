@@ -178,7 +178,7 @@ class CoAtNet(BaseBackbone):
         return [self.stages[stage]]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map images (B, 3, H, W) to the chosen stages' maps (B, C_i, ceil(H / s_i), ...)."""
+        """Map images (B, C, H, W) to the chosen stages' maps (B, C_i, ceil(H / s_i), ...)."""
         self.check_input(x)
         x = self.stem(prefer_channels_last(x))
         outs = []

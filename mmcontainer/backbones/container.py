@@ -220,7 +220,7 @@ class Container(BaseBackbone):
         return [self.stages[stage]]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map images (B, 3, H, W) to the chosen stages' maps (B, C_i, H / s_i, W / s_i)."""
+        """Map images (B, C, H, W) to the chosen stages' maps (B, C_i, H / s_i, W / s_i)."""
         self.check_input(x)
         if self.arch['cls_token']:
             return (self._forward_tokens(x), )

@@ -187,7 +187,7 @@ class CoTNet(BaseBackbone):
         return [getattr(self, f'layer{stage + 1}')]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map images (B, 3, H, W) to the chosen stages' maps (B, C_i, ceil(H / s_i), ...)."""
+        """Map images (B, C, H, W) to the chosen stages' maps (B, C_i, ceil(H / s_i), ...)."""
         self.check_input(x)
         x = self.maxpool(self.relu(self.bn1(self.conv1(prefer_channels_last(x)))))
         outs = []
