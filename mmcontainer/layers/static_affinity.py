@@ -152,7 +152,8 @@ class LowRankAffinity(_GridAffinity):
                  num_heads: int = 1, init_cfg=None):
         super().__init__(embed_dims, grid_size, num_heads, init_cfg)
         if not isinstance(rank_ratio, (int, float)) or not 0 < rank_ratio <= 1:
-            raise ValueError(f'rank_ratio must be a number above 0 and up to 1, got {rank_ratio!r}.')
+            raise ValueError('rank_ratio must be a number above 0 and up to 1, got '
+                             f'{rank_ratio!r}.')
         positions = math.prod(grid_size)
         rank = max(1, int(rank_ratio * positions))
         self.left = nn.Parameter(torch.empty(num_heads, positions, rank))

@@ -47,7 +47,7 @@ def test_legitimate_arguments_stay_so(cls):
     ('static', 5, 'a dict with a kind'),
     ('static', dict(kernel_size=5), 'a dict with a kind'),
     ('static', dict(kind='depthwise'), 'kernel_size'),
-    ('static', dict(kind='depthwise', kernel_size=5, kernel=5), "unexpected keyword argument 'kernel'"),
+    ('static', dict(kind='depthwise', kernel_size=5, kernel=5), "unexpected .* 'kernel'"),
     ('static', dict(kind='depthwise', kernel_size=4), 'odd'),
     ('static', dict(kind='depthwise', kernel_size='5'), 'odd'),
     ('static', dict(kind='depthwise', kernel_size=5, num_heads='2'), 'multiple of num_heads'),

@@ -384,7 +384,7 @@ def test_grey_images(tmp_path):
     assert image.inputs.shape[1] == 1 and image.picture.shape[2] == 3
     assert (image.picture == image.picture[..., :1]).all()
     backbone = make_backbone(in_channels=1)
-    rows = collect_rows(backbone, image, find_layers(backbone, None), default_positions(image),
-                        [Selection('mean')])
+    rows = collect_rows(backbone, image, find_layers(list_mixtures(backbone), None),
+                        default_positions(image), [Selection('mean')])
     assert len(rows) == 1 and np.isfinite(rows[0].maps['mixed']).all()
     draw_rows(rows[0], image, 'grey')
