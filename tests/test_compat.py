@@ -276,3 +276,18 @@ def test_configs_of_a_checkout_that_is_not_installed(repo_root, tmp_path):
                           capture_output=True, env={**os.environ, 'PYTHONPATH': str(clone)})
     assert done.stdout.split()[-2:] == [
         str(clone / 'mmcontainer' / '__init__.py'), 'ContainerLight'], done.stderr
+
+
+def test_get_config_feeds_the_inferencers_of_other_libraries():
+    """DetInferencer and get_model take a Config; by name they look in their own metafiles only."""
+    from mmengine.hub import get_config
+    from mmpretrain import get_model
+    detector = get_config('mmcontainer::retinanet/container_light_fpn_1x_coco.py')
+    classifier = get_config('mmcontainer::imagenet/container_light_8xb128_in1k.py')
+    assert type(get_model(classifier).backbone).__name__ == 'ContainerLight'
+    from mmdet.apis import DetInferencer
+    from mmengine.registry import DefaultScope
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        inferencer = DetInferencer(detector, device='cpu', show_progress=False)
+        found = inferencer(np.zeros((64, 64, 3), np.uint8), no_save_vis=True)
+    assert list(found['predictions'][0]) == ['labels', 'scores', 'bboxes']

@@ -33,8 +33,7 @@ def _check_heads(embed_dims: int, num_heads: int) -> None:
 
 def _check_kernel(kernel_size: int) -> None:
     if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError('kernel_size must be a whole odd number to keep the map size, got '
-                         f'{kernel_size!r}.')
+        raise ValueError(f'kernel_size must be odd to keep the map size, got {kernel_size!r}.')
 
 
 class DepthwiseAffinity(BaseModule):
