@@ -165,7 +165,8 @@ class _Part(NamedTuple):
                 if self.num_classes else '<- no folders in it: one per class expected')
 
 
-def _type_name(leaf: dict) -> str:
+def type_name(leaf: dict) -> str:
+    """Name of the class of a data set without its library; a config may hold the class itself."""
     kind = leaf.get('type')
     return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', '')
 
@@ -173,7 +174,7 @@ def _type_name(leaf: dict) -> str:
 def _num_classes(leaf: dict) -> int:
     classes = (leaf.get('metainfo') or {}).get('classes')
     if classes is None:
-        return _FOLDER_PER_CLASS[_type_name(leaf)]
+        return _FOLDER_PER_CLASS[type_name(leaf)]
     return len(classes) if isinstance(classes, (list, tuple)) else 0  # a file that lists them
 
 
@@ -191,6 +192,18 @@ def _image_folder_parts(leaf: dict, root: str) -> Iterator[_Part]:
     yield _Part(_join(root, prefix), True, _num_classes(leaf) if has_folders else None)
 
 
+def class_folder(leaf: dict) -> Optional[Path]:
+    """The folder with one folder of images per class that a data set reads, None if it has none.
+
+    Args:
+        leaf (dict): Config of a data set, below any wrapper.
+    """
+    if type_name(leaf) not in _FOLDER_PER_CLASS:
+        return None
+    parts = _image_folder_parts(leaf, leaf.get('data_root') or '')
+    return next((part.path for part in parts if part.num_classes is not None), None)
+
+
 def _annotated_parts(leaf: dict, root: str) -> Iterator[_Part]:
     if leaf.get('ann_file'):
         yield _Part(_join(root, leaf['ann_file']), is_folder=False)
@@ -206,7 +219,7 @@ def _required_parts(cfg, splits: Sequence[str]) -> list[_Part]:
     for leaf in _loader_datasets(cfg, splits):
         if leaf.get('backend_args'):
             continue  # object storage: there is no folder to look at
-        parts = _image_folder_parts if _type_name(leaf) in _FOLDER_PER_CLASS else _annotated_parts
+        parts = _image_folder_parts if type_name(leaf) in _FOLDER_PER_CLASS else _annotated_parts
         found.extend(parts(leaf, leaf.get('data_root') or ''))
     for evaluator in _evaluators(cfg, splits):
         if isinstance(evaluator.get('ann_file'), str) and not evaluator.get('backend_args'):
@@ -274,7 +287,7 @@ def check_data(cfg, splits: Sequence[str] = ('train', 'val')) -> None:
         trees.setdefault(top, []).append(part)
     places = ', '.join(str(top.resolve()) for top in sorted(trees))
     drawn = '\n'.join(_draw_tree(top, parts) for top, parts in sorted(trees.items()))
-    classification = any(_type_name(leaf) in _FOLDER_PER_CLASS for leaf in leaves)
+    classification = any(type_name(leaf) in _FOLDER_PER_CLASS for leaf in leaves)
     raise UserError(f'The data of this config is not complete: {len(missing)} of {len(required)} '
                     f'parts are missing in {places}. Expected:\n\n{drawn}\n\n'
                     f'{_HELP}{_HELP_IMAGENET if classification else _HELP_COCO}')

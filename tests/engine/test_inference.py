@@ -305,8 +305,8 @@ def test_places_where_results_would_do_harm(run, tmp_path):
     draw_scene().save(tmp_path / 'images' / 'a.png')
     (tmp_path / 'images' / 'a.json').write_text('labels')
     for out_dir, message in (('images', 'results would lie among the images'),
-                             ('images/a.png', 'cannot be written there'),
-                             ('images/a.png/b', 'cannot be written there')):
+                             ('images/a.png', 'this folder cannot be written'),
+                             ('images/a.png/b', 'this folder cannot be written')):
         with pytest.raises(UserError, match=f'--out-dir {out_dir}.*{message}'):
             run('images', out_dir=out_dir)
     assert (tmp_path / 'images' / 'a.json').read_text() == 'labels'

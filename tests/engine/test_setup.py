@@ -7,7 +7,6 @@ from mmcontainer.engine.configs import load_config
 from mmcontainer.engine.errors import UserError
 from mmcontainer.engine.setup import (
     check_pretrained,
-    find_resume,
     scale_lr,
     set_loader_defaults,
     set_work_dir,
@@ -85,22 +84,6 @@ def test_work_dir():
     set_work_dir(cfg, 'here', CONTAINER)
     set_work_dir(cfg, None, CONTAINER)
     assert cfg.work_dir == 'here'
-
-
-def test_find_resume(tmp_path):
-    run = tmp_path / 'run'
-    assert find_resume(str(run)) is None
-    run.mkdir()
-    (run / 'epoch_1.pth').write_bytes(b'')
-    # As MMEngine writes it: relative to the folder that training was started in.
-    (run / 'last_checkpoint').write_text('somewhere/else/run/epoch_1.pth')
-    assert find_resume(str(run)) == str(run / 'epoch_1.pth')
-    assert find_resume('unused', str(run / 'epoch_1.pth')) == str(run / 'epoch_1.pth')
-    with pytest.raises(UserError, match='(?s)no checkpoint.*epoch_2.pth.*There is.*epoch_1.pth'):
-        find_resume(str(run), str(run / 'epoch_2.pth'))
-    (run / 'epoch_1.pth').unlink()
-    with pytest.raises(UserError, match='which is gone'):
-        find_resume(str(run))
 
 
 def test_scale_lr_warns_of_adam():
