@@ -18,6 +18,7 @@ from ..checkpoints import find_problems, load_backbone, read_weights, resolve_pa
 from ..checkpoints.tensors import some
 from .deploy import unwrap
 from .errors import UserError
+from .resume_check import check_resumed_settings
 
 # What MMEngine writes beside the weights, without which training cannot go on as it was.
 _TRAINING_STATE = ('meta', 'message_hub', 'optimizer')
@@ -141,6 +142,7 @@ def prepare_loading(runner, checkpoint: str, partial: bool = False) -> dict[str,
     content = read_for(model, checkpoint, partial)
     if runner._resume:
         _check_training_state(content, checkpoint)
+        check_resumed_settings(runner.cfg, content, checkpoint)
         _check_optimizer(runner, content, checkpoint)
 
     def load_checkpoint(filename: str, *args, **kwargs) -> dict[str, Any]:
