@@ -7,6 +7,7 @@ from mmengine.model import BaseModule, initialize, update_init_info
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
+from ..type_names import type_name
 from .arguments import check_drop_path_rate, check_in_channels, check_norm_cfg
 
 
@@ -102,7 +103,7 @@ class BaseBackbone(BaseModule):
         """
         init_cfgs = self.init_cfg or []
         init_cfgs = [init_cfgs] if isinstance(init_cfgs, dict) else list(init_cfgs)
-        strict = [cfg for cfg in init_cfgs if cfg['type'] == 'StrictPretrained']
+        strict = [cfg for cfg in init_cfgs if type_name(cfg['type']) == 'StrictPretrained']
         if not strict or self._is_init:
             super().init_weights()
             return

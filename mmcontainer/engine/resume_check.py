@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from mmengine.logging import print_log
 
+from ..type_names import type_name
 from .errors import UserError
 
 # Of optim_wrapper: what ends up in the groups of parameters that the checkpoint holds.
@@ -71,9 +72,7 @@ def _plain(node: Any, key: str = '') -> Any:
                 if name not in ('_scope_', '_delete_')}
     if isinstance(node, (list, tuple)):
         return [_plain(value) for value in node]
-    if isinstance(node, type):
-        return node.__name__
-    return node.split('.')[-1] if key in ('type', 'constructor') and isinstance(node, str) else node
+    return type_name(node) if key in ('type', 'constructor') or isinstance(node, type) else node
 
 
 def _schedulers(cfg: Mapping) -> Any:

@@ -9,11 +9,13 @@ import torch
 
 from ..checkpoints import check_file, resolve_path
 from ..checkpoints.official import missing_message
+from ..type_names import type_name
 from .data_root import SPLITS
 from .errors import UserError
 from .options import find_class
 
-_PRETRAINED = ('StrictPretrained', 'Pretrained')
+# The class of MMEngine that is registered as 'Pretrained' has another name.
+_PRETRAINED = ('StrictPretrained', 'Pretrained', 'PretrainedInit')
 _NOT_FROZEN = dict(norm_eval=False, frozen_stages=-1)
 
 
@@ -67,10 +69,11 @@ def check_pretrained(cfg) -> None:
     """
     for path, node in list(iter_dicts(cfg.model, 'model')):
         for init_cfg in _as_list(node.get('init_cfg')):
-            if init_cfg.get('type') not in _PRETRAINED:
+            kind = type_name(init_cfg.get('type'))
+            if kind not in _PRETRAINED:
                 continue
             checkpoint = init_cfg['checkpoint']
-            if init_cfg['type'] == 'Pretrained':
+            if kind != 'StrictPretrained':
                 if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
                     raise UserError(f'{path}.init_cfg: there is no file {checkpoint}.')
                 continue
@@ -113,7 +116,7 @@ def train_from_scratch(cfg) -> list[str]:
 
     for path, node in list(iter_dicts(cfg.model, 'model')):
         kept = [init_cfg for init_cfg in _as_list(node.get('init_cfg'))
-                if init_cfg.get('type') not in _PRETRAINED]
+                if type_name(init_cfg.get('type')) not in _PRETRAINED]
         if len(kept) != len(_as_list(node.get('init_cfg'))):
             change(path, node, 'init_cfg', kept or None)
         if node.get('pretrained'):
@@ -143,8 +146,8 @@ def scale_lr(cfg) -> str:
     cfg.auto_scale_lr = settings
     text = ('--auto-scale-lr: the learning rate is multiplied by (images per iteration) / '
             f'{settings["base_batch_size"]}.')
-    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('type', '')
-    if 'Adam' in str(optimizer):
+    optimizer = type_name((cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('type'))
+    if 'Adam' in optimizer:
         text += (f' Beware: this linear rule is made for SGD. For {optimizer} it is not '
                  'established (square-root scaling is common), so check the loss of the first '
                  'epoch.')

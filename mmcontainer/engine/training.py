@@ -5,7 +5,7 @@ from typing import Optional
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .amp import apply_amp, keep_losses_exact
+from .amp import apply_amp, check_precision, keep_losses_exact
 from .checkpoint_hook import use_safe_checkpoints
 from .configs import load_config
 from .data_root import check_data, set_data_root
@@ -72,6 +72,7 @@ def prepare_config(args):
             + '\n'.join(f'  {line}' for line in changes or ['nothing was pretrained or frozen']))
     if args.amp is not None:
         apply_amp(cfg, args.amp)
+    check_precision(cfg)
     if args.auto_scale_lr:
         say(scale_lr(cfg))
     _find_checkpoint(cfg, args.resume)
