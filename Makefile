@@ -60,4 +60,4 @@ doctor:
 clean:
 	@for folder in $(VENV) $(VENV_UPSTREAM); do \
 		if [ -f $$folder/pyvenv.cfg ]; then echo "removing $$folder"; rm -rf $$folder; fi; done
-	rm -rf build dist mmcontainer/.mim mmcontainer.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist mmcontainer.egg-info .pytest_cache .ruff_cache

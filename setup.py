@@ -1,7 +1,8 @@
 """Build of mmcontainer: metadata, and the config files that travel in the package.
 
 MMEngine resolves ``mmcontainer::retinanet/x.py`` in the folder ``mmcontainer/.mim/``. A wheel gets
-a copy of ``configs/``, ``tools/`` and ``model-index.yml`` there; an editable install gets links.
+a copy of ``configs/``, ``tools/`` and ``model-index.yml`` there. A checkout has links, so that it
+also works uninstalled, on PYTHONPATH; an editable install makes them anew.
 """
 import os
 import re

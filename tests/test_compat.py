@@ -1,6 +1,8 @@
 """The version check, and the two seams that mmcontainer fills in MMEngine."""
 import io
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -239,3 +241,53 @@ def test_doctor_runs_where_the_import_fails(tmp_path):
     done = run_python(['-m', 'mmcontainer.doctor'], tmp_path, Path(compat.__file__).parents[1])
     assert done.returncode == 1, done.stderr
     assert re.search(r'BROKEN: mmcv 1\.7\.0 is installed, mmcontainer works with >=', done.stdout)
+
+
+UNINSTALLED = '''
+from importlib import metadata
+distribution = metadata.distribution
+
+def without_ours(name):
+    if name == 'mmcontainer':
+        raise metadata.PackageNotFoundError(name)
+    return distribution(name)
+
+metadata.distribution = without_ours
+import mmcontainer
+from mmengine.config import Config
+with open('mine.py', 'w') as file:
+    file.write("_base_ = 'mmcontainer::retinanet/container_light_fpn_1x_coco.py'")
+print(mmcontainer.__file__, Config.fromfile('mine.py').model.backbone.type)
+'''
+
+
+def test_configs_of_a_checkout_that_is_not_installed(repo_root, tmp_path):
+    """A fresh clone on PYTHONPATH brings its configs along: the links are part of it."""
+    listed = subprocess.run(['git', 'ls-files', '-z'], cwd=repo_root, capture_output=True)
+    if listed.returncode:
+        pytest.skip('needs a git checkout: asks git which files belong to the project')
+    clone = tmp_path / 'clone'
+    for name in filter(None, listed.stdout.decode().split('\0')):
+        if name.startswith(('mmcontainer/', 'configs/', 'model-index.yml')):
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(repo_root / name, clone / name, follow_symlinks=False)
+    (tmp_path / 'empty').mkdir()
+    done = subprocess.run([sys.executable, '-c', UNINSTALLED], cwd=tmp_path / 'empty', text=True,
+                          capture_output=True, env={**os.environ, 'PYTHONPATH': str(clone)})
+    assert done.stdout.split()[-2:] == [
+        str(clone / 'mmcontainer' / '__init__.py'), 'ContainerLight'], done.stderr
+
+
+def test_get_config_feeds_the_inferencers_of_other_libraries():
+    """DetInferencer and get_model take a Config; by name they look in their own metafiles only."""
+    from mmengine.hub import get_config
+    from mmpretrain import get_model
+    detector = get_config('mmcontainer::retinanet/container_light_fpn_1x_coco.py')
+    classifier = get_config('mmcontainer::imagenet/container_light_8xb128_in1k.py')
+    assert type(get_model(classifier).backbone).__name__ == 'ContainerLight'
+    from mmdet.apis import DetInferencer
+    from mmengine.registry import DefaultScope
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        inferencer = DetInferencer(detector, device='cpu', show_progress=False)
+        found = inferencer(np.zeros((64, 64, 3), np.uint8), no_save_vis=True)
+    assert list(found['predictions'][0]) == ['labels', 'scores', 'bboxes']

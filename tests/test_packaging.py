@@ -162,7 +162,7 @@ def test_editable_install_from_an_empty_folder(repo_root, tmp_path):
 @pytest.mark.parametrize('path, ignored', [
     ('checkpoints/container_light_in1k.pth', True), ('data/coco/x.json', True),
     ('work_dirs/x/1.log', True), ('.venv/bin/python', True), ('.venv-upstream/bin/python', True),
-    ('mmcontainer/.mim/configs', True), ('build/lib/x.py', True),
+    ('build/lib/x.py', True), ('mmcontainer/.mim/configs', False),
     ('mmcontainer/checkpoints/new_source.py', False), ('tests/data/new.json', False),
     ('configs/new/x.py', False), ('docs/data/x.png', False)])
 def test_gitignore_hides_what_is_made_here_and_nothing_else(repo_root, path, ignored):

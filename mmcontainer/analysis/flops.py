@@ -164,7 +164,7 @@ def count_flops(model: nn.Module, inputs: Union[Tensor, Sequence[int]]) -> FlopC
 
     Args:
         model (nn.Module): Backbone, classifier or detector; it is left as it is.
-        inputs (Tensor | Sequence[int]): Images (B, 3, H, W), or that shape. Values do not matter.
+        inputs (Tensor | Sequence[int]): Images (B, C, H, W), or that shape. Values do not matter.
 
     Returns:
         FlopCount: Multiply-adds, parameters, and how they are shared among the model's parts.

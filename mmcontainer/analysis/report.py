@@ -39,7 +39,8 @@ def report_flops(config: str,
     divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
     height, width = (math.ceil(side / divisor) * divisor for side in shape)
     init_default_scope(scope)
-    count = count_flops(MODELS.build(cfg.model), (1, 3, height, width))
+    channels = (cfg.model.get('backbone') or cfg.model).get('in_channels', 3)
+    count = count_flops(MODELS.build(cfg.model), (1, channels, height, width))
     padded = f' (padded from {shape[0]} x {shape[1]})' if (height, width) != tuple(shape) else ''
     lines = [f'one image of {height} x {width}{padded}; multiply-adds up to the raw predictions:']
     lines += [f'  {name:<16}{flops / 1e9:9.2f} G' for name, flops in count.parts.items()]

@@ -3,6 +3,8 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Optional, Union
 
+from .arguments import check_row
+
 
 def resolve_arch(arch: Union[str, Mapping],
                  settings: dict[str, dict],
@@ -20,7 +22,8 @@ def resolve_arch(arch: Union[str, Mapping],
         defaults (dict[str, Any], optional): Entries that a row may leave out.
 
     Raises:
-        ValueError: Unknown name, missing or unknown keys, or sequences of different lengths.
+        ValueError: Unknown name, missing or unknown keys, sequences of different lengths, or values
+            of the wrong type.
     """
     if isinstance(arch, str):
         if arch not in settings:
@@ -43,6 +46,7 @@ def resolve_arch(arch: Union[str, Mapping],
     if len(set(lengths.values())) > 1:
         raise ValueError(f'An arch of {owner} needs one value per stage in every list, '
                          f'got lists of lengths {lengths}.')
+    check_row(row, owner)
     return row
 
 

@@ -13,6 +13,7 @@ from ..layers import MapNorm, MBConv, RelativeAttention, RelativeBlock
 from ..layers.mbconv import ACTIVATIONS
 from ..layers.memory_format import prefer_channels_last, with_channels_last_gradient
 from .arch import of_stage, resolve_arch
+from .arguments import is_count
 from .base import BaseBackbone
 
 _STRIDES = (4, 8, 16, 32)
@@ -117,11 +118,11 @@ class CoAtNet(BaseBackbone):
                  window_size: Optional[int] = None,
                  init_cfg=None):
         super().__init__(_STRIDES, out_indices, frozen_stages, norm_cfg, norm_eval,
-                         init_cfg=init_cfg)
+                         in_channels, drop_path_rate, init_cfg)
         self.arch = resolve_arch(arch, self.arch_settings, type(self).__name__, DEFAULTS)
         _check_block_types(self.arch['block_types'])
         if window_size is not None and (
-                window_size < 1 or self.arch['block_types'][_WINDOW_STAGE] != 'T'):
+                not is_count(window_size) or self.arch['block_types'][_WINDOW_STAGE] != 'T'):
             raise ValueError(f'window_size must be positive, for an attention stage {_WINDOW_STAGE}'
                              f'; got {window_size} with {self.arch["block_types"]}.')
         self.norm_cfg, self.with_cp, self.window_size = norm_cfg, with_cp, window_size
@@ -177,7 +178,7 @@ class CoAtNet(BaseBackbone):
         return [self.stages[stage]]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map images (B, 3, H, W) to the chosen stages' maps (B, C_i, ceil(H / s_i), ...)."""
+        """Map images (B, C, H, W) to the chosen stages' maps (B, C_i, ceil(H / s_i), ...)."""
         self.check_input(x)
         x = self.stem(prefer_channels_last(x))
         outs = []

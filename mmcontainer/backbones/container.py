@@ -149,8 +149,8 @@ class Container(BaseBackbone):
         arch = resolve_arch(
             arch, self.arch_settings, type(self).__name__, CONTAINER_DEFAULTS)
         strides = list(accumulate(arch['patch_sizes'], mul))
-        super().__init__(
-            strides, out_indices, frozen_stages, norm_cfg, norm_eval, init_cfg=init_cfg)
+        super().__init__(strides, out_indices, frozen_stages, norm_cfg, norm_eval, in_channels,
+                         drop_path_rate, init_cfg)
         self.arch = arch
         self.norm_cfg = norm_cfg
         self.with_cp = with_cp
@@ -220,7 +220,7 @@ class Container(BaseBackbone):
         return [self.stages[stage]]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map images (B, 3, H, W) to the chosen stages' maps (B, C_i, H / s_i, W / s_i)."""
+        """Map images (B, C, H, W) to the chosen stages' maps (B, C_i, H / s_i, W / s_i)."""
         self.check_input(x)
         if self.arch['cls_token']:
             return (self._forward_tokens(x), )

@@ -90,10 +90,13 @@ class CoTNet(BaseBackbone):
                  final_norm: bool = False,
                  init_cfg=None):
         super().__init__((4, 8, 16, 32), out_indices, frozen_stages, norm_cfg, norm_eval,
-                         init_cfg=init_cfg)
+                         in_channels, drop_path_rate, init_cfg)
         if final_norm:
             raise ValueError('final_norm must be False: the classifier of CoTNet has no such norm.')
         self.arch = resolve_arch(arch, self.arch_settings, type(self).__name__)
+        if len(self.arch['depths']) != len(self.strides):
+            raise ValueError(f'An arch of CoTNet has {len(self.strides)} stages, got '
+                             f'{len(self.arch["depths"])}.')
         self.norm_cfg = norm_cfg
         self.with_cp = with_cp
         channels = self._build_stem(in_channels)
@@ -184,7 +187,7 @@ class CoTNet(BaseBackbone):
         return [getattr(self, f'layer{stage + 1}')]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map images (B, 3, H, W) to the chosen stages' maps (B, C_i, ceil(H / s_i), ...)."""
+        """Map images (B, C, H, W) to the chosen stages' maps (B, C_i, ceil(H / s_i), ...)."""
         self.check_input(x)
         x = self.maxpool(self.relu(self.bn1(self.conv1(prefer_channels_last(x)))))
         outs = []

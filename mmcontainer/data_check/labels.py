@@ -6,8 +6,9 @@ from typing import Any, Optional
 
 from mmengine.fileio import list_from_file
 
-from ..engine.data_root import class_folder, iter_datasets, type_name
+from ..engine.data_root import class_folder, iter_datasets
 from ..engine.options import find_class
+from ..type_names import type_name
 from .sources import iter_sources
 
 
@@ -41,7 +42,7 @@ class LabelSource:
     @property
     def type_name(self) -> str:
         """Name of its class."""
-        return type_name(self.config)
+        return type_name(self.config.get('type'))
 
     @property
     def names_itself(self) -> bool:

@@ -10,6 +10,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from ..ops.precision import without_autocast
+from ..type_names import type_name
 from .errors import UserError
 
 DTYPES = {'fp16': 'float16', 'bf16': 'bfloat16'}
@@ -115,6 +116,20 @@ class CPUAmpOptimWrapper(AmpOptimWrapper):
             yield
 
 
+def check_precision(cfg) -> None:
+    """Check that the precision which a config itself asks for is possible on this machine.
+
+    Raises:
+        UserError: MMEngine's AmpOptimWrapper without a GPU, which it would refuse after the data
+            was read.
+    """
+    kind = type_name((cfg.get('optim_wrapper') or {}).get('type'))
+    if kind == 'AmpOptimWrapper' and not torch.cuda.is_available():
+        raise UserError('optim_wrapper.type of the config is AmpOptimWrapper, which needs a CUDA '
+                        'GPU, and none was found: on the CPU use --amp bf16, or --cfg-options '
+                        'optim_wrapper.type=OptimWrapper and no loss_scale or dtype.')
+
+
 def apply_amp(cfg, precision: str) -> None:
     """Train in mixed precision.
 
@@ -136,9 +151,10 @@ def apply_amp(cfg, precision: str) -> None:
     if wrapper is None:
         raise UserError('--amp: the config has no optim_wrapper, so there is nothing to train.')
     known = ('OptimWrapper', 'AmpOptimWrapper', CPUAmpOptimWrapper.__name__)
-    if wrapper.get('type', known[0]) not in known:
+    kind = type_name(wrapper.get('type', known[0]))
+    if kind not in known:
         raise UserError(f'--amp replaces one of {", ".join(known)}, but optim_wrapper.type of this '
-                        f'config is {wrapper.type}: set its precision in the config.')
+                        f'config is {kind}: set its precision in the config.')
     for key in ('loss_scale', 'dtype', 'use_fsdp'):
         wrapper.pop(key, None)
     if has_cuda:

@@ -7,6 +7,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
 from ..atomic import write_atomically
+from ..type_names import type_name
 
 _BACKEND = 'mmcontainer.whole'
 
@@ -117,6 +118,5 @@ def use_safe_checkpoints(cfg) -> None:
     if 'checkpoint' not in cfg.default_hooks:  # the runner would add MMEngine's
         cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
     for hook in (cfg.default_hooks.checkpoint, *(cfg.get('custom_hooks') or [])):
-        kind = (hook or {}).get('type')
-        if kind is CheckpointHook or str(kind).rpartition('.')[2] == CheckpointHook.__name__:
+        if type_name((hook or {}).get('type')) == CheckpointHook.__name__:
             hook['type'] = SafeCheckpointHook.__name__

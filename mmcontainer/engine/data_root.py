@@ -3,6 +3,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
+from ..type_names import type_name
 from .errors import UserError
 
 SPLITS = ('train', 'val', 'test')
@@ -121,7 +122,8 @@ def set_data_root(cfg, root: str) -> None:
         ann_file = evaluator.get('ann_file')
         if isinstance(ann_file, str) and not _is_below(ann_file, old):
             raise UserError(f'--data-root: the data sets read from {old}, but the evaluator from '
-                            f'{ann_file}. Correct ann_file of {evaluator.get("type")} first.')
+                            f'{ann_file}. Correct ann_file of '
+                            f'{type_name(evaluator.get("type"))} first.')
         _map_strings(evaluator, rebase)
     for leaf in _loader_datasets(cfg):
         for key in leaf:
@@ -165,16 +167,10 @@ class _Part(NamedTuple):
                 if self.num_classes else '<- no folders in it: one per class expected')
 
 
-def type_name(leaf: dict) -> str:
-    """Name of the class of a data set without its library; a config may hold the class itself."""
-    kind = leaf.get('type')
-    return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', '')
-
-
 def _num_classes(leaf: dict) -> int:
     classes = (leaf.get('metainfo') or {}).get('classes')
     if classes is None:
-        return _FOLDER_PER_CLASS[type_name(leaf)]
+        return _FOLDER_PER_CLASS[type_name(leaf.get('type'))]
     return len(classes) if isinstance(classes, (list, tuple)) else 0  # a file that lists them
 
 
@@ -198,7 +194,7 @@ def class_folder(leaf: dict) -> Optional[Path]:
     Args:
         leaf (dict): Config of a data set, below any wrapper.
     """
-    if type_name(leaf) not in _FOLDER_PER_CLASS:
+    if type_name(leaf.get('type')) not in _FOLDER_PER_CLASS:
         return None
     parts = _image_folder_parts(leaf, leaf.get('data_root') or '')
     return next((part.path for part in parts if part.num_classes is not None), None)
@@ -219,7 +215,8 @@ def _required_parts(cfg, splits: Sequence[str]) -> list[_Part]:
     for leaf in _loader_datasets(cfg, splits):
         if leaf.get('backend_args'):
             continue  # object storage: there is no folder to look at
-        parts = _image_folder_parts if type_name(leaf) in _FOLDER_PER_CLASS else _annotated_parts
+        kind = type_name(leaf.get('type'))
+        parts = _image_folder_parts if kind in _FOLDER_PER_CLASS else _annotated_parts
         found.extend(parts(leaf, leaf.get('data_root') or ''))
     for evaluator in _evaluators(cfg, splits):
         if isinstance(evaluator.get('ann_file'), str) and not evaluator.get('backend_args'):
@@ -287,7 +284,7 @@ def check_data(cfg, splits: Sequence[str] = ('train', 'val')) -> None:
         trees.setdefault(top, []).append(part)
     places = ', '.join(str(top.resolve()) for top in sorted(trees))
     drawn = '\n'.join(_draw_tree(top, parts) for top, parts in sorted(trees.items()))
-    classification = any(type_name(leaf) in _FOLDER_PER_CLASS for leaf in leaves)
+    classification = any(type_name(leaf.get('type')) in _FOLDER_PER_CLASS for leaf in leaves)
     raise UserError(f'The data of this config is not complete: {len(missing)} of {len(required)} '
                     f'parts are missing in {places}. Expected:\n\n{drawn}\n\n'
                     f'{_HELP}{_HELP_IMAGENET if classification else _HELP_COCO}')

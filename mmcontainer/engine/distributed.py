@@ -5,17 +5,18 @@ from typing import Optional
 import torch
 from torch import distributed
 
+from ..type_names import type_name
 from .errors import UserError
 from .setup import iter_dicts
 
-_SYNCED = ('SyncBN', 'MMSyncBN')
+_SYNCED = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 _TORCHRUN = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
 
 
 def add_hook(cfg, name: str) -> None:
     """Add a hook to a config that does not have it yet."""
     hooks = list(cfg.get('custom_hooks') or [])
-    if not any(hook.get('type') == name for hook in hooks):
+    if not any(type_name(hook.get('type')) == name for hook in hooks):
         cfg.custom_hooks = [*hooks, dict(type=name)]
 
 
@@ -80,7 +81,7 @@ def replace_sync_bn(cfg) -> Optional[str]:
     if cfg.launcher != 'none' and torch.cuda.is_available():
         return None
     changed = [node.update(type='BN') for _, node in iter_dicts(cfg.model, 'model')
-               if node.get('type') in _SYNCED]
+               if type_name(node.get('type')) in _SYNCED]
     if not changed:
         return None
     images = (cfg.get('train_dataloader') or {}).get('batch_size', 'few')

@@ -63,8 +63,8 @@ def export_backbone(backbone: BaseBackbone, path: Path, size: tuple[int, int],
     """
     dynamic = torch.export.Dim.DYNAMIC
     program = torch.onnx.export(
-        _Images(backbone).eval(), (torch.randn(2, 3, *size), ), dynamo=True, opset_version=opset,
-        verbose=False, input_names=['images'],
+        _Images(backbone).eval(), (torch.randn(2, backbone.in_channels, *size), ), dynamo=True,
+        opset_version=opset, verbose=False, input_names=['images'],
         output_names=[f'stage{i}' for i in backbone.out_indices],
         dynamic_shapes={'images': {0: dynamic, 2: dynamic, 3: dynamic}})
     program.save(str(path))
@@ -75,7 +75,7 @@ def largest_error(backbone: BaseBackbone, path: Path, batch: int, size: tuple[in
     """Largest difference between onnxruntime and PyTorch, over each output's standard deviation."""
     import onnxruntime
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    images = torch.randn(batch, 3, *size)
+    images = torch.randn(batch, backbone.in_channels, *size)
     outs = session.run(None, {'images': images.numpy()})
     return max(((torch.from_numpy(out) - expected).abs().max() / expected.std()).item()
                for out, expected in zip(outs, backbone(images)))
@@ -103,8 +103,8 @@ def export_onnx(args) -> None:
         export_backbone(backbone, Path(path), tuple(args.shape), args.opset)
         for batch, size in ((2, tuple(args.shape)), (1, _OTHER_SIZE)):
             error = largest_error(backbone, Path(path), batch, size)
-            print(f'onnxruntime, {batch} x 3 x {size[0]} x {size[1]}: largest error {error:.1e} of '
-                  'the standard deviation', flush=True)
+            print(f'onnxruntime, {batch} x {backbone.in_channels} x {size[0]} x {size[1]}: largest '
+                  f'error {error:.1e} of the standard deviation', flush=True)
             if not error <= TOLERANCE:
                 raise UserError(f'The exported model gives other numbers than PyTorch (error '
                                 f'{error:.1e}, allowed {TOLERANCE}); {target} was not written.')

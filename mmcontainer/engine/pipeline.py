@@ -3,13 +3,13 @@ from typing import Any, Callable
 
 from mmengine.dataset import Compose
 
+from ..type_names import type_name
 from .errors import UserError
 from .images import ImageError
 
 
 def _loads_annotations(step: dict) -> bool:
-    kind = step['type']
-    name = kind if isinstance(kind, str) else kind.__name__
+    name = type_name(step['type'])
     return 'Load' in name and 'Annotations' in name
 
 

@@ -9,11 +9,13 @@ import torch
 
 from ..checkpoints import check_file, resolve_path
 from ..checkpoints.official import missing_message
+from ..type_names import type_name
 from .data_root import SPLITS
 from .errors import UserError
 from .options import find_class
 
-_PRETRAINED = ('StrictPretrained', 'Pretrained')
+# The class of MMEngine that is registered as 'Pretrained' has another name.
+_PRETRAINED = ('StrictPretrained', 'Pretrained', 'PretrainedInit')
 _NOT_FROZEN = dict(norm_eval=False, frozen_stages=-1)
 
 
@@ -54,8 +56,17 @@ def iter_dicts(node, path: str) -> Iterator[tuple[str, dict]]:
             yield from iter_dicts(value, f'{path}.{index}')
 
 
-def _as_list(value) -> list:
-    return list(value) if isinstance(value, (list, tuple)) else [value] if value else []
+def _init_cfgs(path: str, node: dict) -> list[dict]:
+    """The entries of a module's ``init_cfg``; UserError for one that is no dict with a type."""
+    value = node.get('init_cfg') or []
+    entries = list(value) if isinstance(value, (list, tuple)) else [value]
+    for entry in entries:
+        loads = isinstance(entry, dict) and type_name(entry.get('type')) in _PRETRAINED
+        if not isinstance(entry, dict) or 'type' not in entry or (
+                loads and not isinstance(entry.get('checkpoint'), str)):
+            raise UserError(f"{path}.init_cfg: dict(type='StrictPretrained', checkpoint='FILE'), "
+                            f'or None, is expected, found {entry!r}.')
+    return entries
 
 
 def check_pretrained(cfg) -> None:
@@ -66,11 +77,12 @@ def check_pretrained(cfg) -> None:
         CorruptCheckpointError: A file that is not whole.
     """
     for path, node in list(iter_dicts(cfg.model, 'model')):
-        for init_cfg in _as_list(node.get('init_cfg')):
-            if init_cfg.get('type') not in _PRETRAINED:
+        for init_cfg in _init_cfgs(path, node):
+            kind = type_name(init_cfg.get('type'))
+            if kind not in _PRETRAINED:
                 continue
             checkpoint = init_cfg['checkpoint']
-            if init_cfg['type'] == 'Pretrained':
+            if kind != 'StrictPretrained':
                 if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
                     raise UserError(f'{path}.init_cfg: there is no file {checkpoint}.')
                 continue
@@ -112,15 +124,16 @@ def train_from_scratch(cfg) -> list[str]:
             node[key] = value
 
     for path, node in list(iter_dicts(cfg.model, 'model')):
-        kept = [init_cfg for init_cfg in _as_list(node.get('init_cfg'))
-                if init_cfg.get('type') not in _PRETRAINED]
-        if len(kept) != len(_as_list(node.get('init_cfg'))):
+        entries = _init_cfgs(path, node)
+        kept = [init_cfg for init_cfg in entries
+                if type_name(init_cfg.get('type')) not in _PRETRAINED]
+        if len(kept) != len(entries):
             change(path, node, 'init_cfg', kept or None)
         if node.get('pretrained'):
             change(path, node, 'pretrained', None)
         if path.split('.')[-1] != 'backbone':
             continue
-        if node.get('norm_cfg'):
+        if isinstance(node.get('norm_cfg'), dict):
             change(f'{path}.norm_cfg', node.norm_cfg, 'requires_grad', True)
         for key, value in _NOT_FROZEN.items():
             # By default ResNet freezes its statistics: leaving norm_eval out is not enough.
@@ -143,8 +156,8 @@ def scale_lr(cfg) -> str:
     cfg.auto_scale_lr = settings
     text = ('--auto-scale-lr: the learning rate is multiplied by (images per iteration) / '
             f'{settings["base_batch_size"]}.')
-    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('type', '')
-    if 'Adam' in str(optimizer):
+    optimizer = type_name((cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('type'))
+    if 'Adam' in optimizer:
         text += (f' Beware: this linear rule is made for SGD. For {optimizer} it is not '
                  'established (square-root scaling is common), so check the loss of the first '
                  'epoch.')

@@ -7,7 +7,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..data_check import check_annotations
-from .amp import apply_amp, keep_losses_exact
+from .amp import apply_amp, check_precision, keep_losses_exact
 from .checkpoint_hook import use_safe_checkpoints
 from .configs import load_config
 from .data_root import check_data, set_data_root
@@ -80,6 +80,7 @@ def prepare_config(args):
             + '\n'.join(f'  {line}' for line in changes or ['nothing was pretrained or frozen']))
     if args.amp is not None:
         apply_amp(cfg, args.amp)
+    check_precision(cfg)
     if args.auto_scale_lr:
         say(scale_lr(cfg))
     _find_checkpoint(cfg, args.resume)

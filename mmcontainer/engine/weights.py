@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from ..backbones import BaseBackbone
 from ..checkpoints import find_problems, load_backbone, read_weights, resolve_path
 from ..checkpoints.tensors import some
+from ..type_names import type_name
 from .deploy import unwrap
 from .errors import UserError
+from .resume_check import check_resumed_settings
 
 # What MMEngine writes beside the weights, without which training cannot go on as it was.
 _TRAINING_STATE = ('meta', 'message_hub', 'optimizer')
@@ -141,6 +143,7 @@ def prepare_loading(runner, checkpoint: str, partial: bool = False) -> dict[str,
     content = read_for(model, checkpoint, partial)
     if runner._resume:
         _check_training_state(content, checkpoint)
+        check_resumed_settings(runner.cfg, content, checkpoint)
         _check_optimizer(runner, content, checkpoint)
 
     def load_checkpoint(filename: str, *args, **kwargs) -> dict[str, Any]:
@@ -164,7 +167,7 @@ def check_pretrained_weights(model: nn.Module) -> None:
     for module in model.modules():
         init_cfg = module.init_cfg if isinstance(module, BaseBackbone) else None
         for entry in init_cfg if isinstance(init_cfg, list) else [init_cfg or {}]:
-            if entry.get('type') == 'StrictPretrained':
+            if type_name(entry.get('type')) == 'StrictPretrained':
                 load_backbone(module, entry['checkpoint'])
 
 

@@ -3,6 +3,7 @@
 Every class maps values (B, C, H, W) to (B, C, H, W), and those that are affinities in the sense of
 the Container paper (arXiv 2106.01401, section 3.2) also give their matrix.
 """
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Optional
@@ -25,9 +26,14 @@ from ..ops import (
 
 
 def _check_heads(embed_dims: int, num_heads: int) -> None:
-    if num_heads < 1 or embed_dims % num_heads:
+    if not isinstance(num_heads, int) or num_heads < 1 or embed_dims % num_heads:
         raise ValueError(f'embed_dims ({embed_dims}) must be a multiple of num_heads '
                          f'({num_heads}).')
+
+
+def _check_kernel(kernel_size: int) -> None:
+    if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f'kernel_size must be odd to keep the map size, got {kernel_size!r}.')
 
 
 class DepthwiseAffinity(BaseModule):
@@ -49,8 +55,7 @@ class DepthwiseAffinity(BaseModule):
         super().__init__(init_cfg)
         num_heads = embed_dims if num_heads is None else num_heads
         _check_heads(embed_dims, num_heads)
-        if kernel_size % 2 == 0:
-            raise ValueError(f'kernel_size must be odd to keep the map size, got {kernel_size}.')
+        _check_kernel(kernel_size)
         self.head_dim = embed_dims // num_heads
         self.weight = nn.Parameter(torch.empty(num_heads, 1, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.empty(embed_dims))
@@ -138,12 +143,16 @@ class LowRankAffinity(_GridAffinity):
         init_cfg (dict, optional): Initialisation config.
 
     Raises:
-        ValueError: If ``num_heads`` does not divide ``embed_dims``.
+        ValueError: If ``num_heads`` does not divide ``embed_dims``, or ``rank_ratio`` is not above
+            0 and up to 1.
     """
 
     def __init__(self, embed_dims: int, grid_size: Sequence[int], rank_ratio: float,
                  num_heads: int = 1, init_cfg=None):
         super().__init__(embed_dims, grid_size, num_heads, init_cfg)
+        if not isinstance(rank_ratio, (int, float)) or not 0 < rank_ratio <= 1:
+            raise ValueError('rank_ratio must be a number above 0 and up to 1, got '
+                             f'{rank_ratio!r}.')
         positions = math.prod(grid_size)
         rank = max(1, int(rank_ratio * positions))
         self.left = nn.Parameter(torch.empty(num_heads, positions, rank))
@@ -168,9 +177,15 @@ class GroupedConvolution(nn.Conv2d):
         embed_dims (int): Channels C.
         kernel_size (int): Odd size of the kernel.
         groups (int): Number of groups.
+
+    Raises:
+        ValueError: If ``groups`` does not divide ``embed_dims`` or the kernel is even.
     """
 
     def __init__(self, embed_dims: int, kernel_size: int, groups: int = 1):
+        _check_kernel(kernel_size)
+        if not isinstance(groups, int) or groups < 1 or embed_dims % groups:
+            raise ValueError(f'embed_dims ({embed_dims}) must be a multiple of groups ({groups}).')
         super().__init__(
             embed_dims, embed_dims, kernel_size, padding=kernel_size // 2, groups=groups)
 
@@ -186,13 +201,16 @@ def build_static_affinity(kind: str, embed_dims: int, grid_size: Sequence[int],
         **kwargs: Further arguments of the class.
 
     Raises:
-        ValueError: Unknown name.
+        ValueError: Unknown name, or arguments that the class does not have, or lacks.
     """
-    if kind in ('depthwise', 'conv'):
-        cls = DepthwiseAffinity if kind == 'depthwise' else GroupedConvolution
-        return cls(embed_dims, **kwargs)
-    if kind in ('dense', 'low-rank'):
-        cls = DenseAffinity if kind == 'dense' else LowRankAffinity
-        return cls(embed_dims, grid_size, **kwargs)
-    raise ValueError(f"Unknown static affinity {kind!r}; expected 'depthwise', 'conv', 'dense' or "
-                     "'low-rank'.")
+    classes = {'depthwise': DepthwiseAffinity, 'conv': GroupedConvolution,
+               'dense': DenseAffinity, 'low-rank': LowRankAffinity}
+    if not isinstance(kind, str) or kind not in classes:
+        raise ValueError(f"Unknown static affinity {kind!r}; expected 'depthwise', 'conv', 'dense' "
+                         "or 'low-rank'.")
+    args = (embed_dims, ) if kind in ('depthwise', 'conv') else (embed_dims, grid_size)
+    try:
+        inspect.signature(classes[kind]).bind(*args, **kwargs)
+    except TypeError as error:
+        raise ValueError(f'static affinity {kind!r} with {kwargs}: {error}.') from error
+    return classes[kind](*args, **kwargs)

@@ -40,7 +40,7 @@ class NetworkInput(NamedTuple):
     """What a backbone is given for one image.
 
     Attributes:
-        inputs (Tensor): (1, 3, H, W), normalised and padded.
+        inputs (Tensor): (1, C, H, W), normalised and padded.
         picture (np.ndarray): (h, w, 3), RGB, uint8: the same before normalisation and before the
             padding of the batch, h <= H and w <= W.
         file_size (tuple[int, int]): (height, width) of the image file, turned upright.
@@ -114,9 +114,10 @@ def _follow(geometry: Geometry, transform: Any, old: Sequence[int],
 
 
 def _to_picture(image: Tensor) -> np.ndarray:
-    """(3, h, w) BGR, as pipelines give it, to (h, w, 3) RGB, uint8."""
+    """(3, h, w) BGR or (1, h, w) grey, as pipelines give it, to (h, w, 3) RGB, uint8."""
     image = image.detach().cpu()
     if image.dtype != torch.uint8:  # normalised by the pipeline: show it in its own range
         image = image.float() - image.min()
         image = (255 * image / image.max().clamp(min=1e-12)).to(torch.uint8)
-    return np.ascontiguousarray(image.flip(0).permute(1, 2, 0).numpy())
+    image = image.flip(0) if len(image) == 3 else image[:1].expand(3, -1, -1)
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())

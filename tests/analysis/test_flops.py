@@ -148,3 +148,12 @@ def test_odd_sizes_are_padded_like_images():
     assert '128 x 96 (padded from 100 x 90)' in text
     with pytest.raises(UserError, match='at least 32'):
         report_flops('mmcontainer::retinanet/container_light_fpn_1x_coco.py', (16, 900))
+
+
+def test_grey_images_have_one_channel():
+    config, size = 'mmcontainer::retinanet/container_light_fpn_1x_coco.py', (64, 64)
+    grey, colour = (report_flops(config, size, options) for options in (
+        {'model.backbone.in_channels': 1}, None))
+    assert grey != colour and 'Params' in grey
+    assert report_flops('mmcontainer::retinanet/r50_fpn_1x_coco.py', size,
+                        {'model.backbone.in_channels': 1})

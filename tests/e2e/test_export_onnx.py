@@ -58,6 +58,18 @@ def test_one_file_serves_every_size(exported):
             assert np.abs(out - reference).max() <= 1e-3 * reference.std()
 
 
+@pytest.mark.slow
+def test_images_have_the_channels_of_the_backbone(tmp_path, run_tool):
+    arch = dict(embed_dims=(8, ), depths=(1, ), mlp_ratios=(1, ), patch_sizes=(4, ),
+                num_heads=(None, ), static=dict(kind='depthwise', kernel_size=3))
+    config, weights, out = (tmp_path / name for name in ('config.py', 'weights.pth', 'b.onnx'))
+    config.write_text(CONFIG.format(type='Container', arch=arch, extra='in_channels=1'))
+    torch.save(Container(arch, in_channels=1).state_dict(), weights)
+    assert '2 x 1 x 64 x 96' in run_tool('export_onnx.py', config, weights, out, '--shape', 64, 96)
+    session = onnxruntime.InferenceSession(str(out), providers=['CPUExecutionProvider'])
+    assert session.get_inputs()[0].shape[1] == 1
+
+
 def test_mistakes_leave_no_file(tmp_path, run_tool):
     config, weights = tmp_path / 'config.py', tmp_path / 'weights.pth'
     config.write_text(CONFIG.format(type='ContainerLight', arch='light', extra=''))

@@ -2,10 +2,11 @@
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
-from mmcontainer.engine.amp import CPUAmpOptimWrapper, apply_amp
+from mmcontainer.engine.amp import CPUAmpOptimWrapper, apply_amp, check_precision
 from mmcontainer.engine.errors import UserError
 
 
@@ -39,6 +40,17 @@ def test_bf16_on_an_old_gpu_is_refused(gpu, monkeypatch):
 def test_foreign_optimizer_wrapper_is_refused(no_gpu):
     with pytest.raises(UserError, match='DeepSpeedOptimWrapper'):
         apply_amp(make_config(type='DeepSpeedOptimWrapper'), 'bf16')
+
+
+@pytest.mark.parametrize('kind', [
+    'AmpOptimWrapper', 'mmengine.optim.AmpOptimWrapper', AmpOptimWrapper])
+def test_what_a_config_asks_for_needs_a_gpu(kind, no_gpu):
+    cfg = make_config(type=kind, loss_scale='dynamic')
+    with pytest.raises(UserError, match='AmpOptimWrapper, which needs a CUDA GPU.*--amp bf16'):
+        check_precision(cfg)
+    apply_amp(cfg, 'bf16')  # a class is no other kind of wrapper than its name
+    check_precision(cfg)
+    assert cfg.optim_wrapper.type == 'CPUAmpOptimWrapper'
 
 
 def test_on_a_gpu_it_is_the_one_of_mmengine(gpu):

@@ -106,3 +106,16 @@ def test_workers_stack_the_images_of_classifiers_only():
     detector = load_config(CONTAINER)
     set_loader_defaults(detector)
     assert 'collate_fn' not in detector.train_dataloader
+
+
+@pytest.mark.parametrize('init_cfg', [
+    'weights.pth', dict(type='StrictPretrained'), dict(checkpoint='weights.pth'),
+    [dict(type='Pretrained', checkpoint=None)]])
+def test_init_cfg_of_another_form(init_cfg):
+    cfg = load_config(CONTAINER)
+    cfg.model.backbone.init_cfg, cfg.model.backbone.norm_cfg = init_cfg, 'BN'
+    for action in (check_pretrained, train_from_scratch):
+        with pytest.raises(UserError, match=r"model.backbone.init_cfg: dict\(type='Strict"):
+            action(cfg)
+    cfg.model.backbone.init_cfg = None
+    train_from_scratch(cfg)  # the backbone refuses such a norm_cfg itself

@@ -371,3 +371,20 @@ def test_tool_on_a_classifier(repo_root, tmp_path):
     assert numbers['dynamic'].shape == (2, 4, 4)
     np.testing.assert_allclose(
         numbers['dynamic'].sum(axis=(1, 2)) + numbers['dynamic_class_token'], 1, rtol=1e-5)
+
+
+def test_grey_images(tmp_path):
+    """A backbone with one channel, and the picture that is drawn on."""
+    cfg = make_config(pipeline=[dict(type='LoadImageFromFile', color_type='grayscale'),
+                                *DETECTION[1:]])
+    cfg.data_preprocessor.update(mean=[100.], std=[50.], bgr_to_rgb=False)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        image = prepare_image(cfg, MODELS.build(cfg.data_preprocessor),
+                              write_image(tmp_path / 'image.png'))
+    assert image.inputs.shape[1] == 1 and image.picture.shape[2] == 3
+    assert (image.picture == image.picture[..., :1]).all()
+    backbone = make_backbone(in_channels=1)
+    rows = collect_rows(backbone, image, find_layers(list_mixtures(backbone), None),
+                        default_positions(image), [Selection('mean')])
+    assert len(rows) == 1 and np.isfinite(rows[0].maps['mixed']).all()
+    draw_rows(rows[0], image, 'grey')
