@@ -126,8 +126,7 @@ def check_old_keys(cfg) -> None:
     if found:
         raise UserError(f'{cfg.filename} sets keys of MMDetection 2.x, which would be ignored:\n'
                         + '\n'.join(found) + '\nMove them, and remove the old ones; one of a base '
-                        'that you cannot change is removed by KEY = None (https://mmdetection.readthedocs.io/en/latest/migration/'
-                        'config_migration.html).')
+                        'that you cannot change is removed by KEY = None.')
 
 
 def _look_up(cfg, key: str) -> Any:
