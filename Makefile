@@ -11,13 +11,14 @@ VENV ?= .venv
 VENV_UPSTREAM ?= .venv-upstream
 # For example: make test PYTEST_ARGS='-k doctor -x'
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
 # The folder of real data; tests that need it say so and are skipped where it is not given.
 ifdef MMCONTAINER_TEST_DATA
 export MMCONTAINER_TEST_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env setup demo test test-fast test-upstream lint doctor clean
+.PHONY: help env setup demo test test-fast test-upstream fuzz lint doctor clean
 
 help:
 	@echo 'make env            make .venv: torch, OpenMMLab (mmcv compiled), this project; 10 to 20 min'
@@ -26,6 +27,8 @@ help:
 	@echo 'make test           env, then all tests; 20 min on 2 cores'
 	@echo 'make test-fast      env, then the tests that take seconds; some minutes'
 	@echo 'make test-upstream  the same tests on the upstream OpenMMLab packages, in .venv-upstream'
+	@echo 'make fuzz           env, then 1000 generated bad files and options, and what became of them;'
+	@echo '                    3 min; FUZZ_ARGS="--cases 50 --seed 3 --domain options"'
 	@echo 'make lint           env, then ruff; seconds'
 	@echo 'make doctor         examine the environment, and say how to mend it; 30 s'
 	@echo 'make clean          remove the environments (compiled mmcv stays in the cache)'
@@ -48,6 +51,9 @@ test-fast: env
 test-upstream:
 	@$(PYTHON) tools/setup_env.py --stack upstream --venv $(VENV_UPSTREAM)
 	$(VENV_UPSTREAM)/bin/python -m pytest $(PYTEST_ARGS)
+
+fuzz: env
+	PYTHONPATH=tests $(VENV)/bin/python -m fuzz $(FUZZ_ARGS)
 
 lint: env
 	$(VENV)/bin/python -m ruff check .

@@ -33,7 +33,7 @@ def _recorded(folder: Path) -> Optional[Path]:
     if not text:
         return None
     # It is recorded as it was named then; the current folder or the work dir may have moved since.
-    named = Path(text)
+    named = Path(text.replace('\x00', ''))  # a crash may leave zeros
     return folder / named.name if (folder / named.name).is_file() else named
 
 
@@ -91,10 +91,8 @@ def advice_after_interrupt(work_dir: str) -> str:
     newest = newest_checkpoint(work_dir)
     if newest is None:
         return f'No checkpoint has been saved in {work_dir} yet: there is nothing to resume from.'
-    words, given = [], iter(sys.argv)
-    for word in given:
-        if word == '--overwrite' or word.startswith('--resume'):
-            continue
-        words.append(shlex.quote(word))
+    words = [word for before, word in zip(['', *sys.argv], sys.argv)
+             if word != '--overwrite' and not word.startswith('--resume')
+             and not (before == '--resume' and not word.startswith('-'))]
     return (f'The last checkpoint is {newest}. To go on: {shlex.quote(sys.executable)} '
-            f'{" ".join(words)} --resume')
+            f'{shlex.join(words)} --resume')

@@ -1,13 +1,15 @@
 """Random number generators as part of a checkpoint. Whole runs: tests/e2e/test_resume.py."""
 import random
+import re
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import worker_init_fn
 
-from mmcontainer.engine.rng_state import get_rng_state, seed_worker, set_rng_state
+from mmcontainer.engine.rng_state import RNGStateHook, get_rng_state, seed_worker, set_rng_state
 
 
 def draw():
@@ -60,3 +62,21 @@ def test_cuda_generator():
     expected = torch.rand(3, device='cuda')
     set_rng_state(state)
     assert torch.equal(torch.rand(3, device='cuda'), expected)
+
+
+@pytest.mark.parametrize('saved, epoch, iteration, text', [
+    (dict(epoch_length=10), 2, 20, 'An epoch had 10 iterations .* and has 6 now'),
+    (dict(epoch_length=6), 1, 8, 'written 2 iterations into epoch 2'),
+    (dict(epoch_length=6), 2, 12, ''),
+    ({}, 2, 12, ''),
+    ({}, 1, 5, 'An epoch had 5 iterations')])  # of an older version, with another batch size
+def test_what_is_said_of_an_epoch_that_is_resumed(saved, epoch, iteration, text):
+    """Never "-2 iterations into epoch 2", which a smaller batch once gave."""
+    said = []
+    runner = SimpleNamespace(epoch=epoch, iter=iteration, train_dataloader=range(6),
+                             logger=SimpleNamespace(warning=said.append), _resume=True)
+    hook = RNGStateHook()
+    hook.after_load_checkpoint(runner, dict(rng_state=dict(ranks=[{}, {}], **saved)))
+    said.clear()  # that other processes wrote it
+    hook._warn_mid_epoch(runner)
+    assert bool(said) == bool(text) and re.search(text, ''.join(said))

@@ -1,0 +1,51 @@
+"""One training per work dir, and places that cannot be written."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mmcontainer.engine.errors import UserError
+from mmcontainer.engine.paths import check_writable_file, check_writable_folder
+from mmcontainer.engine.work_dir import claim_work_dir
+
+CLAIM = ('import sys; from mmcontainer.engine.work_dir import claim_work_dir; '
+         'claim_work_dir(sys.argv[1], True); print("mine", flush=True); sys.stdin.read()')
+
+
+@pytest.mark.slow
+def test_two_trainings(tmp_path):
+    """The lock goes with the process, however that ends."""
+    other = subprocess.Popen([sys.executable, '-c', CLAIM, str(tmp_path)], text=True,
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == 'mine\n'
+    with pytest.raises(UserError, match=f'Another training .process {other.pid}.'):
+        claim_work_dir(str(tmp_path), goes_on=True)
+    other.kill()
+    other.communicate()
+    claim_work_dir(str(tmp_path), goes_on=True)
+
+
+def test_checkpoints_of_another_training(tmp_path, monkeypatch):
+    (tmp_path / 'epoch_1.pth').write_bytes(b'')
+    (tmp_path / '.epoch_2.abc.pth').write_bytes(b'')  # a killed training was writing it
+    with pytest.raises(UserError, match='epoch_1.pth.*--resume.*--work-dir.*--overwrite'):
+        claim_work_dir(str(tmp_path), goes_on=False)
+    monkeypatch.setenv('RANK', '1')
+    claim_work_dir(str(tmp_path), goes_on=True)
+    assert not (tmp_path / '.lock').exists()
+    monkeypatch.setenv('RANK', '0')
+    claim_work_dir(str(tmp_path), goes_on=True)
+    assert sorted(os.listdir(tmp_path)) == ['.lock', 'epoch_1.pth']
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    (tmp_path / 'file').write_text('')
+    for place in ('file', 'file/below', 'nul\x00'):
+        with pytest.raises(UserError, match='(?s)--work-dir .*cannot be written'):
+            check_writable_folder(tmp_path / place, '--work-dir')
+    with pytest.raises(UserError, match='--out .*this is a folder'):
+        check_writable_file(tmp_path, '--out')
+    with pytest.raises(UserError, match='--out .*cannot be written'):
+        check_writable_file(tmp_path / 'file' / 'a.pkl', '--out')
+    assert check_writable_file(tmp_path / 'new' / 'a.pkl', '--out').parent.is_dir()
