@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..engine.errors import UserError
 from .agreement import check_splits
-from .annotations import read_annotations
+from .annotations import read_annotations, read_voc
 from .evaluators import check_category_order, check_evaluators
 from .heads import check_heads
 from .labels import LabelSource, label_sources
@@ -17,13 +17,15 @@ def _check_names(cfg, source: LabelSource, report) -> None:
     if source.kind == 'folders':
         if source.path.is_dir():
             source.labels, source.agrees = _folders(source.path), True
-    elif source.kind == 'voc':
-        check_voc_names(source, None, report)
-    elif source.kind == 'coco' and source.path is not None and source.path.is_file():
+    elif source.kind in ('coco', 'voc'):
         try:
-            annotations = read_annotations(source.path)
-        except UserError:
+            annotations = read_annotations(source.path) if source.kind == 'coco' else read_voc(
+                source.path, source.root)
+        except (UserError, OSError):
             return  # check_annotations reports files that cannot be read
+        if source.kind == 'voc':
+            check_voc_names(source, annotations, report)
+            return
         check_coco_names(source, annotations, report)
         if source.agrees:
             check_category_order(cfg, source, annotations, report)

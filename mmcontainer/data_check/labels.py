@@ -27,6 +27,7 @@ class LabelSource:
             names is read.
         labels (tuple[str], optional): Names in the order of their labels, once that is known. Where
             the config is wrong, what it is thought to mean.
+        root (Path, optional): Folder of the images; of VOC that of its XML files, too.
         agrees (bool): Whether ``classes`` and data agree, so that others can be compared with it.
     """
     split: str
@@ -36,6 +37,7 @@ class LabelSource:
     classes: Any
     labels: Optional[tuple[str, ...]] = None
     agrees: bool = False
+    root: Optional[Path] = None
 
     @property
     def type_name(self) -> str:
@@ -75,5 +77,5 @@ def _classification_sources(cfg, splits: Sequence[str]) -> Iterator[LabelSource]
 def label_sources(cfg, splits: Sequence[str]) -> list[LabelSource]:
     """Describe the data sets of some splits of a config, in the order of the splits."""
     return [LabelSource(source.split, source.config, source.kind, source.ann_file,
-                        _names(source.classes))
+                        _names(source.classes), root=source.image_folder)
             for source in iter_sources(cfg, splits)] or list(_classification_sources(cfg, splits))

@@ -1,5 +1,8 @@
 """Finding and reading config files, with messages instead of tracebacks."""
 import importlib
+import inspect
+import linecache
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Optional
@@ -7,6 +10,7 @@ from typing import Optional
 from mmengine.config import Config
 from mmengine.utils import get_installed_path
 
+from .config_check import check_old_keys, check_values, import_custom_modules, without_workers
 from .errors import UserError
 from .options import check_options
 
@@ -69,6 +73,39 @@ def _suggestions(name: str, path: Path) -> str:
     return f' This package has:\n{listing}'
 
 
+def _frames(error: BaseException) -> Iterator[tuple[str, str, int, dict]]:
+    """Yield (file of the code, function, line, local variables), from the outermost frame on."""
+    trace, last = error.__traceback__, None
+    while trace is not None:
+        frame = trace.tb_frame
+        if frame is not last:  # one that catches an exception and raises it again is there twice
+            yield frame.f_code.co_filename, frame.f_code.co_name, trace.tb_lineno, frame.f_locals
+        trace, last = trace.tb_next, frame
+
+
+def _describe(error: Exception) -> str:
+    """Say what went wrong in a config, and where: it may be in one of its bases."""
+    reader = inspect.getsourcefile(Config)
+    files, place = [], ''
+    for source, function, line, variables in _frames(error):
+        if source == reader and isinstance(variables.get('filename'), str):
+            path = str(Path(variables['filename']).resolve())
+            if function in ('_file2dict', '_parse_lazy_import'):
+                if path in files:
+                    circle = ' -> '.join([*files[files.index(path):], path])
+                    return f'its _base_ files form a circle, {circle}.'
+                files.append(path)
+            place = f' (in {path})'
+        elif function == '<module>':  # the code of a config; helpers that it imports lie deeper
+            text = linecache.getline(source, line).strip()
+            place = f' (in {Path(source).resolve()}, line {line}: {text})'
+            break
+    if isinstance(error, UnicodeDecodeError):
+        return f'text in UTF-8 is expected, found another encoding or no text: {error}{place}'
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return f'{type(error).__name__}: {text}{place}'
+
+
 def load_config(name: str, options: Optional[dict] = None) -> Config:
     """Read a config file and apply ``--cfg-options``.
 
@@ -77,19 +114,25 @@ def load_config(name: str, options: Optional[dict] = None) -> Config:
         options (dict, optional): Dotted keys to values.
 
     Raises:
-        UserError: File not found, not readable as a config, or an option without effect.
+        UserError: File not found, not readable as a config, a setting of MMDetection 2.x or one
+            that cannot be meant, or an option without effect.
     """
     path = find_config(name)
     if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
         raise UserError(f'{name} is no config: a .py, .json or .yml file is expected.')
     try:
-        cfg = Config.fromfile(str(path))
-    except (SyntaxError, FileNotFoundError, KeyError, ImportError, TypeError) as error:
-        raise UserError(f'{name} cannot be read as a config: {error}') from error
+        cfg = Config.fromfile(str(path), import_custom_modules=False)
+        import_custom_modules(cfg)
+    except Exception as error:  # a config is a program: it may raise anything
+        raise UserError(f'{name} cannot be read as a config: {_describe(error)}') from error
+    check_old_keys(cfg)
     if options:
         check_options(cfg, options)
         try:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'--cfg-options: {error}') from error
+    check_values(cfg)
+    for note in without_workers(cfg):
+        print(note, flush=True)
     return cfg

@@ -7,6 +7,7 @@ from typing import Any, Optional
 from mmengine import registry
 from mmengine.config import DictAction
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from .errors import UserError
 
@@ -27,6 +28,8 @@ _BUILDER_KEYS = {
     '_delete_', '_scope_', 'constructor', 'convert_to_iter_based', 'paramwise_cfg', 'priority',
     'type'
 }
+# How much alike a new key and a known one are, where a class takes any key, to be a misspelling.
+_MISSPELT = 0.85
 
 
 class OptionAction(DictAction):
@@ -58,8 +61,8 @@ def find_class(name: Any, scope: str) -> Optional[Any]:
     return None
 
 
-def accepted_arguments(cls: Any) -> Optional[set[str]]:
-    """Names a constructor accepts, followed up through ``**kwargs``; None if it accepts any."""
+def accepted_arguments(cls: Any) -> tuple[set[str], bool]:
+    """Names a constructor accepts, followed up through ``**kwargs``; and whether it accepts any."""
     names = set()
     for owner in inspect.getmro(cls) if inspect.isclass(cls) else [cls]:
         function = vars(owner).get('__init__') if inspect.isclass(cls) else owner
@@ -68,23 +71,37 @@ def accepted_arguments(cls: Any) -> Optional[set[str]]:
         parameters = inspect.signature(function).parameters.values()
         names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         if not any(p.kind == p.VAR_KEYWORD for p in parameters):
-            return names - {'self'}
+            return names - {'self'}, False
+    return names - {'self'}, True
+
+
+def _untyped_arguments(section: str) -> Optional[set[str]]:
+    """Keys of a section of the config that has no ``type``; None where they are not known."""
+    if section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        return accepted_arguments(DataLoader)[0] | {'num_batch_per_epoch'}
+    if section == 'randomness':
+        return set(inspect.signature(Runner.set_randomness).parameters) - {'self'}
+    if section == 'auto_scale_lr':
+        return {'enable', 'base_batch_size'}
     return None
 
 
 def _check_new_key(parent: dict, key: str, where: str, scope: str) -> None:
-    """Refuse a key that the config does not have, unless the class configured there accepts it."""
+    """Refuse a key that the config does not have, unless what is configured there accepts it."""
+    known, accepts_any, owner = set(), True, f'{where} of this config'
     if 'type' in parent:
         cls = find_class(parent['type'], scope)
-        accepted = accepted_arguments(cls) if cls is not None else None
-        if accepted is None or key in accepted | _BUILDER_KEYS:
-            return
-        raise UserError(f'--cfg-options {where}.{key}: {parent["type"]} has no argument {key!r}.'
-                        f'{_suggest(key, accepted)}')
-    close = get_close_matches(key, list(parent), n=1, cutoff=0.85)
-    if close:
-        raise UserError(f'--cfg-options {where}.{key}: there is no {key!r} in {where}. '
-                        f'Did you mean {close[0]!r}?')
+        if cls is not None:
+            known, accepts_any = accepted_arguments(cls)
+        known, owner = known | _BUILDER_KEYS, parent['type']
+    elif _untyped_arguments(where) is not None:
+        known, accepts_any = _untyped_arguments(where), False
+    if key in known:
+        return
+    known |= set(parent)
+    if not accepts_any or get_close_matches(key, known, n=1, cutoff=_MISSPELT):
+        raise UserError(f'--cfg-options {where}.{key}: {owner} has no {key!r}.'
+                        f'{_suggest(key, known)}')
 
 
 def _check_top_level(key: str, cfg) -> None:
@@ -127,6 +144,8 @@ def check_options(cfg, options: dict) -> None:
                 if key not in node:
                     if depth > 0:
                         _check_new_key(node, key, where, cfg.get('default_scope', 'mmengine'))
+                    elif len(keys) > 1:  # a section of its own
+                        _check_new_key({}, keys[1], key, 'mmengine')
                     break
                 node = node[key]
             elif node is None:

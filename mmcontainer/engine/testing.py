@@ -1,8 +1,9 @@
 """``tools/test.py``: evaluate a checkpoint."""
 from pathlib import Path
 
+from ..data_check.agreement import check_checkpoint_classes, classes_of_split
 from .configs import load_config
-from .data_root import check_data, set_data_root
+from .data_root import set_data_root
 from .deploy import FoldNormsHook, prepare_for_inference
 from .distributed import replace_sync_bn, setup_distributed
 from .draw_detections import DrawDetectionsHook
@@ -11,7 +12,7 @@ from .errors import UserError
 from .options import find_class
 from .paths import check_writable_file, check_writable_folder
 from .setup import set_loader_defaults, set_work_dir
-from .training import build_runner
+from .training import build_runner, check_and_report_data
 from .weights import local_file, prepare_loading
 
 
@@ -61,11 +62,12 @@ def test(args) -> dict:
     if args.show_dir is not None:
         check_writable_folder(args.show_dir, '--show-dir')
         _draw_predictions(cfg, args.show_dir)
-    check_data(cfg, ('test', ))
+    check_and_report_data(cfg, ('test', ))
     setup_distributed(cfg, args.launcher)
     replace_sync_bn(cfg)
     runner = build_runner(cfg)
-    prepare_loading(runner, cfg.load_from)
+    content = prepare_loading(runner, cfg.load_from)
+    check_checkpoint_classes(content.get('meta'), classes_of_split(cfg, 'test'), cfg.load_from)
     if not args.no_deploy:
         runner.register_hook(FoldNormsHook())
     prepare_for_inference(runner.model, args.amp, args.compile)

@@ -1,10 +1,12 @@
 """``tools/train.py``: from a config to a trained model."""
 import os
+from collections.abc import Sequence
 from typing import Optional
 
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..data_check import check_annotations
 from .amp import apply_amp, check_precision, keep_losses_exact
 from .checkpoint_hook import use_safe_checkpoints
 from .configs import load_config
@@ -42,6 +44,12 @@ def check_all(*checks) -> None:
             messages.append(str(error))
     if messages:
         raise UserError('\n\n'.join(messages))
+
+
+def check_and_report_data(cfg, splits: Sequence[str]) -> None:
+    """Check that the data is there and can be used; print what is used of it."""
+    check_data(cfg, splits)
+    say('\n'.join(check_annotations(cfg, splits).brief()))
 
 
 def build_runner(cfg) -> Runner:
@@ -82,7 +90,7 @@ def prepare_config(args):
     add_hook(cfg, StopWhenDivergedHook.__name__)
     # An empty val_cfg, as MMPretrain's schedules have it, means validation all the same.
     splits = ('train', 'val') if cfg.get('val_cfg') is not None else ('train', )
-    check_all(lambda: check_pretrained(cfg), lambda: check_data(cfg, splits))
+    check_all(lambda: check_pretrained(cfg), lambda: check_and_report_data(cfg, splits))
     return cfg
 
 

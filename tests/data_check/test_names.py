@@ -1,5 +1,6 @@
 """Class names of a config against files, each other, evaluators and checkpoints."""
 import json
+from types import SimpleNamespace
 
 import mmcv
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from mmengine.config import Config
 
 from mmcontainer.data_check.agreement import check_checkpoint_classes
-from mmcontainer.data_check.annotations import Annotations, Category
+from mmcontainer.data_check.annotations import Category
 from mmcontainer.data_check.classes import check_classes
 from mmcontainer.data_check.labels import LabelSource
 from mmcontainer.data_check.names import check_voc_names
@@ -301,12 +302,17 @@ def voc_source(classes):
                        classes or VOCDataset.METAINFO['classes'])
 
 
+def voc_files():
+    return SimpleNamespace(categories=(Category(1, 'red'), Category(2, 'blue')),
+                           instances={1: 3, 2: 4})
+
+
 @pytest.mark.parametrize(('classes', 'hint'), [
     (('Red', 'blue'), "'Red': did you mean 'red'?"),
     (('green', ), "objects of 'red', 'blue'"),
     (None, 'the names of VOCDataset are')])
 def test_names_that_no_xml_file_has(classes, hint):
-    found = Annotations('a.txt', (Category(1, 'red'), Category(2, 'blue')), {1: 3, 2: 4})
+    found = voc_files()
     report = Report()
     check_voc_names(voc_source(classes), found, report)
     assert len(report.problems) == 1 and hint in report.problems[0]
@@ -314,7 +320,7 @@ def test_names_that_no_xml_file_has(classes, hint):
 
 
 def test_labels_of_voc_follow_the_config():
-    found = Annotations('a.txt', (Category(1, 'red'), Category(2, 'blue')), {1: 3, 2: 4})
+    found = voc_files()
     source, report = voc_source(('blue', 'red', 'rare')), Report()
     check_voc_names(source, found, report)
     assert not report.problems and source.labels == ('blue', 'red', 'rare')

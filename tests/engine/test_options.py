@@ -21,6 +21,12 @@ CONFIG = 'mmcontainer::retinanet/container_light_fpn_1x_coco.py'
     ('param_scheduler.7.end', 'from 0 to 1'),
     ('model.backbone.arch.depths', "'light'"),
     ('data_root', '--data-root'),
+    ('default_hooks.checkpoint.max_kep_ckpts', "'max_keep_ckpts'"),  # takes **kwargs
+    ('default_hooks.checkpoint.intervval', "'interval'"),
+    ('default_hooks.chekpoint.interval', "'checkpoint'"),
+    ('randomness.sed', "'seed'"),  # has no type, and is not in the config
+    ('train_dataloader.pin_memry', "'pin_memory'"),  # has no type
+    ('auto_scale_lr.enabled', "'enable'"),
     ('train_pipeline.1.scale', 'would change nothing'),
     ('nonsense', "no 'nonsense'"),
 ])
@@ -41,6 +47,9 @@ def test_key_without_effect(key, hint):
     ('train_dataloader.dataset.indices', 8),  # through **kwargs
     ('param_scheduler.0.end', 100),
     ('find_unused_parameters', True),
+    ('train_dataloader.prefetch_factor', 4),
+    ('default_hooks.checkpoint.file_client_args', None),
+    ('env_cfg.mp_cfg.mp_start_method', 'spawn'),
 ])
 def test_legitimate_key(key, value):
     node = load_config(CONFIG, {key: value})

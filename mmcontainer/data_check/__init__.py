@@ -1,0 +1,115 @@
+"""What a config's data holds, before anything is trained or tested on it.
+
+``check_annotations`` reads every annotation file once and compares it with its images, with the
+class names and heads of the config, with the evaluators, and with the other splits.
+"""
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+from ..engine.errors import UserError
+from .annotations import Annotations, read_annotations, read_voc
+from .classes import check_classes
+from .image_files import check_images
+from .repair import describe, read_instead, write_repaired
+from .report import Report, table
+from .sources import Source, iter_sources
+from .usage import check_usage, needs_masks
+
+__all__ = ['Report', 'check_annotations', 'examine', 'read_annotations']
+
+
+def _read(source: Source) -> Optional[Annotations]:
+    if source.kind == 'voc':
+        return read_voc(source.ann_file, source.image_folder)
+    return read_annotations(source.ann_file) if source.kind == 'coco' else None
+
+
+def _examine_file(cfg, source: Source, report: Report) -> Optional[Annotations]:
+    """Check one file and its images; returns what it holds if nothing is wrong with it."""
+    own = Report()
+    try:
+        annotations = _read(source)
+    except UserError as error:
+        report.problems.append(str(error))
+        return None
+    except OSError as error:
+        report.problems.append(f'{source.ann_file} cannot be read ({error.strerror})')
+        return None
+    if annotations is None:
+        return None
+    own.problems += annotations.problems
+    own.notes += annotations.notes
+    if not annotations.problems:
+        check_images(annotations, source.image_folder, own)
+    report.problems += [f'{source.label}_dataloader ({source.ann_file}): {text}.'
+                        for text in own.problems]
+    report.notes += [f'{source.label}: {text}' for text in own.notes]
+    return None if own.problems else annotations
+
+
+def _count(cfg, source: Source, annotations: Annotations, report: Report) -> list:
+    own = Report()
+    masks = source.split == 'train' and needs_masks(cfg)
+    counts = check_usage(source, annotations, masks, own)
+    report.problems += [f'{source.label}_dataloader ({source.ann_file}): {text}.'
+                        for text in own.problems]
+    if not own.problems:
+        report.notes += [f'{source.label}: {text}' for text in own.notes]
+    report.summaries += own.summaries
+    return counts
+
+
+def examine(cfg, splits: Sequence[str]) -> tuple[Report, list[tuple[Source, Annotations]]]:
+    """Check the data of a config without stopping.
+
+    Args:
+        cfg (Config): ``classes`` in another order than that of the file is repaired in place.
+        splits (Sequence[str]): Which of 'train', 'val' and 'test'.
+
+    Returns:
+        tuple: What was found, and the data sets whose files are sound.
+    """
+    report = Report()
+    sources = {source.label: source for source in iter_sources(cfg, splits)}
+    read = {label: _examine_file(cfg, source, report) for label, source in sources.items()}
+    before = len(report.problems)
+    check_classes(cfg, splits, report)
+    sound = [(source, read[source.label]) for source in iter_sources(cfg, splits)
+             if read.get(source.label) is not None]
+    if len(report.problems) == before:  # else nothing can be counted by class
+        columns = {source.label: dict(_count(cfg, source, annotations, report))
+                   for source, annotations in sound}
+        names = list(dict.fromkeys(name for counts in columns.values() for name in counts))
+        report.tables = table(['objects', *columns], [
+            [name, *(counts.get(name, 0) for counts in columns.values())] for name in names])
+    return report, sound
+
+
+def check_annotations(cfg, splits: Sequence[str]) -> Report:
+    """Check the data of a config, repair what is safe to repair, and refuse the rest.
+
+    Args:
+        cfg (Config): Changed in place: the order of ``classes``, and ``ann_file`` where a repaired
+            copy is written into ``work_dir``.
+        splits (Sequence[str]): Which of 'train', 'val' and 'test' will be used.
+
+    Returns:
+        Report: Counts and notes, for the user to read.
+
+    Raises:
+        UserError: One message with everything that is wrong.
+    """
+    report, sound = examine(cfg, splits)
+    if report.problems:
+        raise UserError('The data of this config cannot be used:\n' + '\n'.join(
+            f'  - {problem}' for problem in report.problems)
+            + '\ntools/check_data.py CONFIG shows all of it.')
+    for source, annotations in sound:
+        if annotations.repairs:
+            target = write_repaired(source.ann_file, annotations.repairs,
+                                    Path(cfg.work_dir, 'annotations'))
+            read_instead(cfg, source, target)
+            report.notes.append(f'{source.label}: {describe(annotations.repairs)}, in the copy '
+                                f'{target}, which is read instead of {annotations.path}.')
+    return report

@@ -1,0 +1,132 @@
+"""Annotation files as arrays, read once per process and kept on the disk for the next."""
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..atomic import write_atomically
+from .coco_file import parse_coco
+from .voc_file import parse_voc
+
+# Smaller files are read faster than anybody notices.
+_WORTH_KEEPING = 20 << 20
+# Part of the name of what is kept: changes with what the fields mean.
+_VERSION = 1
+
+
+class Category(NamedTuple):
+    """A category of a file."""
+    id: int
+    name: str
+
+
+@dataclass
+class Annotations:
+    """What an annotation file holds: I images and N objects.
+
+    Attributes:
+        path (Path): The file.
+        categories (tuple[Category, ...]): In the order of the file.
+        file_names (list[str]): (I, ) relative to the folder of images.
+        sizes (np.ndarray): (I, 2) heights and widths.
+        image (np.ndarray): (N, ) index of the image of every object; -1 for one that is not there.
+        category (np.ndarray): (N, ) category ids.
+        boxes (np.ndarray): (N, 4) x, y, width, height in pixels.
+        is_ignored (np.ndarray): (N, ) marked as a crowd or to be ignored.
+        has_mask (np.ndarray): (N, ) whether there is a segmentation.
+        problems, notes (list[str]): What is wrong with the file whatever reads it.
+        repairs (list[str]): What :mod:`repair` can mend: 'area', 'iscrowd', 'file_name'.
+    """
+    path: Path
+    categories: tuple
+    file_names: list
+    sizes: np.ndarray
+    image: np.ndarray
+    category: np.ndarray
+    boxes: np.ndarray
+    is_ignored: np.ndarray
+    has_mask: np.ndarray
+    problems: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
+    repairs: list = field(default_factory=list)
+
+    @property
+    def is_object(self) -> np.ndarray:
+        """(N, ) whether MMDetection takes it as an object: on its image, at least 1 x 1."""
+        if not len(self.sizes):
+            return np.zeros(len(self.image), bool)
+        height, width = self.sizes[self.image].T
+        x, y, w, h = self.boxes.T
+        inside = np.minimum(x + w, width) - np.maximum(x, 0) > 0
+        inside &= np.minimum(y + h, height) - np.maximum(y, 0) > 0
+        return inside & (w >= 1) & (h >= 1) & (self.image >= 0)
+
+    @property
+    def instances(self) -> dict:
+        """Number of objects by category id."""
+        ids, counts = np.unique(self.category[self.is_object], return_counts=True)
+        return dict(zip(ids.tolist(), counts.tolist()))
+
+
+def read_annotations(path: Path) -> Annotations:
+    """Read a COCO annotation file.
+
+    Args:
+        path (Path): JSON in COCO's layout.
+
+    Raises:
+        UserError: If it is none.
+    """
+    path = Path(path)
+    stat = path.stat()
+    return _read_once(path, stat.st_size, stat.st_mtime_ns)
+
+
+def read_voc(path: Path, root: Path) -> Annotations:
+    """Read the XML files of a VOC data set.
+
+    Args:
+        path (Path): List of the names of images.
+        root (Path): Folder of ``Annotations/`` and ``JPEGImages/``.
+    """
+    return _build(Path(path), parse_voc(Path(path), root))
+
+
+@lru_cache(maxsize=16)
+def _read_once(path: Path, size: int, changed: int) -> Annotations:
+    if size < _WORTH_KEEPING:
+        return _build(path, parse_coco(path))
+    key = hashlib.sha256(repr((str(path.resolve()), size, changed, _VERSION)).encode()).hexdigest()
+    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    kept = Path(base, 'mmcontainer', f'annotations-{key[:24]}.npz')
+    try:
+        with np.load(kept, allow_pickle=False) as file:
+            arrays = dict(file)
+            return _build(path, {**json.loads(str(arrays.pop('texts'))), **arrays})
+    except (OSError, ValueError, KeyError):  # not there, or of another version
+        pass
+    annotations = _build(path, parse_coco(path))
+    _keep(annotations, kept)
+    return annotations
+
+
+def _build(path: Path, fields: dict) -> Annotations:
+    categories = tuple(Category(*pair) for pair in fields.pop('categories'))
+    return Annotations(path=path, categories=categories, **fields)
+
+
+def _keep(annotations: Annotations, target: Path) -> None:
+    fields = asdict(annotations)
+    fields.pop('path')
+    arrays = {key: value for key, value in fields.items() if isinstance(value, np.ndarray)}
+    texts = json.dumps({key: value for key, value in fields.items() if key not in arrays})
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, lambda file: np.savez(file, texts=np.array(texts), **arrays))
+    except OSError:  # a home that cannot be written only costs time
+        pass

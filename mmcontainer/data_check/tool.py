@@ -1,0 +1,30 @@
+"""``tools/check_data.py``: the whole report on the data of a config."""
+from ..engine.configs import load_config
+from ..engine.data_root import check_data, set_data_root
+from . import examine
+from .repair import describe
+
+
+def check_data_of(args) -> int:
+    """Print what the data of a config holds.
+
+    Args:
+        args (argparse.Namespace): Arguments of ``tools/check_data.py``.
+
+    Returns:
+        int: Exit code: 2 if the data cannot be used.
+
+    Raises:
+        UserError: If files or folders are missing.
+    """
+    cfg = load_config(args.config, args.cfg_options)
+    if args.data_root is not None:
+        set_data_root(cfg, args.data_root)
+    splits = [split for split in args.splits if cfg.get(f'{split}_dataloader') is not None]
+    check_data(cfg, splits)
+    report, sound = examine(cfg, splits)
+    report.notes += [f'{source.label}: training and testing read a copy: '
+                     f'{describe(annotations.repairs)}.'
+                     for source, annotations in sound if annotations.repairs]
+    print('\n'.join(report.lines()) or 'Nothing here is checked: no COCO or VOC data sets.')
+    return 2 if report.problems else 0
