@@ -3,6 +3,7 @@ from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
+from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
 
 from ..layers.mbconv import ACTIVATIONS
@@ -45,6 +46,13 @@ def check_norm_cfg(norm_cfg: Any) -> None:
     if not isinstance(norm_cfg.get('requires_grad', True), bool):
         raise ValueError('requires_grad of norm_cfg must be True or False, got '
                          f'{norm_cfg["requires_grad"]!r}.')
+    groups = norm_cfg.get('num_groups', 1)
+    try:
+        build_norm_layer(dict(norm_cfg), groups if is_count(groups) else 1)
+    except (AssertionError, TypeError, ValueError, ZeroDivisionError) as error:
+        reason = str(error) or 'a group norm needs num_groups'
+        raise ValueError(f'norm_cfg describes no norm that can be built, {norm_cfg!r}: '
+                         f'{reason}') from error
 
 
 class Rule(NamedTuple):

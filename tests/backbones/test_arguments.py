@@ -14,6 +14,8 @@ NAN = float('nan')
     *[('norm_cfg', value, 'a dict with a type') for value in ('BN', None, {}, ['BN'])],
     *[('norm_cfg', dict(type=value), 'not registered') for value in ('BNN', None, 3)],
     ('norm_cfg', dict(type='BN', requires_grad='no'), 'requires_grad of norm_cfg'),
+    *[('norm_cfg', value, 'can be built') for value in (
+        dict(type='GN'), dict(type='GN', num_groups=0), dict(type='BN', momentun=0.1))],
     ('out_indices', 2.5, 'out_indices must be'),
 ])
 @pytest.mark.parametrize('cls', CLASSES)

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -152,6 +153,20 @@ def test_training_does_not_go_on_from_half_a_state(trained, tmp_path, change, te
     torch.save(content, path)
     runner = make_runner(tmp_path, 'run', load_from=str(path), resume=True)
     with pytest.raises((UserError, ValueError), match=f'(?s)half.pth.*{text}'):
+        prepare_loading(runner, str(path))
+
+
+def test_training_does_not_go_on_with_settings_that_would_be_ignored(trained, tmp_path):
+    content = torch.load(trained, weights_only=True)
+    wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
+    content['meta']['cfg'] = Config(dict(optim_wrapper=wrapper)).pretty_text
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(content, path)
+    runner = make_runner(tmp_path, 'run', load_from=str(path), resume=True)
+    runner.cfg = Config(dict(optim_wrapper=wrapper))
+    prepare_loading(runner, str(path))
+    runner.cfg.optim_wrapper.optimizer.lr = 0.5
+    with pytest.raises(UserError, match='optimizer.lr: 0.1 in the checkpoint, 0.5 in the config'):
         prepare_loading(runner, str(path))
 
 
