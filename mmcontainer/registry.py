@@ -9,7 +9,7 @@ from importlib import import_module
 
 from mmengine.registry import Registry, root
 
-DETECTORS = ('SMCADETR', 'SMCAHead')
+DETECTORS = ('SMCADETR', 'SMCAHead', 'SmallInitMaskHead')
 SCOPE = 'mmcontainer'
 REGISTRIES = [
     Registry(parent.name, parent=parent, scope=SCOPE, locations=[SCOPE])
