@@ -1,0 +1,29 @@
+"""A sample of the fuzz, and that it would notice a check that is gone."""
+import pytest
+from fuzz import DOMAINS, annotations, checkpoints
+from fuzz.harness import run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize('domain, cases', [
+    ('checkpoints', 150), ('annotations', 110), ('pictures', 100), ('options', 60)])
+def test_nothing_comes_out_badly(domain, cases):
+    reports = []
+    figures = run({domain: DOMAINS[domain]}, cases, seed=0, report=reports.append)[domain]
+    assert not figures.bad, '\n'.join(reports)
+    # Neither everything nor nothing is refused, so both kinds of cases were among them.
+    assert min(figures.outcomes['refused'], figures.outcomes['accepted']) > cases // 12
+
+
+@pytest.mark.parametrize('check', ['tensors.check_numbers', 'integrity._check_archive'])
+def test_a_missing_check_of_checkpoints_is_noticed(monkeypatch, check):
+    monkeypatch.setattr(f'mmcontainer.checkpoints.{check}', lambda *_: None)
+    figures = run({'checkpoints': checkpoints.generate}, 150, seed=0, report=lambda _: None)
+    assert figures['checkpoints'].bad
+
+
+def test_a_missing_check_of_annotations_is_noticed(monkeypatch):
+    monkeypatch.setattr(annotations, 'check_annotations', lambda *_: None)
+    figures = run({'annotations': annotations.generate}, 30, seed=0, report=lambda _: None)
+    assert figures['annotations'].bad
