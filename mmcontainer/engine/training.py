@@ -2,12 +2,10 @@
 import os
 from typing import Optional
 
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-
 from .amp import apply_amp, keep_losses_exact
 from .checkpoint_hook import use_safe_checkpoints
 from .configs import load_config
+from .console import build_runner, quiet_libraries
 from .data_root import check_data, set_data_root
 from .deploy import compile_backbone
 from .distributed import add_hook, replace_sync_bn, setup_distributed
@@ -42,11 +40,6 @@ def check_all(*checks) -> None:
             messages.append(str(error))
     if messages:
         raise UserError('\n\n'.join(messages))
-
-
-def build_runner(cfg) -> Runner:
-    """Build the runner that the config asks for."""
-    return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
 
 
 def prepare_config(args):
@@ -104,12 +97,14 @@ def train(args) -> None:
     Args:
         args (argparse.Namespace): Arguments of ``tools/train.py``.
     """
+    if not args.verbose:
+        quiet_libraries()
     cfg = prepare_config(args)
     setup_distributed(cfg, args.launcher)
     warning = replace_sync_bn(cfg)
     if warning is not None:
         say(warning)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, args.verbose)
     if cfg.get('load_from') is not None:
         prepare_loading(runner, cfg.load_from, args.allow_partial_load)
     check_pretrained_weights(runner.model)
