@@ -6,7 +6,7 @@ import sys
 from typing import Callable, Optional
 
 from ..checkpoints import CorruptCheckpointError, KeyMismatchError, UnsafeCheckpointError
-from .errors import UserError
+from .errors import UserError, find_interrupt
 from .options import OptionAction
 
 EXIT_USER_ERROR = 2
@@ -82,11 +82,12 @@ def run_tool(main: Callable[[], Optional[int]]) -> None:
     _listen_to_sigterm()
     try:
         code = main()
-    except KeyboardInterrupt as interrupt:
-        is_terminated = isinstance(interrupt, Terminated)
-        print('\nTerminated.' if is_terminated else '\nInterrupted.', file=sys.stderr)
-        sys.exit(EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED)
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        interrupt = find_interrupt(error)
+        if interrupt is not None:
+            is_terminated = isinstance(interrupt, Terminated)
+            print('\nTerminated.' if is_terminated else '\nInterrupted.', file=sys.stderr)
+            sys.exit(EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED)
         message = user_message(error)
         if message is None:
             raise

@@ -9,7 +9,7 @@ from .console import build_runner, quiet_libraries
 from .data_root import check_data, set_data_root
 from .deploy import compile_backbone
 from .distributed import add_hook, replace_sync_bn, setup_distributed
-from .errors import UserError
+from .errors import UserError, find_interrupt
 from .invalid_loss import StopWhenDivergedHook
 from .paths import check_writable_folder
 from .resume import advice_after_interrupt, find_resume
@@ -114,6 +114,7 @@ def train(args) -> None:
         compile_backbone(runner.model)
     try:
         runner.train()
-    except KeyboardInterrupt:
-        say(f'\n{advice_after_interrupt(cfg.work_dir)}')
+    except (KeyboardInterrupt, Exception) as error:
+        if find_interrupt(error) is not None:
+            say(f'\n{advice_after_interrupt(cfg.work_dir)}')
         raise

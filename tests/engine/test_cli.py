@@ -1,4 +1,5 @@
 """How tools fail: mistakes without a traceback, defects with one."""
+import errno
 import io
 import os
 import sys
@@ -80,3 +81,19 @@ def test_names_that_the_terminal_cannot_show(monkeypatch):
     assert exit_.value.code == 0
     stream.flush()
     assert stream.buffer.getvalue() == b'gr\\xfcn \\udce9\n'
+
+
+def test_an_interruption_that_a_library_turned_into_another_error(capsys):
+    def library():
+        try:
+            raise KeyboardInterrupt
+        except BaseException as error:
+            raise SyntaxError('cannot be formatted') from error
+
+    code, text = run(library, capsys)
+    assert code == 130 and 'Interrupted.' in text and 'cannot be formatted' not in text
+
+
+def test_full_disk(capsys):
+    code, text = run(fail(OSError(errno.ENOSPC, 'No space left on device', 'a.pth')), capsys)
+    assert code == 2 and 'The disk is full (a.pth could not be written)' in text
