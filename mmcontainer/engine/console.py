@@ -21,7 +21,7 @@ from .summary import SummaryHook
 # (start of the message, as a regular expression; why nobody has to read it)
 HARMLESS = (
     ('"FileClient" will be deprecated',
-     "MMEngine's own CheckpointHook uses MMEngine's old interface; nothing can be done in a config"),
+     "MMEngine's own CheckpointHook uses MMEngine's old interface, whatever a config says"),
     ('"HardDiskBackend" is the alias of', 'the same place'),
     ('faster_coco_eval is not installed',
      'an optional package for FasterCocoMetric; CocoMetric, which the configs name, does without'),
@@ -30,8 +30,8 @@ HARMLESS = (
     ("'pin_memory' argument is set as true but no accelerator",
      'without a GPU there is nothing to pin for, and the data loader goes on unpinned'),
     ('Grad strides do not match bucket view strides',
-     "gradients of 1x1 kernels and of channels_last weights have other strides than DDP's buckets: "
-     'one copy more per step, the same numbers'),
+     'of a dimension of size 1, which depth-wise and 1x1 kernels have, any stride means the same; '
+     'DDP compares it all the same, and then copies into its bucket as ever'),
     ('Setting (OMP|MKL)_NUM_THREADS environment variable',
      'with several processes one thread each is the default that is meant'),
     ('The prefix is not set in metric class Dump', 'it writes a file and has no metrics to name'),
@@ -109,8 +109,9 @@ def _print_to_log(*values, **options) -> None:
 def quiet_libraries() -> None:
     """Leave out warnings of ``HARMLESS``, and send what libraries print to the log.
 
-    Tools call it first, because libraries warn and print while they are imported. Nothing is caught that is not known: a ``print`` of another module, a debugger and errors reach
-    the terminal as ever.
+    Tools call it first, because libraries warn and print while they are imported. Nothing is
+    caught that is not known: a ``print`` of another module, a debugger and errors reach the
+    terminal as ever.
     """
     for pattern, _ in HARMLESS:
         warnings.filterwarnings('ignore', message=pattern)

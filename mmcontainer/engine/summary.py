@@ -131,7 +131,8 @@ def describe_training(runner) -> list[tuple[str, str]]:
     if accumulated > 1:
         factors += f' x {accumulated} accumulated'
     if isinstance(loop, EpochBasedTrainLoop):
-        length = (f'{loop.max_epochs} epoch{"s" * (loop.max_epochs > 1)} of {len(loader)} iterations'
+        epochs = f'{loop.max_epochs} epoch{"s" * (loop.max_epochs > 1)}'
+        length = (f'{epochs} of {len(loader)} iterations'
                   + (f', goes on after {runner.epoch}' if runner.epoch else ''))
     else:
         length = (f'{loop.max_iters} iterations'
