@@ -172,7 +172,8 @@ def import_all(mark: Callable) -> None:
 
 def run(args: argparse.Namespace, work_dir: str, mark: Marks) -> list[dict]:
     """Train some steps and return three cases: start, data pipeline, step."""
-    from mmcontainer.engine.training import build_runner, prepare_config
+    from mmcontainer.engine.console import build_runner
+    from mmcontainer.engine.training import prepare_config
     train_args = argparse.Namespace(
         config=args.config, cfg_options=args.cfg_options, work_dir=work_dir,
         data_root=args.data_root, from_scratch=True, amp=args.amp, resume=None,
@@ -181,7 +182,7 @@ def run(args: argparse.Namespace, work_dir: str, mark: Marks) -> list[dict]:
     mark('read and check the config (imports mmdet)')
     # The config logs once in many steps, of which too few are timed: an upper bound instead.
     cfg.default_hooks.logger.interval = 1
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, verbose=True)  # without the time that counting objects takes
     mark('build the runner and the model')
     steps = Steps(runner, args.steps)
     try:

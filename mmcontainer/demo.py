@@ -1,8 +1,7 @@
 """``tools/demo.py``: generate data, train a detector on them, evaluate it, draw what it does.
 
-Training takes the very path of ``tools/train.py``; only the logging is quieter.
+Training takes the very path of ``tools/train.py``.
 """
-import logging
 import os
 import shlex
 import sys
@@ -16,8 +15,9 @@ import torch
 from mmengine.runner import Runner
 
 from .datasets.shapes import ShapesParams, generate_shapes
+from .engine.console import build_runner, quiet_libraries
 from .engine.errors import UserError
-from .engine.training import build_runner, prepare_config
+from .engine.training import prepare_config
 from .visualization import draw_contact_sheet, draw_curves, predict
 
 CONFIG = 'configs/retinanet/container_light_fpn_demo_shapes.py'
@@ -72,6 +72,7 @@ def _generate(data_dir: str, smoke: bool) -> None:
 
 def _build(args: Namespace) -> Runner:
     """The runner that ``tools/train.py`` would build, with little on the screen."""
+    quiet_libraries()
     options = {'randomness.seed': args.seed}
     if args.smoke:
         # So early every score is below the threshold, and an evaluation of nothing has no numbers.
@@ -83,14 +84,7 @@ def _build(args: Namespace) -> Runner:
     cfg = prepare_config(Namespace(
         config=CONFIG, work_dir=args.work_dir, data_root=args.data_dir, cfg_options=options,
         from_scratch=False, amp=None, auto_scale_lr=False, resume=None, overwrite=True))
-    # The runner prints environment, config and hooks, hundreds of lines, while it is built; the
-    # config is in the work dir anyway. From then on, what it says is the progress.
-    cfg.log_level = 'WARNING'
-    runner = build_runner(cfg)
-    for handler in runner.logger.handlers:
-        handler.setLevel(logging.INFO)
-    runner.logger.setLevel(logging.INFO)
-    return runner
+    return build_runner(cfg)
 
 
 def _draw(runner: Runner, metrics: dict[str, float]) -> tuple[Path, Path]:

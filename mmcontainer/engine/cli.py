@@ -103,6 +103,8 @@ def add_run_arguments(parser) -> None:
     parser.add_argument('--data-root', metavar='DIR',
                         help='read all data sets and annotations of the config from this folder')
     add_config_options(parser)
+    parser.add_argument('--verbose', action='store_true',
+                        help='show all that the log file gets: environment, config, hooks ...')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how several processes were started (dist_*.sh sets it)')
     # Old launchers pass it as an argument, torchrun by the environment.

@@ -3,6 +3,7 @@ from pathlib import Path
 
 from ..data_check.agreement import check_checkpoint_classes, classes_of_split
 from .configs import load_config
+from .console import build_runner, quiet_libraries
 from .data_root import set_data_root
 from .deploy import FoldNormsHook, prepare_for_inference
 from .distributed import replace_sync_bn, setup_distributed
@@ -12,7 +13,7 @@ from .errors import UserError
 from .options import find_class
 from .paths import check_writable_file, check_writable_folder
 from .setup import set_loader_defaults, set_work_dir
-from .training import build_runner, check_and_report_data
+from .training import check_and_report_data
 from .weights import local_file, prepare_loading
 
 
@@ -50,6 +51,8 @@ def test(args) -> dict:
     Raises:
         UserError: Anything wrong with config, checkpoint or data, before images are read.
     """
+    if not args.verbose:
+        quiet_libraries()
     cfg = load_config(args.config, args.cfg_options)
     set_work_dir(cfg, args.work_dir, args.config)
     set_loader_defaults(cfg)
@@ -65,7 +68,7 @@ def test(args) -> dict:
     check_and_report_data(cfg, ('test', ))
     setup_distributed(cfg, args.launcher)
     replace_sync_bn(cfg)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, args.verbose)
     content = prepare_loading(runner, cfg.load_from)
     check_checkpoint_classes(content.get('meta'), classes_of_split(cfg, 'test'), cfg.load_from)
     if not args.no_deploy:

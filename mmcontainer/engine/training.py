@@ -3,13 +3,11 @@ import os
 from collections.abc import Sequence
 from typing import Optional
 
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-
 from ..data_check import check_annotations
 from .amp import apply_amp, check_precision, keep_losses_exact
 from .checkpoint_hook import use_safe_checkpoints
 from .configs import load_config
+from .console import build_runner, quiet_libraries
 from .data_root import check_data, set_data_root
 from .deploy import compile_backbone
 from .distributed import add_hook, replace_sync_bn, setup_distributed
@@ -47,14 +45,10 @@ def check_all(*checks) -> None:
 
 
 def check_and_report_data(cfg, splits: Sequence[str]) -> None:
-    """Check that the data is there and can be used; print what is used of it."""
+    """Check that the data is there and can be used; print what was dropped or repaired."""
     check_data(cfg, splits)
-    say('\n'.join(check_annotations(cfg, splits).brief()))
-
-
-def build_runner(cfg) -> Runner:
-    """Build the runner that the config asks for."""
-    return Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+    for note in check_annotations(cfg, splits).notes:
+        say(f'note: {note}')
 
 
 def prepare_config(args):
@@ -113,12 +107,14 @@ def train(args) -> None:
     Args:
         args (argparse.Namespace): Arguments of ``tools/train.py``.
     """
+    if not args.verbose:
+        quiet_libraries()
     cfg = prepare_config(args)
     setup_distributed(cfg, args.launcher)
     warning = replace_sync_bn(cfg)
     if warning is not None:
         say(warning)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, args.verbose)
     if cfg.get('load_from') is not None:
         prepare_loading(runner, cfg.load_from, args.allow_partial_load)
     check_pretrained_weights(runner.model)

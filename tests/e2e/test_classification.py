@@ -104,7 +104,7 @@ def classifier(repo_root, image_folder, config, tmp_path_factory):
 
 
 def accuracies(output):
-    return [float(value) for value in re.findall(r'accuracy/top1: ([\d.]+)', output)]
+    return [float(value) for value in re.findall(r'accuracy +([\d.]+)', output)]
 
 
 def test_it_learns(classifier, read_losses):

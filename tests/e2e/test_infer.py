@@ -66,7 +66,7 @@ def test_infer_finds_what_test_finds(tiny_config, turned_data, tmp_path, monkeyp
     common = dict(config=config, checkpoint='random.pth', cfg_options=None, amp=None, compile=False,
                   no_deploy=False)
     test(Namespace(**common, work_dir='work', data_root=str(turned_data), launcher='none',
-                   out='out.pkl', show_dir='drawn'))
+                   verbose=False, out='out.pkl', show_dir='drawn'))
     capsys.readouterr()
     assert infer(Namespace(**common, images=[str(turned_data / 'val2017')], out_dir='found',
                            score_thr=0., device='cpu', recursive=False, max_pixels=10**6)) == 0

@@ -1,5 +1,6 @@
 """A sample of the fuzz, and that it would notice a check that is gone."""
 import pytest
+
 from fuzz import DOMAINS, annotations, checkpoints
 from fuzz.harness import run
 
