@@ -51,8 +51,8 @@ def count_objects(dataset: Dataset) -> Optional[Counter]:
         Counter | None: None where a data set cannot tell, or is too large to ask.
     """
     leaves = leaf_datasets(dataset)
-    if sum(map(len, leaves)) > _COUNTED_IMAGES or not all(
-            hasattr(leaf, 'get_cat_ids') for leaf in leaves):
+    if not all(hasattr(leaf, 'get_cat_ids') for leaf in leaves) or (
+            sum(map(len, leaves)) > _COUNTED_IMAGES):
         return None
     return Counter(label for leaf in leaves for index in range(len(leaf))
                    for label in leaf.get_cat_ids(index))
@@ -99,7 +99,7 @@ def _describe_schedule(cfg) -> str:
             continue
         unit = 'epochs' if one.get('by_epoch', True) else 'iterations'
         if one.get('milestones'):
-            when = f'x {one.get("gamma", 0.1)} after {unit} {", ".join(map(str, one.milestones))}'
+            when = f'x {one.get("gamma", 0.1)} after {unit} {", ".join(map(str, one["milestones"]))}'
         elif one.get('end') is not None:
             when = f'{unit} {one.get("begin", 0)} to {one["end"]}'
         else:

@@ -32,8 +32,9 @@ def claim_work_dir(work_dir: str, goes_on: bool) -> None:
         return
     file = open(folder / _LOCK, 'a+', encoding='utf-8')
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        # Not flock: workers of a data loader would inherit that, and outlive a killed training.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
         file.seek(0)
         owner = file.read().strip() or 'unknown'
         file.close()

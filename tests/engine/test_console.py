@@ -144,8 +144,8 @@ class Line(BaseModel):
         super().__init__()
         self.weight = nn.Linear(1, 1)
 
-    def forward(self, inputs, mode='tensor'):
-        out = self.weight(torch.stack(list(inputs)))
+    def forward(self, *inputs, mode='tensor'):
+        out = self.weight(torch.stack(inputs))
         return dict(loss=out.square().mean()) if mode == 'loss' else list(out)
 
 

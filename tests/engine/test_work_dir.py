@@ -9,8 +9,10 @@ from mmcontainer.engine.errors import UserError
 from mmcontainer.engine.paths import check_writable_file, check_writable_folder
 from mmcontainer.engine.work_dir import claim_work_dir
 
-CLAIM = ('import sys; from mmcontainer.engine.work_dir import claim_work_dir; '
-         'claim_work_dir(sys.argv[1], True); print("mine", flush=True); sys.stdin.read()')
+# With a child that lives on, as workers of a data loader do for a while.
+CLAIM = ('import os, sys, time; from mmcontainer.engine.work_dir import claim_work_dir; '
+         'claim_work_dir(sys.argv[1], True); print("mine", flush=True); '
+         'os.fork() or (os.close(1), time.sleep(5), os._exit(0)); sys.stdin.read()')
 
 
 @pytest.mark.slow
