@@ -2,6 +2,7 @@
 import importlib.util
 import runpy
 import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -23,6 +24,42 @@ def find_tools() -> dict[str, Path]:
     return {file.stem: file for file in files}
 
 
+def _name_curves(arguments: Sequence[str]) -> list[str]:
+    """``--legend`` for plot_curve: its own are whole paths, which hide the curves."""
+    if arguments[:1] != ['plot_curve'] or '--legend' in arguments or '--keys' not in arguments:
+        return []
+    logs = [word for word in arguments if word.endswith('.json')]
+    after = list(arguments[arguments.index('--keys') + 1:])
+    keys = after[:next((i for i, word in enumerate(after) if word.startswith('--')), len(after))]
+    keys = [key for key in keys if key not in logs]
+    return ['--legend', *(f'{Path(log).stem} {key}' if len(logs) > 1 else key
+                          for log in logs for key in keys)]
+
+
+def _prepare_matrix(arguments: Sequence[str]) -> list[str]:
+    """A picture of a size that few classes can be read in, and colours that white reads on."""
+    import matplotlib
+    from matplotlib import pyplot
+    from matplotlib.colors import LinearSegmentedColormap
+    subplots = pyplot.subplots
+
+    def large_enough(*args, figsize=_SMALLEST_MATRIX, **kwargs):
+        return subplots(*args, figsize=tuple(map(max, figsize, _SMALLEST_MATRIX)), **kwargs)
+
+    pyplot.subplots = large_enough
+    if '--color-theme' in arguments:
+        return []
+    matplotlib.colormaps.register(
+        LinearSegmentedColormap.from_list(_DARK, ['#1b2a49', '#5b5b8c', '#c2410c']), force=True)
+    return ['--color-theme', _DARK]
+
+
+# What MMDetection's tools lack by default: {name: additional arguments for given ones}.
+_ADDITIONS = {'analyze_logs': _name_curves, 'confusion_matrix': _prepare_matrix}
+_SMALLEST_MATRIX = (6., 5.)  # inches
+_DARK = 'mmcontainer_dark'
+
+
 def run_mmdet_tool(name: str, arguments: list[str]) -> None:
     """Run a tool of MMDetection in this process, where ``mmcontainer::`` configs are known.
 
@@ -38,5 +75,6 @@ def run_mmdet_tool(name: str, arguments: list[str]) -> None:
     if stem not in tools:
         close = get_close_matches(stem, tools, n=3) or sorted(tools)
         raise UserError(f'MMDetection has no tool {name!r}. It has {", ".join(close)}.')
-    sys.argv = [str(tools[stem]), *arguments]
+    additions = _ADDITIONS[stem](arguments) if stem in _ADDITIONS else []
+    sys.argv = [str(tools[stem]), *arguments, *additions]
     runpy.run_path(str(tools[stem]), run_name='__main__')
