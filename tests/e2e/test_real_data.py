@@ -66,11 +66,16 @@ def test_attention_detects_at_full_size_in_bounded_memory(
 
 
 @pytest.fixture
-def documented_config(repo_root, tmp_path):
-    """The config of docs/custom_dataset.md as a file."""
+def documented(repo_root):
+    """The blocks of Python in docs/custom_dataset.md: boxes, masks, and what people add."""
     text = (repo_root / 'docs' / 'custom_dataset.md').read_text(encoding='utf-8')
+    return re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+
+
+@pytest.fixture
+def documented_config(documented, tmp_path):
     path = tmp_path / 'bccd.py'
-    path.write_text(re.search(r'```python\n(.*?)```', text, re.DOTALL).group(1))
+    path.write_text(documented[0])
     return path
 
 
@@ -92,3 +97,22 @@ def test_documented_config_trains_on_blood_cells(documented_config, real_data, r
                       ALL_SCORES)
     assert re.search(r'Epoch\(train\) \[1\]\[2/2\].* loss: [\d.]+', output)
     assert re.search(r'coco/bbox +-?[\d.]+', output)
+
+
+def test_documented_masks_train_on_photographs(documented, real_data, run_tool, tmp_path):
+    path = tmp_path / 'people.py'
+    path.write_text(documented[1])
+    output = run_tool('train.py', path, '--data-root', real_data / 'coco128', '--from-scratch',
+                      '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=1',
+                      'train_dataloader.dataset.indices=2', 'val_dataloader.dataset.indices=2',
+                      'default_hooks.logger.interval=1', 'model.test_cfg.rcnn.score_thr=0')
+    first = float(re.search(r'loss_mask: ([\d.]+)', output).group(1))
+    assert first < 1.5, 'chance is 0.69'
+    assert re.search(r'coco/segm +-?[\d.]+', output)
+
+
+def test_documented_additions_are_read(documented, tmp_path):
+    path = tmp_path / 'more.py'
+    path.write_text(documented[0] + documented[2])
+    cfg = Config.fromfile(path)
+    assert cfg.val_evaluator.classwise and cfg.default_hooks.checkpoint.max_keep_ckpts == 3
