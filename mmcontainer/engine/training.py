@@ -10,6 +10,7 @@ from .data_root import check_data, set_data_root
 from .deploy import compile_backbone
 from .distributed import replace_sync_bn, setup_distributed
 from .errors import UserError
+from .scratch_advice import scratch_advice
 from .setup import (
     check_pretrained,
     find_resume,
@@ -63,7 +64,8 @@ def prepare_config(args):
     if args.from_scratch:
         changes = train_from_scratch(cfg)
         say('--from-scratch: random weights, and all norms and stages are trained:\n'
-            + '\n'.join(f'  {line}' for line in changes or ['nothing was pretrained or frozen']))
+            + '\n'.join(f'  {line}' for line in [
+                *(changes or ['nothing was pretrained or frozen']), *scratch_advice(cfg)]))
     if args.amp is not None:
         apply_amp(cfg, args.amp)
     if args.auto_scale_lr:
