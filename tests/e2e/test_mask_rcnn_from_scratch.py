@@ -23,9 +23,9 @@ def test_the_mask_loss_starts_at_chance_and_falls(repo_root, tmp_path):
     model.init_weights()
     model.train()
     data = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
-    for _ in range(25):
+    for _ in range(20):
         batch = model.data_preprocessor(data, training=True)
         total, log = model.parse_losses(model(**batch, mode='loss'))
         losses.append(log['loss_mask'].item())
@@ -34,4 +34,4 @@ def test_the_mask_loss_starts_at_chance_and_falls(repo_root, tmp_path):
         torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.optim_wrapper.clip_grad.max_norm)
         optimizer.step()
     assert losses[0] == pytest.approx(math.log(2), abs=0.01)
-    assert max(losses) < 0.75 and losses[-1] < losses[0] - 0.02
+    assert max(losses) < 0.75 and losses[-1] < 0.6
