@@ -1,4 +1,6 @@
-# The demo's twin with masks.
+# The twin with masks of ../retinanet/container_light_fpn_demo_shapes.py: from scratch, on the same
+# generated data. docs/numerics.md has measurements of what it needs for that: norms in the neck and
+# the heads, and a mask head that starts at one half.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py', '../_base_/shapes_instance.py',
     '../_base_/container_light.py'
@@ -14,6 +16,7 @@ model = dict(
     rpn_head=dict(
         in_channels=width,
         feat_channels=width,
+        # As in the twin: square, 16 to 181 pixels.
         anchor_generator=dict(scales=[4, 5.7], ratios=[1.0], strides=[4, 8, 16, 32])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=width),
@@ -29,6 +32,7 @@ model = dict(
             type='SmallInitMaskHead',
             in_channels=width, conv_out_channels=width, num_classes=num_classes,
             norm_cfg=norm_cfg)),
+    # A few proposals and samples do for two to five shapes in a picture.
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
         rpn_proposal=dict(max_per_img=200),

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..layers import MapNorm, MBConv, RelativeAttention, RelativeBlock
 from ..layers.mbconv import ACTIVATIONS
-from ..layers.memory_format import prefer_channels_last, with_channels_last_gradient
+from ..layers.memory_format import as_output, prefer_channels_last
 from .arch import of_stage, resolve_arch
 from .arguments import is_count
 from .base import BaseBackbone
@@ -187,7 +187,7 @@ class CoAtNet(BaseBackbone):
             if i in self.out_indices:
                 is_last = i == len(self.stages) - 1
                 out = self.norm(x) if is_last and self.norm is not None else x
-                outs.append(with_channels_last_gradient(out))
+                outs.append(as_output(out))
         return tuple(outs)
 
 

@@ -21,7 +21,7 @@ from ..layers import (
     TokenEmbed,
     build_static_affinity,
 )
-from ..layers.memory_format import with_channels_last_gradient
+from ..layers.memory_format import as_output
 from .arch import of_stage, resolve_arch
 from .base import BaseBackbone
 from .container_archs import CONTAINER_ARCHS, CONTAINER_DEFAULTS
@@ -230,7 +230,7 @@ class Container(BaseBackbone):
             if i == len(self.stages) - 1 and self.norm is not None:
                 x = self.norm(x)
             if i in self.out_indices:
-                outs.append(with_channels_last_gradient(x))
+                outs.append(as_output(x))
         return tuple(outs)
 
     def _forward_tokens(self, x: Tensor) -> Tensor:

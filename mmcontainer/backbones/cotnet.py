@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..layers import BlurPool, CotBlock, CotLayer, GatedConv
-from ..layers.memory_format import prefer_channels_last, with_channels_last_gradient
+from ..layers.memory_format import as_output, prefer_channels_last
 from .arch import of_stage, resolve_arch
 from .base import BaseBackbone
 
@@ -194,7 +194,7 @@ class CoTNet(BaseBackbone):
         for i in range(self.out_indices[-1] + 1):
             x = getattr(self, f'layer{i + 1}')(x)
             if i in self.out_indices:
-                outs.append(with_channels_last_gradient(x))
+                outs.append(as_output(x))
         return tuple(outs)
 
     @torch.no_grad()

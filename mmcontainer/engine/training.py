@@ -15,6 +15,7 @@ from .errors import UserError, find_interrupt
 from .invalid_loss import StopWhenDivergedHook
 from .paths import check_writable_folder
 from .resume import advice_after_interrupt, find_resume
+from .scratch_advice import scratch_advice
 from .setup import (
     check_pretrained,
     scale_lr,
@@ -71,7 +72,8 @@ def prepare_config(args):
     if args.from_scratch:
         changes = train_from_scratch(cfg)
         say('--from-scratch: random weights, and all norms and stages are trained:\n'
-            + '\n'.join(f'  {line}' for line in changes or ['nothing was pretrained or frozen']))
+            + '\n'.join(f'  {line}' for line in [
+                *(changes or ['nothing was pretrained or frozen']), *scratch_advice(cfg)]))
     if args.amp is not None:
         apply_amp(cfg, args.amp)
     check_precision(cfg)

@@ -2,7 +2,8 @@
 
 On CPUs that is channels_last: oneDNN would reorder every map of another format, in bfloat16 by a
 slow copy, and a sum of maps in two formats takes five times as long as one in either. Compilers and
-exporters choose themselves, and GPUs get what the caller gave.
+exporters choose themselves, and GPUs get what the caller gave. What leaves a backbone is
+contiguous: operators of mmcv read a map's memory as if it were, without a check.
 """
 import torch
 from torch import Tensor
@@ -26,3 +27,13 @@ def with_channels_last_gradient(x: Tensor) -> Tensor:
     x = x.view_as(x)  # a tensor of its own, for the hook not to see other gradients of x
     x.register_hook(prefer_channels_last)
     return x
+
+
+def as_output(x: Tensor) -> Tensor:
+    """``x`` as a backbone returns it: contiguous, with the gradient of
+    :func:`with_channels_last_gradient`.
+
+    mmcv's RoIAlign takes the address of a map and ignores its strides: it would pool other
+    channels and positions of a channels_last map than the ones asked for, without a word.
+    """
+    return with_channels_last_gradient(x).contiguous()
