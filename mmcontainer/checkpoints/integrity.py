@@ -80,9 +80,15 @@ def check_file(path: Path) -> None:
 def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            if not any(member.CRC for member in archive.infolist()):
+            members = archive.infolist()
+            # PyTorch compresses nothing. A small file that unpacks to any size fills the memory.
+            if sum(member.file_size for member in members) > path.stat().st_size:
+                raise corrupt(path, 'it is an archive that some other program compressed')
+            if not any(member.CRC for member in members):
                 return  # saved without checksums
             damaged = archive.testzip()
+    except CorruptCheckpointError:
+        raise
     # Whatever a flipped bit of a directory makes zipfile believe.
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError,
             RuntimeError, OverflowError) as error:

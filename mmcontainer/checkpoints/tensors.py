@@ -10,6 +10,8 @@ from torch import Tensor
 # training kept them, it evaluated them.
 _WRAPPERS = ('model', 'state_dict_ema', 'state_dict')
 _SHOWN = 5
+# Eight-bit floats are numbers only together with a scale that is not theirs.
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def some(names: Sequence[str]) -> str:
@@ -77,9 +79,15 @@ def _odd_kind(value: Tensor) -> str:
         return 'without numbers, on the meta device'
     if value.is_quantized:
         return 'quantised'
-    if value.layout != torch.strided:
-        return str(value.layout)
-    return 'complex' if value.is_complex() else ''
+    if value.is_nested or value.layout != torch.strided:
+        return 'nested' if value.is_nested else str(value.layout)
+    if value.is_complex():
+        return 'complex'
+    if value.is_floating_point() and value.dtype not in _FLOATS:
+        return str(value.dtype)
+    # A few bytes can claim any size: to look at all of its numbers would take all of the memory.
+    is_repeated = value.numel() * value.element_size() > value.untyped_storage().nbytes()
+    return f'{tuple(value.shape)} of a smaller storage' if is_repeated else ''
 
 
 def _summary(content: Any) -> str:
