@@ -48,6 +48,19 @@ def test_an_archive_does_not_unpack_to_more_than_its_size(tmp_path):
         load_file(tmp_path / 'small.pth')
 
 
+def test_a_program_and_a_forbidden_file_are_called_so(tmp_path, monkeypatch):
+    torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)).save(str(tmp_path / 'program.pt'))
+    with pytest.raises(CorruptCheckpointError, match='program of TorchScript'):
+        load_file(tmp_path / 'program.pt')
+
+    def forbid(*_):
+        raise PermissionError
+
+    monkeypatch.setattr('builtins.open', forbid)  # permissions do not stop root
+    with pytest.raises(CorruptCheckpointError, match='program.pt cannot be read'):
+        check_file(tmp_path / 'program.pt')
+
+
 def test_files_without_checksums_load(tmp_path):
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
@@ -111,12 +124,22 @@ def test_both_variables_of_pytorch(tmp_path, monkeypatch):
     (lambda t: t.to(torch.complex64), 'complex'),
     (lambda t: t.to(torch.float8_e4m3fn), 'float8_e4m3fn'),
     (lambda t: torch.nested.nested_tensor([t]), 'nested'),
-    (lambda t: t[:1].expand(10**12), 'smaller storage'),
+    (lambda t: (t[1:2] / 0).expand(10**12), 'NaN or infinity'),
     (lambda t: t / 0, 'NaN or infinity'),
     (lambda t: torch.full_like(t, torch.nan).half(), 'NaN or infinity')])
 def test_tensors_that_are_no_weights_are_named(change, text):
     with pytest.raises(ValueError, match=f'(?s)weight.*{text}|{text}.*weight'):
         unwrap_state_dict({'state_dict': {**WEIGHTS, 'weight': change(WEIGHTS['weight'])}})
+
+
+def test_a_tensor_that_claims_to_be_huge_is_compared_by_its_shape(tmp_path):
+    model = Container('light')
+    state = model.state_dict()
+    name = next(iter(state))
+    state[name] = torch.ones(1).expand(10**12)
+    torch.save(state, tmp_path / 'huge.pth')
+    with pytest.raises(KeyMismatchError, match=f'of another shape: {name} .*1000000000000'):
+        load_backbone(model, tmp_path / 'huge.pth')
 
 
 def test_two_sets_of_weights_are_not_guessed_between():
