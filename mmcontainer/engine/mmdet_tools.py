@@ -2,10 +2,14 @@
 import importlib.util
 import runpy
 import sys
+import warnings
 from difflib import get_close_matches
 from pathlib import Path
 
 from .errors import UserError
+
+_LEAST_INCHES = (6, 5)
+_ABOVE = dict(loc='lower left', bbox_to_anchor=(0, 1), fontsize='small', frameon=False)
 
 
 def find_tools() -> dict[str, Path]:
@@ -23,6 +27,29 @@ def find_tools() -> dict[str, Path]:
     return {file.stem: file for file in files}
 
 
+def make_figures_readable() -> None:
+    """Mend what MMDetection's tools draw, by pyplot's defaults, for the rest of the process.
+
+    ``confusion_matrix`` makes figures half an inch per class, so that labels of few classes are cut
+    off; ``analyze_logs`` covers the curves by a legend of whole paths.
+    """
+    from matplotlib import pyplot
+    pyplot.rcParams['savefig.bbox'] = 'tight'  # labels outside of the axes belong to the picture
+    subplots, legend = pyplot.subplots, pyplot.legend
+
+    def roomy_subplots(*args, figsize=None, **options):
+        if figsize is not None:
+            figsize = tuple(max(side, least) for side, least in zip(figsize, _LEAST_INCHES))
+        return subplots(*args, figsize=figsize, **options)
+
+    def legend_above(*args, **options):
+        return legend(*args, **{**_ABOVE, **options})
+
+    pyplot.subplots, pyplot.legend = roomy_subplots, legend_above
+    # Percentages of classes without a single object; their row stays empty.
+    warnings.filterwarnings('ignore', message='invalid value encountered in divide')
+
+
 def run_mmdet_tool(name: str, arguments: list[str]) -> None:
     """Run a tool of MMDetection in this process, where ``mmcontainer::`` configs are known.
 
@@ -38,5 +65,6 @@ def run_mmdet_tool(name: str, arguments: list[str]) -> None:
     if stem not in tools:
         close = get_close_matches(stem, tools, n=3) or sorted(tools)
         raise UserError(f'MMDetection has no tool {name!r}. It has {", ".join(close)}.')
+    make_figures_readable()
     sys.argv = [str(tools[stem]), *arguments]
     runpy.run_path(str(tools[stem]), run_name='__main__')
