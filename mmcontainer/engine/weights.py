@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..backbones import BaseBackbone
 from ..checkpoints import find_problems, load_backbone, read_weights, resolve_path
 from ..checkpoints.tensors import some
+from ..data_check.agreement import check_checkpoint_classes, classes_of_split
 from ..type_names import type_name
 from .deploy import unwrap
 from .errors import UserError
@@ -143,6 +144,7 @@ def prepare_loading(runner, checkpoint: str, partial: bool = False) -> dict[str,
     content = read_for(model, checkpoint, partial)
     if runner._resume:
         _check_training_state(content, checkpoint)
+        check_checkpoint_classes(content, classes_of_split(runner.cfg, 'train'), checkpoint)
         check_resumed_settings(runner.cfg, content, checkpoint)
         _check_optimizer(runner, content, checkpoint)
 
