@@ -5,7 +5,7 @@ _SECTION = 'docs/numerics.md, "Mask R-CNN from random weights"'
 
 
 def scratch_advice(cfg) -> list[str]:
-    """Say what keeps a two-stage detector from learning from random weights.
+    """Say what makes it hard for a two-stage detector to learn from random weights.
 
     It is advice only: norms in the neck and other heads make another model than the config's.
 
@@ -27,7 +27,7 @@ def scratch_advice(cfg) -> list[str]:
     found += [f'the first loss of {", ".join(large)} is too large'] if large else []
     if not found:
         return []
-    return [f'expect little from random weights: {"; ".join(found)} (see {_SECTION})']
+    return [f'made for pretrained weights: {"; ".join(found)} (see {_SECTION})']
 
 
 def _is(node: dict, name: str) -> bool:

@@ -99,7 +99,8 @@ def _describe_schedule(cfg) -> str:
             continue
         unit = 'epochs' if one.get('by_epoch', True) else 'iterations'
         if one.get('milestones'):
-            when = f'x {one.get("gamma", 0.1)} after {unit} {", ".join(map(str, one["milestones"]))}'
+            milestones = ", ".join(map(str, one["milestones"]))
+            when = f'x {one.get("gamma", 0.1)} after {unit} {milestones}'
         elif one.get('end') is not None:
             when = f'{unit} {one.get("begin", 0)} to {one["end"]}'
         else:

@@ -13,7 +13,7 @@ from mmcontainer.engine.data_root import set_data_root
 
 @pytest.mark.slow
 def test_the_mask_loss_starts_at_chance_and_falls(repo_root, tmp_path):
-    """With MMDetection's mask head it would start above 1; with stock heads at 3 to 4."""
+    """With MMDetection's mask head it would start above 1."""
     generate_shapes(tmp_path / 'shapes', ShapesParams(num_train=4, num_val=1))
     cfg = Config.fromfile(repo_root / 'configs/mask_rcnn/container_light_fpn_demo_shapes.py')
     set_data_root(cfg, str(tmp_path / 'shapes'))
@@ -25,7 +25,7 @@ def test_the_mask_loss_starts_at_chance_and_falls(repo_root, tmp_path):
     data = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
-    for _ in range(20):
+    for _ in range(14):
         batch = model.data_preprocessor(data, training=True)
         total, log = model.parse_losses(model(**batch, mode='loss'))
         losses.append(log['loss_mask'].item())
@@ -34,4 +34,4 @@ def test_the_mask_loss_starts_at_chance_and_falls(repo_root, tmp_path):
         torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.optim_wrapper.clip_grad.max_norm)
         optimizer.step()
     assert losses[0] == pytest.approx(math.log(2), abs=0.01)
-    assert max(losses) < 0.75 and losses[-1] < 0.6
+    assert max(losses) < 0.75 and losses[-1] < 0.65

@@ -22,7 +22,7 @@ def test_no_advice_where_nothing_is_missing(config):
 def test_parts_without_norms_are_named():
     cfg = load_config(MASK_RCNN)
     line, = scratch_advice(cfg)
-    assert 'expect little' in line and 'docs/numerics.md' in line
+    assert 'made for pretrained weights' in line and 'docs/numerics.md' in line
     assert all(part in line for part in PARTS) and 'too large' not in line
     cfg.model.neck.norm_cfg = dict(type='GN', num_groups=32)
     line, = scratch_advice(cfg)
