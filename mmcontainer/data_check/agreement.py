@@ -1,7 +1,8 @@
 """Whether training, validation, tests and checkpoints mean the same by a label."""
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, Optional
 
+from ..engine.class_names import saved_meta
 from ..engine.errors import UserError
 from .labels import LabelSource, label_sources
 from .names import RENUMBER, line_to_write, quote
@@ -59,13 +60,12 @@ def classes_of_split(cfg, split: str) -> Optional[tuple[str, ...]]:
     return None
 
 
-def check_checkpoint_classes(meta: Optional[dict], classes: Optional[Sequence[str]], where: str
-                             ) -> None:
+def check_checkpoint_classes(content: Any, classes: Optional[Sequence[str]], where: str) -> None:
     """Check that a model was trained on the classes that it is now used with.
 
     Args:
-        meta (dict, optional): ``meta`` of a checkpoint. Files without names of classes, as weights
-            of other projects, are accepted.
+        content (Any): Content of a checkpoint. One without names of classes, as weights of other
+            projects, is accepted.
         classes (Sequence[str], optional): Class names in the order of the labels of the data; None
             accepts anything.
         where (str): Name of the checkpoint.
@@ -73,12 +73,10 @@ def check_checkpoint_classes(meta: Optional[dict], classes: Optional[Sequence[st
     Raises:
         UserError: If the checkpoint has other names, or the same in another order.
     """
-    meta = meta if isinstance(meta, dict) else {}
-    trained = (meta.get('dataset_meta') or {}).get('classes') or (
-        meta.get('dataset_meta') or {}).get('CLASSES') or meta.get('CLASSES')
-    if classes is None or not isinstance(trained, (list, tuple)) or not trained:
+    trained = saved_meta(content)['classes']
+    if classes is None or trained is None:
         return
-    trained, classes = tuple(trained), tuple(classes)
+    classes = tuple(classes)
     if trained == classes:
         return
     text = (f'{where} was trained on other classes than those of the data: its names are '

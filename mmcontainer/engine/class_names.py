@@ -8,7 +8,7 @@ from .options import find_class
 from .pipeline import tested_dataset
 
 
-def _names(value) -> Optional[tuple[str, ...]]:
+def names_of(value) -> Optional[tuple[str, ...]]:
     """Class names in the types in which checkpoints and configs hold them; None for no names."""
     if isinstance(value, str):  # classes=('cell') is a string
         return (value, )
@@ -33,28 +33,35 @@ def config_meta(cfg) -> dict[str, Any]:
     return cls._load_metainfo(given)
 
 
-def find_meta(content: Any, cfg) -> tuple[dict[str, Any], str]:
-    """Find the class names of a detector.
+def saved_meta(content: Any) -> dict[str, Any]:
+    """``classes`` (names), ``palette`` ... that a checkpoint has saved, empty if it has none.
 
-    Args:
-        content (Any): Content of its checkpoint. MMDetection 3.x saves names as
-            ``meta['dataset_meta']['classes']``, 2.x as ``meta['CLASSES']``, and converted files may
-            have none.
-        cfg (Config): Its config, which counts where the checkpoint has no names.
-
-    Returns:
-        tuple: ``classes`` (names, or None) and ``palette`` (colours, or None) as MMDetection's
-        ``dataset_meta``; and where the names come from, for people to read.
+    MMDetection 3.x saves them as ``meta['dataset_meta']['classes']``, 2.x as ``meta['CLASSES']``,
+    and converted files may have none.
     """
     meta = content.get('meta') if isinstance(content, dict) else None
     meta = meta if isinstance(meta, dict) else {}
     saved = meta.get('dataset_meta')
     saved = {str(key).lower(): value for key, value in saved.items()} if isinstance(
         saved, dict) else {}
+    return {**saved, 'classes': names_of(saved.get('classes')) or names_of(meta.get('CLASSES'))}
+
+
+def find_meta(content: Any, cfg) -> tuple[dict[str, Any], str]:
+    """Find the class names of a detector.
+
+    Args:
+        content (Any): Content of its checkpoint.
+        cfg (Config): Its config, which counts where the checkpoint has no names.
+
+    Returns:
+        tuple: ``classes`` (names, or None) and ``palette`` (colours, or None) as MMDetection's
+        ``dataset_meta``; and where the names come from, for people to read.
+    """
+    saved = saved_meta(content)
     own = config_meta(cfg)
-    candidates = ((_names(saved.get('classes')), 'named by the checkpoint'),
-                  (_names(meta.get('CLASSES')), 'named by the checkpoint'),
-                  (_names(own.get('classes')), 'named by the config'))
+    candidates = ((saved['classes'], 'named by the checkpoint'),
+                  (names_of(own.get('classes')), 'named by the config'))
     classes, source = next((candidate for candidate in candidates if candidate[0] is not None),
                            (None, 'which nothing names'))
     palette = (_colours(candidate.get('palette'), len(classes or ())) for candidate in (saved, own))

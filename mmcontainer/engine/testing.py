@@ -70,7 +70,7 @@ def test(args) -> dict:
     replace_sync_bn(cfg)
     runner = build_runner(cfg, args.verbose)
     content = prepare_loading(runner, cfg.load_from)
-    check_checkpoint_classes(content.get('meta'), classes_of_split(cfg, 'test'), cfg.load_from)
+    check_checkpoint_classes(content, classes_of_split(cfg, 'test'), cfg.load_from)
     if not args.no_deploy:
         runner.register_hook(FoldNormsHook())
     prepare_for_inference(runner.model, args.amp, args.compile)

@@ -25,6 +25,7 @@ from ..checkpoints import (
     resolve_path,
 )
 from ..checkpoints.tensors import some
+from ..data_check.agreement import check_checkpoint_classes, classes_of_split
 from ..type_names import type_name
 from .deploy import unwrap
 from .errors import UserError
@@ -163,6 +164,7 @@ def prepare_loading(runner, checkpoint: str, partial: bool = False) -> dict[str,
     content = read_for(model, checkpoint, partial)
     if runner._resume:
         check_training_state(runner, content, checkpoint)
+        check_checkpoint_classes(content, classes_of_split(runner.cfg, 'train'), checkpoint)
         check_resumed_settings(runner.cfg, content, checkpoint)
 
     def load_checkpoint(filename: str, *args, **kwargs) -> dict[str, Any]:

@@ -268,16 +268,16 @@ def test_evaluators_of_concatenated_data(red_blue, write_json):
 
 
 def test_checkpoints():
-    meta = dict(dataset_meta=dict(classes=['red', 'blue']))
+    content = dict(meta=dict(dataset_meta=dict(classes=['red', 'blue'])))
     for accepted in (('red', 'blue'), None):
-        check_checkpoint_classes(meta, accepted, 'epoch_1.pth')
-    for nameless in (None, {}, dict(dataset_meta=None), dict(epoch=1)):
-        check_checkpoint_classes(nameless, ('red', 'blue'), 'epoch_1.pth')
+        check_checkpoint_classes(content, accepted, 'epoch_1.pth')
+    for meta in (None, {}, [], dict(dataset_meta=None), dict(dataset_meta='x'), dict(epoch=1)):
+        check_checkpoint_classes(dict(meta=meta), ('red', 'blue'), 'epoch_1.pth')
     with pytest.raises(UserError, match="label 0 is 'red' there and 'blue' here") as error:
-        check_checkpoint_classes(meta, ('blue', 'red'), 'epoch_1.pth')
+        check_checkpoint_classes(content, ('blue', 'red'), 'epoch_1.pth')
     assert '--names "red" "blue"' in str(error.value)
     with pytest.raises(UserError, match='epoch_1.pth was trained on other classes'):
-        check_checkpoint_classes(dict(CLASSES=('cat', )), ('dog', ), 'epoch_1.pth')
+        check_checkpoint_classes(dict(meta=dict(CLASSES=('cat', ))), ('dog', ), 'epoch_1.pth')
 
 
 def test_folders_of_classes(tmp_path):

@@ -1,8 +1,12 @@
 """Names that tools/infer.py writes, where the config has another order than the data."""
 import json
-from argparse import Namespace
+import runpy
+import sys
 
 import pytest
+
+from mmcontainer.data_check.renumber import renumber_file
+from mmcontainer.engine.errors import UserError
 
 pytestmark = pytest.mark.slow
 # The data has 'square' first. Everything that would make so short a training worse is turned off.
@@ -28,18 +32,27 @@ def overlap(box, other):
     return max(0, width) * max(0, height) / (w * h)
 
 
-def test_names_are_right_although_classes_are_swapped(tiny_data, tiny_config, tmp_path):
-    from mmcontainer.engine.inference import infer
-    from mmcontainer.engine.training import train
-    config = str(tiny_config(extra=SWAPPED))
-    common = dict(cfg_options=None, amp=None, compile=False, verbose=False, overwrite=False,
-                  allow_partial_load=False)
-    train(Namespace(config=config, work_dir=str(tmp_path), data_root=str(tiny_data), resume=None,
-                    from_scratch=True, auto_scale_lr=False, launcher='none', **common))
-    infer(Namespace(config=config, checkpoint=str(tmp_path / 'epoch_12.pth'), score_thr=0.,
-                    images=[str(tiny_data / 'train2017')], out_dir=str(tmp_path / 'found'),
-                    device='cpu', no_deploy=True, recursive=False, max_pixels=10**8, **common))
-    data = json.loads((tiny_data / 'annotations' / 'instances_train2017.json').read_text())
+@pytest.fixture
+def run_in_process(repo_root, monkeypatch):
+    """Return a function that runs a tool here: importing everything anew takes ten seconds."""
+    monkeypatch.syspath_prepend(str(repo_root / 'tools'))
+
+    def run(tool, *arguments):
+        monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
+        return runpy.run_path(str(repo_root / 'tools' / tool), run_name='tool')['main']()
+
+    return run
+
+
+def test_names_are_right_although_classes_are_swapped(
+        tiny_data, tiny_config, run_in_process, tmp_path):
+    config, annotations = tiny_config(extra=SWAPPED), tiny_data / 'annotations'
+    arguments = [config, '--work-dir', tmp_path, '--data-root', tiny_data, '--verbose']
+    run_in_process('train.py', *arguments, '--from-scratch')
+    checkpoint = tmp_path / 'epoch_12.pth'
+    run_in_process('infer.py', tiny_data / 'train2017', '--config', config, '--checkpoint',
+                   checkpoint, '--score-thr', 0, '--out-dir', tmp_path / 'found', '--device', 'cpu')
+    data = json.loads((annotations / 'instances_train2017.json').read_text())
     names = {category['id']: category['name'] for category in data['categories']}
     right = 0
     for truth in data['annotations']:
@@ -49,3 +62,16 @@ def test_names_are_right_although_classes_are_swapped(tiny_data, tiny_config, tm
         right += best['class'] == names[truth['category_id']]
     # With the names as the config has them nearly all would be wrong.
     assert right >= 0.8 * len(data['annotations'])
+
+    # Data in which 'bar' comes first is data of another model.
+    root = tmp_path / 'bar_first'
+    root.mkdir()
+    for folder in ('train2017', 'val2017'):
+        (root / folder).symlink_to(tiny_data / folder)
+    (root / 'annotations').mkdir()
+    for file in annotations.iterdir():
+        renumber_file(file, root / 'annotations' / file.name, ['bar', 'square'])
+    for tool, *options in (('test.py', checkpoint), ('train.py', '--resume', checkpoint)):
+        with pytest.raises(UserError, match="label 0 is 'square' there and 'bar' here"):
+            run_in_process(tool, config, *options, '--work-dir', tmp_path, '--data-root', root,
+                           '--verbose')
