@@ -1,5 +1,6 @@
 """``tools/check_data.py``: the whole report on the data of a config."""
 from ..engine.configs import load_config
+from ..engine.console import quiet_libraries
 from ..engine.data_root import check_data, set_data_root
 from . import examine
 from .repair import describe
@@ -17,6 +18,7 @@ def check_data_of(args) -> int:
     Raises:
         UserError: If files or folders are missing.
     """
+    quiet_libraries()
     cfg = load_config(args.config, args.cfg_options)
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)

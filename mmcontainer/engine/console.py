@@ -35,6 +35,8 @@ HARMLESS = (
     ('Setting (OMP|MKL)_NUM_THREADS environment variable',
      'with several processes one thread each is the default that is meant'),
     ('The prefix is not set in metric class Dump', 'it writes a file and has no metrics to name'),
+    (r'Detected call of `(lr_)?scheduler\.step\(\)` before `optimizer\.step\(\)`',
+     'schedules count iterations, of which the first ones of accumulated gradients have no step'),
     ('A new version of Albumentations', 'an advertisement'),
 )
 # Lines at level INFO that libraries write for people: (module and function, start of the message).
