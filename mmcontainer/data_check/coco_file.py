@@ -1,8 +1,9 @@
 """Reading a COCO annotation file, and what can be wrong with it whatever reads it."""
+import contextlib
 import gc
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from numbers import Real
 from pathlib import Path
@@ -20,6 +21,19 @@ _MOST = 0.5
 _FLAGS = {int, bool, float, type(None)}
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from looking through millions of new objects, over and over."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@_uncollected()
 def parse_coco(path: Path) -> dict[str, Any]:
     """Read a file into the fields of :class:`mmcontainer.data_check.annotations.Annotations`.
 
@@ -68,9 +82,6 @@ def _load(path: Path) -> dict[str, list]:
             f'{path} begins with a byte order mark ({code}), which JSON must not have and '
             'MMDetection cannot read. Save it as UTF-8 without:\n  python -c "import pathlib; p = '
             f"pathlib.Path('{path}'); p.write_text(p.read_text('{code}'), 'utf-8')\"")
-    # Among millions of small objects, the garbage collector would look for what is not there.
-    collects = gc.isenabled()
-    gc.disable()
     try:
         content = json.loads(data)
     except RecursionError as error:
@@ -79,9 +90,6 @@ def _load(path: Path) -> dict[str, list]:
         found = 'a web page or XML' if data.lstrip()[:1] == b'<' else f'no whole JSON ({error})'
         raise UserError(f'{path} is {found}; {kind}. If it was copied or downloaded, it may be '
                         'incomplete.') from error
-    finally:
-        if collects:
-            gc.enable()
     if isinstance(content, list):
         is_result = content and isinstance(content[0], dict) and 'score' in content[0]
         found = 'results of a detector' if is_result else 'a list'
