@@ -36,10 +36,10 @@ def parse_args():
 def main():
     args = parse_args()
     state_dict, _ = read_weights(args.src)
-    check_writable_file(args.dst, 'the file to write')
     source = detect_source(state_dict) if args.source == 'auto' else args.source
     table = get_source(source)
     converted = table.convert(state_dict, reverse=args.to_official)
+    check_writable_file(args.dst, 'the file to write')
     print('\n'.join(table.describe(state_dict, reverse=args.to_official)))
     path = save_with_hash(converted, args.dst)
     direction = 'to' if args.to_official else 'from'

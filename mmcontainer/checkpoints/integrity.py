@@ -59,8 +59,12 @@ def check_file(path: Path) -> None:
     Raises:
         CorruptCheckpointError: Says what is wrong with it.
     """
-    with open(path, 'rb') as file:
-        head = file.read(64)
+    try:
+        with open(path, 'rb') as file:
+            head = file.read(64)
+    except PermissionError as error:
+        raise CorruptCheckpointError(f'{path} cannot be read: its permissions forbid it. Become '
+                                     'its owner, or copy it.') from error
     if not head:
         raise corrupt(path, 'it is empty')
     if head.lstrip().startswith(b'<'):
@@ -80,9 +84,19 @@ def check_file(path: Path) -> None:
 def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            if not any(member.CRC for member in archive.infolist()):
+            members = archive.infolist()
+            # PyTorch compresses nothing. A small file that unpacks to any size fills the memory.
+            if sum(member.file_size for member in members) > path.stat().st_size:
+                raise corrupt(path, 'it is an archive that some other program compressed')
+            if any(member.filename.endswith('/constants.pkl') for member in members):
+                raise CorruptCheckpointError(
+                    f'{path} is a program of TorchScript, not a file of weights: save '
+                    'model.state_dict() with torch.save where the program was made.')
+            if not any(member.CRC for member in members):
                 return  # saved without checksums
             damaged = archive.testzip()
+    except CorruptCheckpointError:
+        raise
     # Whatever a flipped bit of a directory makes zipfile believe.
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError,
             RuntimeError, OverflowError) as error:

@@ -10,6 +10,8 @@ from torch import Tensor
 # training kept them, it evaluated them.
 _WRAPPERS = ('model', 'state_dict_ema', 'state_dict')
 _SHOWN = 5
+# Eight-bit floats are numbers only together with a scale that is not theirs.
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def some(names: Sequence[str]) -> str:
@@ -65,7 +67,7 @@ def check_numbers(state_dict: Mapping[str, Tensor]) -> None:
     if odd:
         raise ValueError(f'Expected plain tensors; found {some(odd)}.')
     bad = [key for key, value in state_dict.items()
-           if value.is_floating_point() and not value.isfinite().all()]
+           if value.is_floating_point() and not _stored(value).isfinite().all()]
     if bad:
         raise ValueError(f'{len(bad)} weights hold NaN or infinity: {some(bad)}. The training that '
                          'wrote them had diverged: use an earlier checkpoint.')
@@ -77,9 +79,22 @@ def _odd_kind(value: Tensor) -> str:
         return 'without numbers, on the meta device'
     if value.is_quantized:
         return 'quantised'
-    if value.layout != torch.strided:
-        return str(value.layout)
-    return 'complex' if value.is_complex() else ''
+    if value.is_nested or value.layout != torch.strided:
+        return 'nested' if value.is_nested else str(value.layout)
+    if value.is_complex():
+        return 'complex'
+    if value.is_floating_point() and value.dtype not in _FLOATS:
+        return str(value.dtype)
+    return ''
+
+
+def _stored(value: Tensor) -> Tensor:
+    """The numbers behind a tensor, each once.
+
+    A few bytes can claim any shape (``expand``): looking at all of it would fill the memory.
+    """
+    span = 1 + sum((size - 1) * stride for size, stride in zip(value.shape, value.stride()))
+    return value.as_strided((span, ), (1, )) if value.numel() > span else value
 
 
 def _summary(content: Any) -> str:

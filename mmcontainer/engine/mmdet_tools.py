@@ -2,11 +2,14 @@
 import importlib.util
 import runpy
 import sys
-from collections.abc import Sequence
+import warnings
 from difflib import get_close_matches
 from pathlib import Path
 
 from .errors import UserError
+
+_LEAST_INCHES = (6, 5)
+_ABOVE = dict(loc='lower left', bbox_to_anchor=(0, 1), fontsize='small', frameon=False)
 
 
 def find_tools() -> dict[str, Path]:
@@ -24,40 +27,27 @@ def find_tools() -> dict[str, Path]:
     return {file.stem: file for file in files}
 
 
-def _name_curves(arguments: Sequence[str]) -> list[str]:
-    """``--legend`` for plot_curve: its own are whole paths, which hide the curves."""
-    if arguments[:1] != ['plot_curve'] or '--legend' in arguments or '--keys' not in arguments:
-        return []
-    logs = [word for word in arguments if word.endswith('.json')]
-    after = list(arguments[arguments.index('--keys') + 1:])
-    keys = after[:next((i for i, word in enumerate(after) if word.startswith('--')), len(after))]
-    keys = [key for key in keys if key not in logs]
-    return ['--legend', *(f'{Path(log).stem} {key}' if len(logs) > 1 else key
-                          for log in logs for key in keys)]
+def make_figures_readable() -> None:
+    """Mend what MMDetection's tools draw, by pyplot's defaults, for the rest of the process.
 
-
-def _prepare_matrix(arguments: Sequence[str]) -> list[str]:
-    """A picture of a size that few classes can be read in, and colours that white reads on."""
-    import matplotlib
+    ``confusion_matrix`` makes figures half an inch per class, so that labels of few classes are cut
+    off; ``analyze_logs`` covers the curves by a legend of whole paths.
+    """
     from matplotlib import pyplot
-    from matplotlib.colors import LinearSegmentedColormap
-    subplots = pyplot.subplots
+    pyplot.rcParams['savefig.bbox'] = 'tight'  # labels outside of the axes belong to the picture
+    subplots, legend = pyplot.subplots, pyplot.legend
 
-    def large_enough(*args, figsize=_SMALLEST_MATRIX, **kwargs):
-        return subplots(*args, figsize=tuple(map(max, figsize, _SMALLEST_MATRIX)), **kwargs)
+    def roomy_subplots(*args, figsize=None, **options):
+        if figsize is not None:
+            figsize = tuple(max(side, least) for side, least in zip(figsize, _LEAST_INCHES))
+        return subplots(*args, figsize=figsize, **options)
 
-    pyplot.subplots = large_enough
-    if '--color-theme' in arguments:
-        return []
-    matplotlib.colormaps.register(
-        LinearSegmentedColormap.from_list(_DARK, ['#1b2a49', '#5b5b8c', '#c2410c']), force=True)
-    return ['--color-theme', _DARK]
+    def legend_above(*args, **options):
+        return legend(*args, **{**_ABOVE, **options})
 
-
-# What MMDetection's tools lack by default: {name: additional arguments for given ones}.
-_ADDITIONS = {'analyze_logs': _name_curves, 'confusion_matrix': _prepare_matrix}
-_SMALLEST_MATRIX = (6., 5.)  # inches
-_DARK = 'mmcontainer_dark'
+    pyplot.subplots, pyplot.legend = roomy_subplots, legend_above
+    # Percentages of classes without a single object; their row stays empty.
+    warnings.filterwarnings('ignore', message='invalid value encountered in divide')
 
 
 def run_mmdet_tool(name: str, arguments: list[str]) -> None:
@@ -75,6 +65,6 @@ def run_mmdet_tool(name: str, arguments: list[str]) -> None:
     if stem not in tools:
         close = get_close_matches(stem, tools, n=3) or sorted(tools)
         raise UserError(f'MMDetection has no tool {name!r}. It has {", ".join(close)}.')
-    additions = _ADDITIONS[stem](arguments) if stem in _ADDITIONS else []
-    sys.argv = [str(tools[stem]), *arguments, *additions]
+    make_figures_readable()
+    sys.argv = [str(tools[stem]), *arguments]
     runpy.run_path(str(tools[stem]), run_name='__main__')

@@ -99,8 +99,8 @@ def _describe_schedule(cfg) -> str:
             continue
         unit = 'epochs' if one.get('by_epoch', True) else 'iterations'
         if one.get('milestones'):
-            milestones = ", ".join(map(str, one["milestones"]))
-            when = f'x {one.get("gamma", 0.1)} after {unit} {milestones}'
+            steps = ', '.join(map(str, one['milestones']))
+            when = f'x {one.get("gamma", 0.1)} after {unit} {steps}'
         elif one.get('end') is not None:
             when = f'{unit} {one.get("begin", 0)} to {one["end"]}'
         else:

@@ -4,6 +4,7 @@ MMEngine reads checkpoints by rules of its own and only logs what does not fit. 
 file with :func:`mmcontainer.checkpoints.read_weights` instead, as soon as the model is built, and
 hand the runner its content.
 """
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,24 @@ from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..backbones import BaseBackbone
-from ..checkpoints import find_problems, load_backbone, read_weights, resolve_path
+from ..checkpoints import (
+    CorruptCheckpointError,
+    check_file,
+    find_problems,
+    load_backbone,
+    read_weights,
+    resolve_path,
+)
 from ..checkpoints.tensors import some
 from ..type_names import type_name
 from .deploy import unwrap
 from .errors import UserError
 from .resume_check import check_resumed_settings
-
-# What MMEngine writes beside the weights, without which training cannot go on as it was.
-_TRAINING_STATE = ('meta', 'message_hub', 'optimizer')
+from .training_state import check_training_state
 
 
 def local_file(checkpoint: str) -> Path:
@@ -30,6 +37,7 @@ def local_file(checkpoint: str) -> Path:
 
     Raises:
         UserError: No such file, or an address that is not HTTP's or cannot be reached.
+        CorruptCheckpointError: What was downloaded is no checkpoint; it is not kept.
     """
     scheme = urlparse(checkpoint).scheme if '://' in checkpoint else ''
     if not scheme:
@@ -40,7 +48,10 @@ def local_file(checkpoint: str) -> Path:
     if scheme not in ('http', 'https'):
         raise UserError(f'{checkpoint}: checkpoints are read from files and from http(s):// '
                         f'addresses, not from {scheme}://. Download it, and name the file.')
-    target = Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(checkpoint).path).name
+    # By address: files of different places may have the same name.
+    folder = hashlib.sha256(checkpoint.encode()).hexdigest()[:8]
+    target = (Path(torch.hub.get_dir()) / 'checkpoints' / folder
+              / (Path(urlparse(checkpoint).path).name or 'weights.pth'))
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -48,6 +59,11 @@ def local_file(checkpoint: str) -> Path:
         except (URLError, OSError) as error:
             raise UserError(f'{checkpoint} cannot be downloaded ({error}). Download it by other '
                             'means, and name the file.') from error
+        try:
+            check_file(target)
+        except CorruptCheckpointError:
+            target.unlink()  # the next run is to download it again
+            raise
     return target
 
 
@@ -139,12 +155,15 @@ def prepare_loading(runner, checkpoint: str, partial: bool = False) -> dict[str,
     Raises:
         UserError: See :func:`read_for`; or, to resume, it is not all that a training wrote.
     """
+    if not isinstance(runner, Runner):
+        raise UserError(f'runner_type {type(runner).__name__} loads checkpoints by rules of its '
+                        'own, which do not notice what is missing: remove runner_type from the '
+                        'config.')
     model = unwrap(runner.model)
     content = read_for(model, checkpoint, partial)
     if runner._resume:
-        _check_training_state(content, checkpoint)
+        check_training_state(runner, content, checkpoint)
         check_resumed_settings(runner.cfg, content, checkpoint)
-        _check_optimizer(runner, content, checkpoint)
 
     def load_checkpoint(filename: str, *args, **kwargs) -> dict[str, Any]:
         """Takes the place of Runner.load_checkpoint, which Runner.resume calls too."""
@@ -169,36 +188,3 @@ def check_pretrained_weights(model: nn.Module) -> None:
         for entry in init_cfg if isinstance(init_cfg, list) else [init_cfg or {}]:
             if type_name(entry.get('type')) == 'StrictPretrained':
                 load_backbone(module, entry['checkpoint'])
-
-
-def _check_training_state(content: Mapping[str, Any], checkpoint: str) -> None:
-    missing = [key for key in _TRAINING_STATE if not isinstance(content.get(key), Mapping)]
-    missing += [f'meta.{key}' for key in ('epoch', 'iter')
-                if 'meta' not in missing and not isinstance(content['meta'].get(key), int)]
-    if missing:
-        raise UserError(
-            f'--resume: {checkpoint} holds weights, but not the state of a training (missing: '
-            f'{", ".join(missing)}). Resume from a file that tools/train.py wrote; to start a new '
-            f'training from these weights use --cfg-options load_from={checkpoint}.')
-
-
-def _check_optimizer(runner, content: Mapping[str, Any], checkpoint: str) -> None:
-    """Check that the optimizer's state belongs to the parameters of this model."""
-    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    if not hasattr(runner.optim_wrapper, 'optimizer'):
-        return  # several optimizers by name: their own loading checks them
-    optimizer, saved = runner.optim_wrapper.optimizer, content['optimizer']
-    parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
-    sizes = [len(group['params']) for group in optimizer.param_groups]
-    found = [len(group['params']) for group in saved.get('param_groups', [])]
-    reshaped = [index for index, state in saved.get('state', {}).items()
-                if index < len(parameters) and any(
-                    isinstance(value, Tensor) and value.ndim and value.shape
-                    != parameters[index].shape for value in state.values())]
-    if sizes != found or reshaped:
-        raise UserError(
-            f'--resume: the state of the optimizer in {checkpoint} is not one of this config: '
-            f'{len(found)} groups of {sum(found)} parameters, {len(sizes)} groups of {sum(sizes)} '
-            f'expected; {len(reshaped)} have another shape. paramwise_cfg, frozen stages or the '
-            'optimizer were changed: resume with the config of the training, or start a new one '
-            f'with --cfg-options load_from={checkpoint}.')

@@ -1,6 +1,7 @@
 """Whole and damaged files, and tensors that are no weights."""
 import shutil
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -35,6 +36,29 @@ def test_a_flipped_bit_is_noticed_by_the_checksums(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(CorruptCheckpointError, match='weights.pth.*checksum of .*data/0'):
             load_file(path)
+
+
+def test_an_archive_does_not_unpack_to_more_than_its_size(tmp_path):
+    torch.save({'weight': torch.zeros(100_000)}, tmp_path / 'plain.pth')
+    with zipfile.ZipFile(tmp_path / 'plain.pth') as plain, zipfile.ZipFile(
+            tmp_path / 'small.pth', 'w', zipfile.ZIP_DEFLATED) as small:
+        for name in plain.namelist():
+            small.writestr(name, plain.read(name))
+    with pytest.raises(CorruptCheckpointError, match='some other program compressed'):
+        load_file(tmp_path / 'small.pth')
+
+
+def test_a_program_and_a_forbidden_file_are_called_so(tmp_path, monkeypatch):
+    torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)).save(str(tmp_path / 'program.pt'))
+    with pytest.raises(CorruptCheckpointError, match='program of TorchScript'):
+        load_file(tmp_path / 'program.pt')
+
+    def forbid(*_):
+        raise PermissionError
+
+    monkeypatch.setattr('builtins.open', forbid)  # permissions do not stop root
+    with pytest.raises(CorruptCheckpointError, match='program.pt cannot be read'):
+        check_file(tmp_path / 'program.pt')
 
 
 def test_files_without_checksums_load(tmp_path):
@@ -98,11 +122,24 @@ def test_both_variables_of_pytorch(tmp_path, monkeypatch):
     (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), 'quantised'),
     (lambda t: t.to('meta'), 'meta device'),
     (lambda t: t.to(torch.complex64), 'complex'),
+    (lambda t: t.to(torch.float8_e4m3fn), 'float8_e4m3fn'),
+    (lambda t: torch.nested.nested_tensor([t]), 'nested'),
+    (lambda t: (t[1:2] / 0).expand(10**12), 'NaN or infinity'),
     (lambda t: t / 0, 'NaN or infinity'),
     (lambda t: torch.full_like(t, torch.nan).half(), 'NaN or infinity')])
 def test_tensors_that_are_no_weights_are_named(change, text):
     with pytest.raises(ValueError, match=f'(?s)weight.*{text}|{text}.*weight'):
         unwrap_state_dict({'state_dict': {**WEIGHTS, 'weight': change(WEIGHTS['weight'])}})
+
+
+def test_a_tensor_that_claims_to_be_huge_is_compared_by_its_shape(tmp_path):
+    model = Container('light')
+    state = model.state_dict()
+    name = next(iter(state))
+    state[name] = torch.ones(1).expand(10**12)
+    torch.save(state, tmp_path / 'huge.pth')
+    with pytest.raises(KeyMismatchError, match=f'of another shape: {name} .*1000000000000'):
+        load_backbone(model, tmp_path / 'huge.pth')
 
 
 def test_two_sets_of_weights_are_not_guessed_between():
@@ -135,3 +172,14 @@ def test_messages_of_backbones_name_the_file(tmp_path):
     assert counters
     load_backbone(model, {key: value for key, value in model.state_dict().items()
                           if key not in counters})
+
+
+def test_numbers_that_the_model_cannot_hold(tmp_path):
+    model = Container('light')
+    state = model.state_dict()
+    name = next(iter(state))
+    state[name] = state[name].double()
+    load_backbone(model, state)
+    state[name] = torch.full_like(state[name], 1e300)
+    with pytest.raises(KeyMismatchError, match=f'too large .*{name}'):
+        load_backbone(model, state)

@@ -32,12 +32,13 @@ def test_names_are_right_although_classes_are_swapped(tiny_data, tiny_config, tm
     from mmcontainer.engine.inference import infer
     from mmcontainer.engine.training import train
     config = str(tiny_config(extra=SWAPPED))
-    common = dict(cfg_options=None, amp=None, compile=False)
+    common = dict(cfg_options=None, amp=None, compile=False, verbose=False, overwrite=False,
+                  allow_partial_load=False)
     train(Namespace(config=config, work_dir=str(tmp_path), data_root=str(tiny_data), resume=None,
                     from_scratch=True, auto_scale_lr=False, launcher='none', **common))
     infer(Namespace(config=config, checkpoint=str(tmp_path / 'epoch_12.pth'), score_thr=0.,
                     images=[str(tiny_data / 'train2017')], out_dir=str(tmp_path / 'found'),
-                    device='cpu', no_deploy=True, **common))
+                    device='cpu', no_deploy=True, recursive=False, max_pixels=10**8, **common))
     data = json.loads((tiny_data / 'annotations' / 'instances_train2017.json').read_text())
     names = {category['id']: category['name'] for category in data['categories']}
     right = 0

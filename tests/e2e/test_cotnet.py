@@ -62,7 +62,7 @@ def config(tmp_path):
 
 
 def test_one_process(run_tool, config, tiny_data, tmp_path):
-    output = run_tool('train.py', config, '--data-root', tiny_data, *TRAIN, env=CPU)
+    output = run_tool('train.py', config, '--verbose', '--data-root', tiny_data, *TRAIN, env=CPU)
     assert 'Warning: SyncBN becomes BN' in output and 'the 2 images of one process' in output
     assert 'model.backbone.frozen_stages: 1 -> -1' in output
     # Before the validation and checkpoint after 3 and after 6 iterations.
@@ -74,8 +74,8 @@ def test_one_process(run_tool, config, tiny_data, tmp_path):
     # What was saved is what was evaluated, in another process.
     pattern = r'coco/(\w+): (-?[\d.]+)'
     evaluated = dict(re.findall(pattern, output)[-12:])
-    output = run_tool('test.py', config, checkpoint, '--data-root', tiny_data, '--work-dir', 'test',
-                      env=CPU)
+    output = run_tool('test.py', config, checkpoint, '--verbose', '--data-root', tiny_data,
+                      '--work-dir', 'test', env=CPU)
     assert dict(re.findall(pattern, output)) == evaluated and len(evaluated) == 12
     run_tool('infer.py', tiny_data / 'val2017' / '000.jpg', '--config', config, '--checkpoint',
              checkpoint, '--out-dir', 'found', '--score-thr', 0, env=CPU)

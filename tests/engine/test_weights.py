@@ -1,4 +1,5 @@
 """The loader of whole models, and the runner that gets what it has checked."""
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -94,6 +95,17 @@ def test_addresses(tmp_path, monkeypatch):
     for _ in range(2):
         load_weights(model, 'https://example.org/weights.pth')
     assert fetched == ['https://example.org/weights.pth']
+    load_weights(model, 'https://example.com/weights.pth')  # another file of this name
+    assert len(fetched) == 2
+
+
+def test_a_download_that_is_no_checkpoint_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda url, target: Path(
+        target).write_text('<html>'))
+    with pytest.raises(CorruptCheckpointError, match='web page'):
+        local_file('https://example.org/weights.pth')
+    assert not list(tmp_path.rglob('*.pth'))
 
 
 def test_resumed_training_equals_an_unbroken_one(trained, tmp_path):
@@ -142,6 +154,10 @@ def test_moving_averages_go_through_the_hooks(tmp_path):
     (lambda c: c.pop('meta'), 'missing: meta'),
     (lambda c: c['meta'].pop('iter'), 'missing: meta.iter'),
     (lambda c: c.pop('message_hub'), 'message_hub'),
+    (lambda c: c['meta'].update(epoch=True), 'missing: meta.epoch'),
+    (lambda c: c['optimizer'].update(param_groups=3), 'none that PyTorch wrote'),
+    (lambda c: c['optimizer'].update(state={'x': {}}), 'none that PyTorch wrote'),
+    (lambda c: c.update(ema_state_dict={}), 'EMAHook'),
     (lambda c: c['optimizer']['param_groups'][0]['params'].pop(), '1 groups of 3 parameters'),
     (lambda c: c['optimizer']['state'][0].update(momentum_buffer=torch.ones(7)), '1 have another'),
     (lambda c: c['state_dict'].update({'layer.weight': torch.ones(9, 9)}), 'of another shape'),
@@ -205,3 +221,42 @@ def test_pretrained_weights_are_checked_before_the_data(tmp_path):
         check_pretrained_weights(model)
     torch.save(ContainerLight().state_dict(), path)
     check_pretrained_weights(model)
+
+
+def test_the_schedule_of_the_learning_rate_is_part_of_the_state(trained, tmp_path):
+    runner = make_runner(tmp_path, 'run', load_from=str(trained), resume=True,
+                         param_scheduler=dict(type='MultiStepLR', milestones=[2]))
+    with pytest.raises(UserError, match='missing: param_schedulers, 1 of them'):
+        prepare_loading(runner, str(trained))
+
+
+@pytest.mark.parametrize('value, text', [
+    (torch.ones(7), '1 of another shape: layer.bias'), (torch.tensor([torch.inf, 0.]), 'infinity'),
+    ('text', 'no tensors by name')])
+def test_weights_beside_moving_averages_are_checked_too(tmp_path, value, text):
+    hooks = [dict(type=EMAHook)]
+    make_runner(tmp_path, 'ema', custom_hooks=hooks).train()
+    path = tmp_path / 'ema' / 'epoch_1.pth'
+    content = torch.load(path, weights_only=True)
+    content['ema_state_dict']['module.layer.bias'] = value
+    torch.save(content, path)
+    runner = make_runner(tmp_path, 'more', custom_hooks=hooks, load_from=str(path), resume=True)
+    with pytest.raises(UserError, match=f'ema_state_dict.*{text}'):
+        prepare_loading(runner, str(path))
+
+
+def test_the_config_in_a_checkpoint_is_never_run(trained, tmp_path):
+    victim, path = tmp_path / 'victim', tmp_path / 'epoch_1.pth'
+    content = torch.load(trained, weights_only=True)
+    for key in ('config', 'cfg'):
+        content['meta'][key] = f"open({str(victim)!r}, 'w')\na = 1\n"
+    torch.save(content, path)
+    runner = make_runner(tmp_path, 'run', max_epochs=2, load_from=str(path), resume=True)
+    prepare_loading(runner, str(path))
+    runner.train()
+    assert runner.iter == 4 and not victim.exists()
+
+
+def test_runners_with_other_rules_are_refused(trained):
+    with pytest.raises(UserError, match='runner_type'):
+        prepare_loading(SimpleNamespace(), str(trained))
