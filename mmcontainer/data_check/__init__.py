@@ -11,17 +11,18 @@ from ..engine.errors import UserError
 from .annotations import Annotations, read_annotations, read_voc
 from .classes import check_classes
 from .image_files import check_images
+from .mask_use import find_transform
 from .repair import describe, read_instead, write_repaired
 from .report import Report, table
 from .sources import Source, iter_sources
-from .usage import check_usage, needs_masks
+from .usage import check_usage
 
 __all__ = ['Report', 'check_annotations', 'examine', 'read_annotations']
 
 
 def _read(source: Source) -> Optional[Annotations]:
     if source.kind == 'voc':
-        return read_voc(source.ann_file, source.image_folder)
+        return read_voc(source.ann_file, source.image_folder, source.config)
     return read_annotations(source.ann_file) if source.kind == 'coco' else None
 
 
@@ -41,7 +42,9 @@ def _examine_file(cfg, source: Source, report: Report) -> Optional[Annotations]:
     own.problems += annotations.problems
     own.notes += annotations.notes
     if not annotations.problems:
-        check_images(annotations, source.image_folder, own)
+        load = find_transform(source, 'LoadImageFromFile')
+        is_turned = load.get('color_type', 'color') in ('color', 'grayscale')
+        check_images(annotations, source.image_folder, own, is_turned)
     report.problems += [f'{source.label}_dataloader ({source.ann_file}): {text}.'
                         for text in own.problems]
     report.notes += [f'{source.label}: {text}' for text in own.notes]
@@ -50,8 +53,7 @@ def _examine_file(cfg, source: Source, report: Report) -> Optional[Annotations]:
 
 def _count(cfg, source: Source, annotations: Annotations, report: Report) -> list:
     own = Report()
-    masks = source.split == 'train' and needs_masks(cfg)
-    counts = check_usage(source, annotations, masks, own)
+    counts = check_usage(cfg, source, annotations, own)
     report.problems += [f'{source.label}_dataloader ({source.ann_file}): {text}.'
                         for text in own.problems]
     if not own.problems:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from .voc_file import parse_voc
 # Smaller files are read faster than anybody notices.
 _WORTH_KEEPING = 20 << 20
 # Part of the name of what is kept: changes with what the fields mean.
-_VERSION = 1
+_VERSION = 2
 
 
 class Category(NamedTuple):
@@ -37,10 +38,12 @@ class Annotations:
         image (np.ndarray): (N, ) index of the image of every object; -1 for one that is not there.
         category (np.ndarray): (N, ) category ids.
         boxes (np.ndarray): (N, 4) x, y, width, height in pixels.
+        area (np.ndarray): (N, ) square pixels; those of the box where the file has none.
         is_ignored (np.ndarray): (N, ) marked as a crowd or to be ignored.
-        has_mask (np.ndarray): (N, ) whether there is a segmentation.
+        masks (np.ndarray): (N, ) whether the segmentation can be used: a code of :mod:`masks`.
+        is_code (np.ndarray): (N, ) whether the segmentation is a run-length code.
         problems, notes (list[str]): What is wrong with the file whatever reads it.
-        repairs (list[str]): What :mod:`repair` can mend: 'area', 'iscrowd', 'file_name'.
+        repairs (list[str]): What :mod:`repair` can mend: 'area', 'iscrowd', 'id', 'file_name'.
     """
     path: Path
     categories: tuple
@@ -49,22 +52,24 @@ class Annotations:
     image: np.ndarray
     category: np.ndarray
     boxes: np.ndarray
+    area: np.ndarray
     is_ignored: np.ndarray
-    has_mask: np.ndarray
+    masks: np.ndarray
+    is_code: np.ndarray
     problems: list = field(default_factory=list)
     notes: list = field(default_factory=list)
     repairs: list = field(default_factory=list)
 
     @property
     def is_object(self) -> np.ndarray:
-        """(N, ) whether MMDetection takes it as an object: on its image, at least 1 x 1."""
+        """(N, ) whether MMDetection takes it: on its image, at least 1 x 1, with an area."""
         if not len(self.sizes):
             return np.zeros(len(self.image), bool)
         height, width = self.sizes[self.image].T
         x, y, w, h = self.boxes.T
         inside = np.minimum(x + w, width) - np.maximum(x, 0) > 0
         inside &= np.minimum(y + h, height) - np.maximum(y, 0) > 0
-        return inside & (w >= 1) & (h >= 1) & (self.image >= 0)
+        return inside & (w >= 1) & (h >= 1) & (self.area > 0) & (self.image >= 0)
 
     @property
     def instances(self) -> dict:
@@ -87,32 +92,40 @@ def read_annotations(path: Path) -> Annotations:
     return _read_once(path, stat.st_size, stat.st_mtime_ns)
 
 
-def read_voc(path: Path, root: Path) -> Annotations:
+def read_voc(path: Path, root: Path, config: dict) -> Annotations:
     """Read the XML files of a VOC data set.
 
     Args:
         path (Path): List of the names of images.
         root (Path): Folder of ``Annotations/`` and ``JPEGImages/``.
+        config (dict): Config of the data set, which may give these two other names.
     """
-    return _build(Path(path), parse_voc(Path(path), root))
+    return _build(Path(path), parse_voc(Path(path), root, config))
 
 
 @lru_cache(maxsize=16)
 def _read_once(path: Path, size: int, changed: int) -> Annotations:
     if size < _WORTH_KEEPING:
         return _build(path, parse_coco(path))
-    key = hashlib.sha256(repr((str(path.resolve()), size, changed, _VERSION)).encode()).hexdigest()
-    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    kept = Path(base, 'mmcontainer', f'annotations-{key[:24]}.npz')
+    kept = _kept_file(path, size, changed)
     try:
         with np.load(kept, allow_pickle=False) as file:
             arrays = dict(file)
             return _build(path, {**json.loads(str(arrays.pop('texts'))), **arrays})
-    except (OSError, ValueError, KeyError):  # not there, or of another version
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # not there, or a broken one
         pass
     annotations = _build(path, parse_coco(path))
     _keep(annotations, kept)
     return annotations
+
+
+def _kept_file(path: Path, size: int, changed: int) -> Path:
+    def digest(*what) -> str:
+        return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+
+    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(base, 'mmcontainer', f'annotations-{digest(str(path.resolve()))}-'
+                f'{digest(size, changed, _VERSION)}.npz')
 
 
 def _build(path: Path, fields: dict) -> Annotations:
@@ -128,5 +141,8 @@ def _keep(annotations: Annotations, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, lambda file: np.savez(file, texts=np.array(texts), **arrays))
+        for old in target.parent.glob(f'{target.stem.rpartition("-")[0]}-*.npz'):
+            if old != target:  # of the same file, before it changed
+                old.unlink()
     except OSError:  # a home that cannot be written only costs time
         pass

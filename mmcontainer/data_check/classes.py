@@ -20,7 +20,7 @@ def _check_names(cfg, source: LabelSource, report) -> None:
     elif source.kind in ('coco', 'voc'):
         try:
             annotations = read_annotations(source.path) if source.kind == 'coco' else read_voc(
-                source.path, source.root)
+                source.path, source.root, source.config)
         except (UserError, OSError):
             return  # check_annotations reports files that cannot be read
         if source.kind == 'voc':

@@ -1,18 +1,10 @@
-"""What of an annotation file a config uses: which images and objects are left, with masks?"""
+"""What of an annotation file a config uses: which images and objects are left?"""
 import numpy as np
 
-from ..engine.setup import iter_dicts
 from .annotations import Annotations
+from .mask_use import check_masks_in_use
 from .report import Report, counted
 from .sources import Source
-
-
-def needs_masks(cfg) -> bool:
-    """Whether a config trains masks: it loads them, or its model has a head for them."""
-    loads = any(node.get('with_mask') for _, node in iter_dicts(
-        cfg.get('train_dataloader') or {}, 'train_dataloader'))
-    return loads or any(node.get('mask_head') for _, node in iter_dicts(
-        cfg.get('model') or {}, 'model'))
 
 
 def _used_images(source: Source, annotations: Annotations, in_class: np.ndarray,
@@ -41,13 +33,13 @@ def _used_images(source: Source, annotations: Annotations, in_class: np.ndarray,
     return used
 
 
-def check_usage(source: Source, annotations: Annotations, masks: bool, report: Report) -> list:
+def check_usage(cfg, source: Source, annotations: Annotations, report: Report) -> list:
     """Count what a data set will use.
 
     Args:
+        cfg (Config): For its model and evaluators.
         source (Source): The data set.
         annotations (Annotations): Its file, without problems of its own.
-        masks (bool): Whether masks are trained.
         report (Report): Gets problems, notes, and a summary.
 
     Returns:
@@ -56,7 +48,10 @@ def check_usage(source: Source, annotations: Annotations, masks: bool, report: R
     names = {category.id: category.name for category in annotations.categories
              if category.name in (source.classes or ())}
     in_class = np.isin(annotations.category, list(names))
-    if not in_class.any():
+    if not in_class.any() and source.split != 'train':
+        report.notes.append('it has no object of the classes of the config: there is nothing that '
+                            'AP could be computed from.')
+    elif not in_class.any():
         report.problems.append('it has no object of the classes of the config')
         return []
     images = _used_images(source, annotations, in_class, report)
@@ -74,11 +69,8 @@ def check_usage(source: Source, annotations: Annotations, masks: bool, report: R
     if ignored:
         report.notes.append(f'{counted(ignored, "object")} marked as crowd, difficult or ignored '
                             'are not trained on.')
-    bare = used & ~annotations.is_ignored & ~annotations.has_mask
-    if masks and bare.any():
-        report.problems.append(
-            f'{int(bare.sum())} of {counted(int(used.sum()), "object")} have no segmentation, and '
-            'this config trains masks: use a config without mask head, or add masks to the file')
+    if source.kind == 'coco':
+        check_masks_in_use(cfg, source, annotations, used, report)
     report.summaries.append(
         f'{source.label}: {counted(int(images.sum()), "image")}, '
         f'{counted(int(used.sum()), "object")} of {len(set(names.values()))} classes  '

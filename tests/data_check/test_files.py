@@ -26,7 +26,7 @@ def data(tmp_path):
     return dict(
         images=[dict(id=i, file_name=name, height=HEIGHT, width=WIDTH)
                 for i, name in enumerate(('a.jpg', 'b.jpg'))],
-        annotations=[dict(id=i, image_id=i % 2, category_id=1 + i % 2, bbox=[5, 5, 20, 20],
+        annotations=[dict(id=i + 1, image_id=i % 2, category_id=1 + i % 2, bbox=[5, 5, 20, 20],
                           area=400, iscrowd=0, segmentation=square) for i in range(4)],
         categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)])
 
@@ -92,7 +92,7 @@ def _one(key, **changes):
 
 @pytest.mark.parametrize('change, text', [
     (lambda data: data['images'].clear(), 'it has no images'),
-    (lambda data: data['annotations'].clear(), 'it has no objects'),
+    (lambda data: data['annotations'].clear(), 'it has no object of the classes'),
     (_each('images', height=30), 'another size than the annotations say'),
     (_each('images', height=WIDTH, width=HEIGHT), '60 wide and 40 high, 40 and 60 are stated'),
     (_each('images', id=7), '1 id of images occur twice'),
@@ -106,11 +106,14 @@ def _one(key, **changes):
     (_each('annotations', bbox=[5, 5, 0, 0]), 'none of 4 boxes is at least 1 x 1 pixel'),
     (_each('annotations', bbox=[50, 50, 200, 200]), 'stick out of their images'),
     (_each('annotations', iscrowd=1), 'no object is left to train on'),
-    (_each('annotations', id=1), 'ids of annotations occur twice: 1'),
-    (_one('annotations', segmentation=[[0, 0, 1e9, 0, 1e9, 1e9]]), '1 polygon with NaN'),
-    (_one('annotations', segmentation=[['a', 0, 1, 0, 1, 1]]), '1 polygon with NaN'),
-    (_one('annotations', segmentation=dict(size=[9, 9], counts=[81])), '1 mask that are no run'),
-    (_one('annotations', segmentation=dict(size=[HEIGHT, WIDTH], counts=[1])), '1 mask that'),
+    (_one('annotations', segmentation=[[0, 0, 1e9, 0, 1e9, 1e9]]),
+     '1 of 4 objects have polygons with coordinates that are infinite, not a number or beyond'),
+    (_one('annotations', segmentation=[[0, 0, float('nan'), 0, 9, 9]]), 'beyond 100000 pixels'),
+    (_one('annotations', segmentation=[['a', 0, 1, 0, 1, 1]]), 'neither polygons'),
+    (_one('annotations', segmentation=dict(size=[9, 9], counts=[81])), 'of another size than'),
+    (_one('annotations', segmentation=dict(size=[HEIGHT, WIDTH], counts=[1])),
+     'nor RLE masks that cover'),
+    (_one('annotations', segmentation=dict(size=[HEIGHT, WIDTH], counts='0' * 9)), 'nor RLE'),
     (_one('annotations', segmentation=[]), '1 of 4 objects have no segmentation')])
 def test_what_is_refused(data, refusal, change, text):
     change(data)
@@ -135,13 +138,21 @@ def test_images_that_are_none(data, refusal, tmp_path, content, text):
     assert text in message and 'b.jpg' in message
 
 
-def test_turned_photographs_may_be_stated_either_way(data, make_config, tmp_path):
+def turned(path):
+    """A camera's picture that viewers, and OpenCV, show 60 wide and 40 high."""
     exif = Image.Exif()
     exif[0x112] = 6
-    Image.new('RGB', (HEIGHT, WIDTH)).save(tmp_path / 'images' / 'b.jpg', exif=exif)
+    Image.new('RGB', (HEIGHT, WIDTH)).save(path, exif=exif)
+
+
+def test_photographs_are_stated_as_the_pipeline_turns_them(data, make_config, refusal, tmp_path):
+    turned(tmp_path / 'images' / 'b.jpg')
     check_annotations(make_config(data), ['train'])
+    lying = [dict(type='LoadImageFromFile', color_type='color_ignore_orientation')]
+    assert '40 wide and 60 high' in refusal(data, pipeline=lying)
     data['images'][1].update(height=WIDTH, width=HEIGHT)
-    check_annotations(make_config(data), ['train'])
+    check_annotations(make_config(data, pipeline=lying), ['train'])
+    assert "color_type='color_ignore_orientation'" in refusal(data)
 
 
 def test_what_is_dropped_is_said(data, make_config):
@@ -186,7 +197,7 @@ def test_large_files_are_read_once(data, tmp_path, monkeypatch):
     again = read_annotations(path)
     assert again.categories == first.categories and again.instances == first.instances == {1: 2,
                                                                                            2: 2}
-    for key in ('boxes', 'sizes', 'image', 'has_mask'):
+    for key in ('boxes', 'sizes', 'image', 'masks'):
         np.testing.assert_array_equal(getattr(again, key), getattr(first, key))
 
 

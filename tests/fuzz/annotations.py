@@ -233,7 +233,7 @@ def _masks(segmentation) -> Callable[[DataSet], None]:
 
 def _no_masks(data: DataSet) -> None:
     data.masks = True
-    for item in data.splits['train']['annotations']:
+    for item in data.splits[data.any_split()]['annotations']:
         item.pop('segmentation')
 
 
@@ -270,6 +270,13 @@ MUTATIONS: list[Mutation] = [
     ('no area', 'either', _each('annotations', _drop('area'))),
     ('no iscrowd', 'either', _each('annotations', _drop('iscrowd'))),
     ('no area in one', 'either', _one('annotations', lambda item, _: item.pop('area', None))),
+    ('areas of 0', 'either', _each('annotations', lambda item: item.update(area=0))),
+    ('area null', 'either', _one('annotations', lambda item, _: item.update(area=None))),
+    ('an id 0', 'either', _each('annotations', lambda item: item.update(id=item['id'] - 1))),
+    ('ids of words', 'either', _each('annotations', lambda item: item.update(
+        id=f'object {item["id"]}'))),
+    ('category ids from 0', 'refuse', _each('annotations', lambda item: item.update(
+        category_id=item['category_id'] - 10))),
     ('no bbox in one', 'refuse', _one('annotations', lambda item, _: item.pop('bbox'))),
     ('no masks', 'refuse', _no_masks),
     ('no file_name in one', 'refuse', _one('images', lambda item, _: item.update(file_name=''))),
