@@ -91,7 +91,7 @@ def unfold_aggregation() -> Iterator[None]:
     """Let CoTNets aggregate with ``F.unfold``, and keep the memory format of their images."""
     replaced = [('mmcontainer.layers.cot', 'local_aggregation', aggregate)] + [
         ('mmcontainer.backbones.cotnet', name, lambda x: x)
-        for name in ('prefer_channels_last', 'with_channels_last_gradient')]
+        for name in ('prefer_channels_last', 'as_output')]
     with ExitStack() as stack:
         for module, name, function in replaced:
             stack.enter_context(mock.patch(f'{module}.{name}', function))
