@@ -83,7 +83,8 @@ def _build(args: Namespace) -> Runner:
                         'param_scheduler.1.end': epochs})
     cfg = prepare_config(Namespace(
         config=CONFIG, work_dir=args.work_dir, data_root=args.data_dir, cfg_options=options,
-        from_scratch=False, amp=None, auto_scale_lr=False, resume=None, overwrite=True))
+        from_scratch=False, amp=None, auto_scale_lr=False, resume=None, overwrite=True,
+        launcher='none'))
     return build_runner(cfg)
 
 

@@ -153,15 +153,20 @@ def save_with_hash(state_dict: Mapping[str, Tensor], path: Union[str, Path]) -> 
     Returns:
         Path: The file written. The same tensors always give the same file and name.
     """
+    return write_with_hash({'state_dict': dict(state_dict)}, path)
+
+
+def write_with_hash(content: Mapping[str, Any], path: Union[str, Path]) -> Path:
+    """Write what a checkpoint holds, as :func:`save_with_hash` does."""
     path = Path(path).expanduser()
     # Through a buffer: torch.save stores the name of the file it writes to, which would make the
     # hash depend on the target.
     buffer = io.BytesIO()
-    torch.save({'state_dict': dict(state_dict)}, buffer)
-    content = buffer.getvalue()
-    digest = hashlib.sha256(content).hexdigest()[:8]
+    torch.save(dict(content), buffer)
+    written = buffer.getvalue()
+    digest = hashlib.sha256(written).hexdigest()[:8]
     stem = path.stem[:-9] if hash_in_name(path) else path.stem
     target = path.with_name(f'{stem}-{digest}{path.suffix or ".pth"}')
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, lambda file: Path(file).write_bytes(content))
+    write_atomically(target, lambda file: Path(file).write_bytes(written))
     return target

@@ -1,12 +1,13 @@
 """Checkpoints that no kill can cost: written whole, and the old one goes after the new one came."""
 from pathlib import Path
 
-from mmengine.dist import is_main_process
+from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
-from ..atomic import write_atomically
+from ..atomic import remove_unfinished, write_atomically
+from ..checkpoints.files import load_file, write_with_hash
 from ..type_names import type_name
 
 _BACKEND = 'mmcontainer.whole'
@@ -56,12 +57,14 @@ class SafeCheckpointHook(CheckpointHook):
     Here files are written under a temporary name and moved into place, ``last_checkpoint`` too, and
     removed are outdated ones (the best ones included) after that. There is one more file on the
     disk meanwhile. Other places than local folders (``backend_args``) are written as MMEngine does.
+    What a kill left unfinished is removed by the next training. Names of what is published hold the
+    hash of the file, as everywhere; MMEngine's is one of something else.
     """
 
     _is_saving_best = False
 
     def before_train(self, runner) -> None:
-        """Choose the backend, unless the config has."""
+        """Choose the backend, unless the config has, and clear up behind a killed training."""
         is_local = self.backend_args is None and self.file_client_args is None and (
             '://' not in str(self.out_dir or runner.work_dir))
         if is_local:
@@ -69,6 +72,9 @@ class SafeCheckpointHook(CheckpointHook):
         super().before_train(runner)
         if is_local:
             self.file_backend = _LaterRemoval()
+            if is_main_process():
+                remove_unfinished(Path(self.out_dir), '*.pth')
+                remove_unfinished(Path(runner.work_dir), 'last_checkpoint')
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
         """Save, then say which file is the last one, then remove what is outdated."""
@@ -99,6 +105,17 @@ class SafeCheckpointHook(CheckpointHook):
             self._is_saving_best = False
         self._remove_outdated()
 
+    @master_only
+    def _publish_model(self, runner, ckpt_path: str) -> None:
+        """Write the ``published_keys`` of a checkpoint beside it."""
+        if not isinstance(self.file_backend, _LaterRemoval):
+            super()._publish_model(runner, ckpt_path)
+            return
+        content = load_file(ckpt_path)
+        path = write_with_hash(
+            {key: content[key] for key in self.published_keys if key in content}, ckpt_path)
+        runner.logger.info(f'{path} holds {", ".join(self.published_keys)} of {ckpt_path}.')
+
     def _path(self, step: int) -> str:
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
 
@@ -117,6 +134,6 @@ def use_safe_checkpoints(cfg) -> None:
         cfg.default_hooks = {}
     if 'checkpoint' not in cfg.default_hooks:  # the runner would add MMEngine's
         cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
-    for hook in (cfg.default_hooks.checkpoint, *(cfg.get('custom_hooks') or [])):
+    for hook in (*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or [])):
         if type_name((hook or {}).get('type')) == CheckpointHook.__name__:
             hook['type'] = SafeCheckpointHook.__name__

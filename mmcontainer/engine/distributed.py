@@ -13,6 +13,12 @@ _SYNCED = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 _TORCHRUN = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
 
 
+def launched_rank(launcher: str) -> int:
+    """Number of this process in all that a launcher started, before they form a group."""
+    variable = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
+    return int(os.environ.get(variable.get(launcher, ''), 0))
+
+
 def add_hook(cfg, name: str) -> None:
     """Add a hook to a config that does not have it yet."""
     hooks = list(cfg.get('custom_hooks') or [])

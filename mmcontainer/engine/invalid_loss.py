@@ -3,10 +3,12 @@ import math
 from typing import Optional
 
 import torch
+from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from .errors import UserError
+from .resume import newest_checkpoint
 
 # fp16 skips steps whose gradients overflow and lowers the scale of the loss; twenty in a row are
 # no longer the search for a scale.
@@ -17,10 +19,10 @@ _PATIENCE_WITH_LOSS_SCALING = 20
 class StopWhenDivergedHook(Hook):
     """Stop when a loss is NaN or infinite, and never save weights that are.
 
-    Looks at every iteration, at no cost: MMEngine's RuntimeInfoHook has fetched the losses from the
-    device already. MMDetection's CheckInvalidLossHook looks every ``interval`` iterations, and lets
-    what is saved between be lost. Under fp16 with loss scaling, ``20`` iterations in a row may have
-    such a loss.
+    Looks at every iteration: MMEngine's RuntimeInfoHook fetches every loss from the device in every
+    iteration too, so there is nothing more to wait for. MMDetection's CheckInvalidLossHook looks
+    every ``interval`` iterations, and lets what is saved between be lost. Under fp16 with loss
+    scaling, 20 iterations in a row may have such a loss. Several processes stop together.
 
     Raises:
         UserError: Which loss or weights, when, the last good checkpoint, and what to try.
@@ -35,34 +37,34 @@ class StopWhenDivergedHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None,
                          outputs: Optional[dict] = None) -> None:
         """Check the losses of an iteration."""
-        bad = [f'{name} is {float(value):g}' for name, value in (outputs or {}).items()
-               if 'loss' in name and not _is_finite(value)]
+        losses = {name: float(value.detach() if isinstance(value, torch.Tensor) else value)
+                  for name, value in (outputs or {}).items() if 'loss' in name}
+        bad = [f'{name} is {loss:g}' for name, loss in losses.items() if not math.isfinite(loss)]
+        if get_world_size() > 1:
+            anywhere = torch.tensor(float(bool(bad)))
+            all_reduce(anywhere, 'max')
+            bad = bad or ['a loss of another process is NaN or infinite'] * bool(anywhere)
         self._in_a_row = self._in_a_row + 1 if bad else 0
         scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
         patience = _PATIENCE_WITH_LOSS_SCALING if scaler is not None and scaler.is_enabled() else 0
         if self._in_a_row > patience:
-            self._stop(runner, ', '.join(bad))
+            when = f'at iteration {runner.iter + 1} (epoch {runner.epoch + 1})'
+            self._stop(runner.work_dir, when, ', '.join(bad))
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Check the weights that are about to be saved."""
         for part in ('state_dict', 'ema_state_dict'):
             bad = [name for name, value in checkpoint.get(part, {}).items()
-                   if value.is_floating_point() and not value.isfinite().all()]
+                   if isinstance(value, torch.Tensor) and not value.isfinite().all()]
             if bad:
-                self._stop(runner, f'{len(bad)} weights hold NaN or infinity, {bad[0]} for example')
+                self._stop(runner.work_dir, f'after iteration {checkpoint["meta"]["iter"]}',
+                           f'{len(bad)} weights hold NaN or infinity, {bad[0]} for example')
 
-    def _stop(self, runner, what: str) -> None:
-        from .resume import newest_checkpoint
-        good = newest_checkpoint(runner.work_dir)
+    @staticmethod
+    def _stop(work_dir: str, when: str, what: str) -> None:
+        good = newest_checkpoint(work_dir)
         good = f'The last good checkpoint is {good}.' if good else 'No checkpoint was saved yet.'
         raise UserError(
-            f'Training has diverged at iteration {runner.iter + 1} (epoch {runner.epoch + 1}): '
-            f'{what}. Nothing of it was saved. {good} Try a lower learning rate, a longer warm-up, '
-            'optim_wrapper.clip_grad=dict(max_norm=...), no --amp; and look at the data '
-            '(tools/check_data.py CONFIG).')
-
-
-def _is_finite(value) -> bool:
-    if isinstance(value, torch.Tensor):
-        return bool(value.isfinite().all())
-    return not isinstance(value, float) or math.isfinite(value)
+            f'Training has diverged {when}: {what}. Nothing of it was saved. {good} Try a lower '
+            'learning rate, a longer warm-up, optim_wrapper.clip_grad=dict(max_norm=...), no '
+            '--amp; and look at the data (tools/check_data.py CONFIG).')

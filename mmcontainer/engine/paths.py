@@ -16,11 +16,11 @@ def check_writable_folder(path, option: str) -> Path:
     Raises:
         UserError: A file, a place below one, or no permission.
     """
-    folder = Path(path).expanduser()
     try:
+        folder = Path(path).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of nobody
         reason = getattr(error, 'strerror', None) or error
         raise UserError(f'{option} {path}: this folder cannot be written ({reason}). Name another '
                         'one, or change its permissions.') from error
@@ -33,8 +33,7 @@ def check_writable_file(path, option: str) -> Path:
     Raises:
         UserError: The path is a folder, or its folder cannot be written.
     """
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))  # leaves a ~ of nobody, which the folder is refused for
     if file.is_dir() or str(path).endswith(os.sep):
         raise UserError(f'{option} {path}: the name of a file is expected, this is a folder.')
-    check_writable_folder(file.parent, option)
-    return file
+    return check_writable_folder(file.parent, option) / file.name

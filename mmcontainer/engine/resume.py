@@ -26,7 +26,7 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _recorded(folder: Path) -> Optional[Path]:
+def recorded_checkpoint(folder: Path) -> Optional[Path]:
     """The file that ``last_checkpoint`` names, whether it exists or not."""
     record = folder / 'last_checkpoint'
     text = record.read_text(encoding='utf-8', errors='replace').strip() if record.is_file() else ''
@@ -40,7 +40,7 @@ def _recorded(folder: Path) -> Optional[Path]:
 def newest_checkpoint(work_dir: str) -> Optional[Path]:
     """The newest whole checkpoint of a work dir, the recorded one first; None without any."""
     folder = Path(work_dir)
-    candidates = [_recorded(folder), *_numbered(folder)]
+    candidates = [recorded_checkpoint(folder), *_numbered(folder)]
     return next((path for path in candidates
                  if path is not None and path.is_file() and _is_whole(path)), None)
 
@@ -68,9 +68,10 @@ def find_resume(work_dir: str, checkpoint: str = 'auto') -> tuple[Optional[str],
             raise UserError(f'--resume: there is no checkpoint {checkpoint}.'
                             + (f' There is: {", ".join(found)}.' if found else ''))
         return str(path), ''
-    recorded, newest = _recorded(folder), newest_checkpoint(work_dir)
+    recorded, newest = recorded_checkpoint(folder), newest_checkpoint(work_dir)
     if newest is None:
         if recorded is None and not _numbered(folder):
+            _refuse_best_only(folder)
             return None, ''
         gone = f'{recorded}, which {_fate(recorded)}' if recorded else 'no file'
         damaged = ', '.join(map(str, _numbered(folder))) or 'none'
@@ -82,17 +83,28 @@ def find_resume(work_dir: str, checkpoint: str = 'auto') -> tuple[Optional[str],
     return str(newest), '' if newest == recorded else f'{recorded}, the last one, {_fate(recorded)}'
 
 
+def _refuse_best_only(folder: Path) -> None:
+    best = sorted(map(str, folder.glob('best_*.pth')))
+    if best:
+        raise UserError(
+            f'--resume: {folder} holds nothing but {", ".join(best)}. The best checkpoints have no '
+            "state of the optimizer: start with their weights, load_from='FILE', in another "
+            '--work-dir.')
+
+
 def _fate(path: Path) -> str:
     return 'is damaged' if path.is_file() else 'is gone'
 
 
-def advice_after_interrupt(work_dir: str) -> str:
+def advice_after_interrupt(work_dir: str, launcher: str = 'none') -> str:
     """Say which checkpoint there is after an interruption, and the command that goes on."""
     newest = newest_checkpoint(work_dir)
     if newest is None:
         return f'No checkpoint has been saved in {work_dir} yet: there is nothing to resume from.'
+    there_is = f'The last checkpoint is {newest}. To go on'
+    if launcher != 'none':  # dist_train.sh, srun: what was typed is not known here
+        return f'{there_is}, start it as before, with --resume added.'
     words = [word for before, word in zip(['', *sys.argv], sys.argv)
              if word != '--overwrite' and not word.startswith('--resume')
              and not (before == '--resume' and not word.startswith('-'))]
-    return (f'The last checkpoint is {newest}. To go on: {shlex.quote(sys.executable)} '
-            f'{shlex.join(words)} --resume')
+    return f'{there_is}: {shlex.quote(sys.executable)} {shlex.join(words)} --resume'

@@ -102,7 +102,7 @@ class RNGStateHook(Hook):
 
     def __init__(self):
         self._snapshot: Optional[dict[str, Any]] = None
-        self._epoch_length: Optional[int] = None  # of the run that is resumed
+        self._resumed_from: dict[str, Any] = {}  # a snapshot
         self._resumed = False  # and no epoch or iteration has started since
 
     @staticmethod
@@ -111,11 +111,12 @@ class RNGStateHook(Hook):
         return [sampler for sampler in candidates
                 if isinstance(getattr(sampler, 'seed', None), int)]
 
-    def _take_snapshot(self, runner, iteration: int) -> None:
+    def _take_snapshot(self, runner, iteration: int, into_epoch: int) -> None:
         # On all ranks: only the main process gets to save a checkpoint, and it cannot ask then.
         samplers = self._samplers(runner.train_dataloader)
         self._snapshot = dict(
             iter=iteration,
+            into_epoch=into_epoch,
             epoch_length=len(runner.train_dataloader),
             ranks=all_gather_object(get_rng_state()),
             sampler_seeds=[sampler.seed for sampler in samplers])
@@ -130,7 +131,7 @@ class RNGStateHook(Hook):
         if not runner._resume:  # fine-tuning: weights only
             return
         snapshot = checkpoint.get(_KEY)
-        self._epoch_length = (snapshot or {}).get('epoch_length')
+        self._resumed_from = snapshot or {}
         if snapshot is None:
             runner.logger.warning(
                 'This checkpoint holds no state of the random number generators: augmentation and '
@@ -179,22 +180,23 @@ class RNGStateHook(Hook):
             if isinstance(hook, CheckpointHook) and not hook.by_epoch and (
                     self.every_n_train_iters(runner, hook.interval, hook.save_begin)
                     or hook.save_last and self.is_last_train_iter(runner)):
-                self._take_snapshot(runner, runner.iter + 1)
+                self._take_snapshot(runner, runner.iter + 1, batch_idx + 1)
                 return
 
     def after_train_epoch(self, runner) -> None:
         """Take the snapshot that the next epoch starts from."""
-        self._take_snapshot(runner, runner.iter)
+        self._take_snapshot(runner, runner.iter, 0)
 
     def _warn_mid_epoch(self, runner) -> None:
         """Say where a resumed epoch cannot go on exactly where the checkpoint was written."""
         if not self._resumed:
             return
         now = len(runner.train_dataloader)
-        then, epochs = self._epoch_length or now, max(runner.epoch, 1)
-        if self._epoch_length is None and runner.iter % epochs == 0:  # written by an older version
-            then = runner.iter // epochs
-        done = runner.iter - runner.epoch * then
+        then, done = (self._resumed_from.get(key) for key in ('epoch_length', 'into_epoch'))
+        if done is None:  # written by an older version
+            epochs = max(runner.epoch, 1)
+            then = now if runner.iter % epochs else runner.iter // epochs
+            done = runner.iter - runner.epoch * then
         if done:
             runner.logger.warning(
                 f'The checkpoint was written {done} iterations into epoch {runner.epoch + 1}. '

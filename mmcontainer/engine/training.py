@@ -81,7 +81,8 @@ def prepare_config(args):
         say(scale_lr(cfg))
     _find_checkpoint(cfg, args.resume)
     check_writable_folder(cfg.work_dir, '--work-dir')
-    claim_work_dir(cfg.work_dir, goes_on=cfg.get('resume', False) or args.overwrite)
+    claim_work_dir(cfg.work_dir, goes_on=cfg.get('resume', False) or args.overwrite,
+                   launcher=args.launcher)
     use_safe_checkpoints(cfg)
     add_hook(cfg, StopWhenDivergedHook.__name__)
     # An empty val_cfg, as MMPretrain's schedules have it, means validation all the same.
@@ -112,6 +113,15 @@ def train(args) -> None:
     if not args.verbose:
         quiet_libraries()
     cfg = prepare_config(args)
+    try:
+        _run(cfg, args)
+    except (KeyboardInterrupt, Exception) as error:
+        if find_interrupt(error) is not None:
+            say(f'\n{advice_after_interrupt(cfg.work_dir, args.launcher)}')
+        raise
+
+
+def _run(cfg, args) -> None:
     setup_distributed(cfg, args.launcher)
     warning = replace_sync_bn(cfg)
     if warning is not None:
@@ -124,9 +134,4 @@ def train(args) -> None:
         keep_losses_exact(runner.model)
     if args.compile:
         compile_backbone(runner.model)
-    try:
-        runner.train()
-    except (KeyboardInterrupt, Exception) as error:
-        if find_interrupt(error) is not None:
-            say(f'\n{advice_after_interrupt(cfg.work_dir)}')
-        raise
+    runner.train()

@@ -3,19 +3,22 @@ import fcntl
 import os
 from pathlib import Path
 
+from .distributed import launched_rank
 from .errors import UserError
+from .resume import recorded_checkpoint
 
 _LOCK = '.lock'
 # Kept open, and with it the lock, until the process ends, however it ends.
 _held = []
 
 
-def claim_work_dir(work_dir: str, goes_on: bool) -> None:
+def claim_work_dir(work_dir: str, goes_on: bool, launcher: str = 'none') -> None:
     """Make a work dir and lock it for this training; processes of one training share it.
 
     Args:
         work_dir (str): Folder of logs and checkpoints.
         goes_on (bool): Whether the training resumes, or may overwrite what is there.
+        launcher (str): What started the processes of this training; the first one locks.
 
     Raises:
         UserError: Another training runs there; or there are checkpoints of one, which this one
@@ -23,12 +26,15 @@ def claim_work_dir(work_dir: str, goes_on: bool) -> None:
     """
     folder = Path(work_dir)
     found = sorted(path.name for path in folder.glob('[!.]*.pth') if path.is_file())
+    recorded = recorded_checkpoint(folder)
+    if not found and recorded is not None and recorded.is_file():  # CheckpointHook has an out_dir
+        found = [str(recorded)]
     if found and not goes_on:
         raise UserError(
             f'{folder} holds checkpoints of a training already ({", ".join(found[:4])}'
             f'{", ..." if len(found) > 4 else ""}). Add --resume to go on with it, choose another '
             'folder with --work-dir, or add --overwrite to start anew and lose them one by one.')
-    if os.environ.get('RANK', '0') != '0':
+    if launched_rank(launcher):
         return
     file = open(folder / _LOCK, 'a+', encoding='utf-8')
     try:
@@ -47,5 +53,3 @@ def claim_work_dir(work_dir: str, goes_on: bool) -> None:
     file.write(str(os.getpid()))
     file.flush()
     _held.append(file)
-    for unfinished in folder.glob('.*.pth'):  # of a training that was killed while it wrote
-        unfinished.unlink()

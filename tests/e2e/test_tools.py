@@ -1,5 +1,6 @@
 """The tools as a user runs them, on a detector small enough to train in seconds."""
 import json
+import os
 import pickle
 import re
 import shutil
@@ -104,17 +105,19 @@ def test_mixed_precision_on_the_cpu(run_tool, tiny_config, tiny_data, tmp_path, 
 
 
 def test_ctrl_c(repo_root, tiny_config, tiny_data, tmp_path):
+    """To the training and its workers, as a terminal sends it."""
     command = [sys.executable, str(repo_root / 'tools' / 'train.py'), str(tiny_config()),
                '--data-root', str(tiny_data), '--from-scratch', '--work-dir', str(tmp_path),
                '--cfg-options', 'train_cfg.max_epochs=100']
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          cwd=tmp_path) as process:
+                          cwd=tmp_path, start_new_session=True) as process:
         for line in process.stdout:
-            if 'Epoch(train)' in line:
-                process.send_signal(signal.SIGINT)
+            if re.search(r'Epoch\(train\) +\[2\]', line):  # after the checkpoint of the first
+                os.killpg(process.pid, signal.SIGINT)
                 break
-        _, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert re.search(r'checkpoint is \S+/epoch_\d+.pth. To go on: .*train.py .* --resume\n', output)
     assert errors.strip().endswith('Interrupted.') and 'Traceback' not in errors
 
 

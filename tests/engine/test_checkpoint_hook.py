@@ -1,4 +1,7 @@
 """Whatever moment a training is killed in, a whole checkpoint is left."""
+import errno
+import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from torch.utils.data import Dataset
 from mmcontainer import atomic
 from mmcontainer.checkpoints import check_file
 from mmcontainer.engine.checkpoint_hook import SafeCheckpointHook, use_safe_checkpoints
+from mmcontainer.engine.cli import user_message
 from mmcontainer.engine.resume import newest_checkpoint
 
 
@@ -128,6 +132,65 @@ def test_killed_at_any_write_or_removal(tmp_path, monkeypatch, moment):
     assert not record.exists() or Path(record.read_text()).is_file()
 
 
+def _train_for_long(folder):
+    runner = make_runner(folder, by_epoch=False)
+    runner.model.register_buffer('much', torch.ones(4_000_000))  # writing is what takes the time
+    runner.train_loop._max_epochs = 10_000
+    runner.train_loop.val_interval = 10_000
+    runner.train()
+
+
+@pytest.mark.parametrize('delay', [0., 0.002, 0.005, 0.02])
+def test_really_killed_while_it_writes(tmp_path, delay):
+    """SIGKILL, which nothing can react to; the next training removes what was not finished."""
+    process = multiprocessing.get_context('fork').Process(target=_train_for_long, args=(tmp_path, ))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob('.iter_*')) or not (tmp_path / 'last_checkpoint').exists():
+        assert process.is_alive() and time.monotonic() < deadline
+    time.sleep(delay)
+    process.kill()
+    process.join()
+    whole = [name for name in names(tmp_path) if not name.startswith('.')]
+    assert whole
+    for name in whole:
+        check_file(tmp_path / name)
+    check_file(Path((tmp_path / 'last_checkpoint').read_text()))
+    make_runner(tmp_path).train()
+    assert not list(tmp_path.glob('.*'))
+
+
+def test_the_disk_is_full(tmp_path, monkeypatch):
+    """One sentence with the path; the checkpoint before stays, and no part of the next one."""
+    def write_bytes(self, data):
+        if 'epoch_2' in self.name:
+            original(self, data[:len(data) // 2])
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        original(self, data)
+
+    original = Path.write_bytes
+    monkeypatch.setattr(Path, 'write_bytes', write_bytes)
+    with pytest.raises(OSError) as caught:
+        make_runner(tmp_path).train()
+    assert f'disk is full ({tmp_path / "epoch_2.pth"} could not' in user_message(caught.value)
+    assert names(tmp_path) == ['epoch_1.pth'] and not list(tmp_path.glob('.*'))
+    assert newest_checkpoint(str(tmp_path)) == tmp_path / 'epoch_1.pth'
+
+
+def test_what_is_published_can_be_read(tmp_path):
+    """MMEngine's name promises the hash of something else than the file, which is refused here."""
+    make_runner(tmp_path, published_keys=['meta', 'state_dict']).train()
+    path, = tmp_path.glob('epoch_4-*.pth')
+    check_file(path)
+    assert set(torch.load(path, weights_only=True)) == {'meta', 'state_dict'}
+
+
+def test_files_of_the_user_are_left_alone(tmp_path):
+    (tmp_path / '.mine.pth').write_bytes(b'')
+    make_runner(tmp_path).train()
+    assert (tmp_path / '.mine.pth').exists()
+
+
 def test_it_takes_the_place_of_mmengines():
     for kind in ('CheckpointHook', 'mmengine.CheckpointHook', 'mmengine.hooks.CheckpointHook',
                  CheckpointHook):
@@ -138,6 +201,9 @@ def test_it_takes_the_place_of_mmengines():
         use_safe_checkpoints(cfg)
         assert cfg.default_hooks.checkpoint.type == 'SafeCheckpointHook'
         assert cfg.custom_hooks[0].type == 'SafeCheckpointHook'
+    cfg = Config(dict(default_hooks=dict(by_iter=dict(type='CheckpointHook', by_epoch=False))))
+    use_safe_checkpoints(cfg)
+    assert cfg.default_hooks.by_iter.type == 'SafeCheckpointHook'
     cfg = Config(dict())
     use_safe_checkpoints(cfg)
     assert cfg.default_hooks.checkpoint == dict(type='SafeCheckpointHook', interval=1)

@@ -2,6 +2,8 @@
 import errno
 import io
 import os
+import signal
+import subprocess
 import sys
 
 import pytest
@@ -97,3 +99,26 @@ def test_an_interruption_that_a_library_turned_into_another_error(capsys):
 def test_full_disk(capsys):
     code, text = run(fail(OSError(errno.ENOSPC, 'No space left on device', 'a.pth')), capsys)
     assert code == 2 and 'The disk is full (a.pth could not be written)' in text
+
+
+def test_sigterm_ends_like_ctrl_c(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        code, text = run(lambda: os.kill(os.getpid(), signal.SIGTERM), capsys)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert code == 143 and text.strip() == 'Terminated.'
+
+
+def test_ctrl_c_during_imports(repo_root, tmp_path):
+    """Of libraries that a tool imports before anything of it runs."""
+    (tmp_path / 'mmcontainer').mkdir()
+    (tmp_path / 'mmcontainer' / '__init__.py').write_text(
+        'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n')
+    tools = [tool for tool in (repo_root / 'tools').glob('[!_]*.py')
+             if not tool.name.startswith('setup_')]  # which import nothing that takes time
+    assert len(tools) > 5
+    for tool in tools:
+        result = subprocess.run([sys.executable, str(tool), '--help'], capture_output=True,
+                                text=True, env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+        assert (result.returncode, result.stderr) == (130, '\nInterrupted.\n'), tool.name

@@ -1,9 +1,11 @@
 """Training that diverges is stopped, and leaves the last good checkpoint."""
+import multiprocessing
+
 import pytest
 import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from torch import nn
+from torch import distributed, nn
 from torch.utils.data import Dataset
 
 from mmcontainer.engine.errors import UserError
@@ -48,7 +50,7 @@ def train(tmp_path, model, **wrapper):
 
 @pytest.mark.parametrize('model, what', [
     (Model(bad_loss=3), 'iteration 3 .epoch 2.: loss is .*, loss_cls is .*inf'),
-    (Model(bad_gradient=4), '2 weights hold NaN or infinity, layer.weight for example')])
+    (Model(bad_gradient=4), 'after iteration 4: 2 weights hold NaN or infinity, layer.weight')])
 def test_nothing_bad_is_saved(tmp_path, model, what):
     with pytest.raises(UserError, match=f'{what}.*last good checkpoint is .*epoch_1.pth'):
         train(tmp_path, model)
@@ -80,3 +82,39 @@ def test_the_search_for_a_scale_may_overflow():
         hook.after_train_iter(FakeRunner, 0, outputs=outputs)
     with pytest.raises(UserError, match='loss is nan'):
         hook.after_train_iter(FakeRunner, 0, outputs=bad)
+
+
+def _one_of_two(rank, file, said):
+    distributed.init_process_group('gloo', init_method=f'file://{file}', rank=rank, world_size=2)
+
+    class FakeRunner:
+        optim_wrapper, iter, epoch, work_dir = None, 7, 0, 'not there'
+
+    hook = StopWhenDivergedHook()
+    for value in (1., torch.nan if rank == 1 else 1.):
+        try:
+            hook.after_train_iter(FakeRunner, 0, outputs=dict(loss=torch.tensor(value)))
+            said.put((rank, 'fine'))
+        except UserError as error:
+            said.put((rank, str(error)))
+
+
+def test_all_processes_stop_when_one_diverges(tmp_path):
+    """Otherwise the others wait for it for ever, and the first one, which speaks, says nothing."""
+    context = multiprocessing.get_context('fork')
+    said = context.Queue()
+    processes = [context.Process(target=_one_of_two, args=(rank, tmp_path / 'meet', said))
+                 for rank in range(2)]
+    for process in processes:
+        process.start()
+    messages = [said.get(timeout=60) for _ in range(4)]
+    for process in processes:
+        process.join()
+    first, second = ([text for rank, text in messages if rank == number] for number in range(2))
+    assert first[0] == second[0] == 'fine'
+    assert 'another process' in first[1] and 'loss is nan' in second[1]
+
+
+def test_weights_that_are_no_tensors():
+    StopWhenDivergedHook().before_save_checkpoint(None, dict(
+        meta=dict(iter=1), state_dict={'layer._extra_state': dict(scale=1.), 'n': torch.ones(2)}))

@@ -86,3 +86,14 @@ def test_advice_after_an_interruption(folder, save, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['tools/train.py', 'a.py', '--resume', 'old.pth', '--amp',
                                       'bf16'])
     assert advice_after_interrupt(str(folder)).endswith('tools/train.py a.py --amp bf16 --resume')
+    # What started the processes is not known here.
+    monkeypatch.setattr(sys, 'argv', ['tools/train.py', 'a.py', '--launcher', 'pytorch'])
+    assert advice_after_interrupt(str(folder), 'pytorch').endswith(
+        'start it as before, with --resume added.')
+
+
+def test_nothing_but_the_best_one(folder, save):
+    """It holds no optimizer; "no checkpoint yet, so training starts" would end in a refusal."""
+    save('best_bbox_mAP_epoch_3')
+    with pytest.raises(UserError, match='best_bbox_mAP_epoch_3.pth.*load_from'):
+        find_resume(str(folder))

@@ -30,15 +30,24 @@ def test_two_trainings(tmp_path):
 
 def test_checkpoints_of_another_training(tmp_path, monkeypatch):
     (tmp_path / 'epoch_1.pth').write_bytes(b'')
-    (tmp_path / '.epoch_2.abc.pth').write_bytes(b'')  # a killed training was writing it
+    (tmp_path / '.mine.pth').write_bytes(b'')
     with pytest.raises(UserError, match='epoch_1.pth.*--resume.*--work-dir.*--overwrite'):
         claim_work_dir(str(tmp_path), goes_on=False)
-    monkeypatch.setenv('RANK', '1')
-    claim_work_dir(str(tmp_path), goes_on=True)
+    for launcher, variable in (('pytorch', 'RANK'), ('slurm', 'SLURM_PROCID')):
+        monkeypatch.setenv(variable, '1')
+        claim_work_dir(str(tmp_path), goes_on=True, launcher=launcher)
     assert not (tmp_path / '.lock').exists()
-    monkeypatch.setenv('RANK', '0')
-    claim_work_dir(str(tmp_path), goes_on=True)
-    assert sorted(os.listdir(tmp_path)) == ['.lock', 'epoch_1.pth']
+    claim_work_dir(str(tmp_path), goes_on=True)  # a variable that is left over launches nothing
+    assert sorted(os.listdir(tmp_path)) == ['.lock', '.mine.pth', 'epoch_1.pth']
+
+
+def test_checkpoints_in_another_place(tmp_path):
+    """CheckpointHook's out_dir: only last_checkpoint is in the work dir."""
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'epoch_7.pth').write_bytes(b'')
+    (tmp_path / 'run' / 'last_checkpoint').write_text(str(tmp_path / 'epoch_7.pth'))
+    with pytest.raises(UserError, match='epoch_7.pth.*--overwrite'):
+        claim_work_dir(str(tmp_path / 'run'), goes_on=False)
 
 
 def test_places_that_cannot_be_written(tmp_path):
@@ -46,6 +55,10 @@ def test_places_that_cannot_be_written(tmp_path):
     for place in ('file', 'file/below', 'nul\x00'):
         with pytest.raises(UserError, match='(?s)--work-dir .*cannot be written'):
             check_writable_folder(tmp_path / place, '--work-dir')
+    with pytest.raises(UserError, match='--work-dir ~no-such-user/x: '):
+        check_writable_folder('~no-such-user/x', '--work-dir')
+    with pytest.raises(UserError, match='--out ~no-such-user'):
+        check_writable_file('~no-such-user/x.pkl', '--out')
     with pytest.raises(UserError, match='--out .*this is a folder'):
         check_writable_file(tmp_path, '--out')
     with pytest.raises(UserError, match='--out .*cannot be written'):
