@@ -42,6 +42,17 @@ def turned_data(tiny_data, tmp_path_factory):
     return root
 
 
+def state_sizes(root, upright):
+    """Write into the annotations what size the turned 001.jpg has as the pipeline loads it."""
+    path = root / 'annotations' / 'instances_val2017.json'
+    content = json.loads(path.read_text())
+    image = next(image for image in content['images'] if image['file_name'] == '001.jpg')
+    with Image.open(root / 'val2017' / '001.jpg') as stored:
+        width, height = stored.size[::-1] if upright else stored.size
+    image.update(width=width, height=height)
+    path.write_text(json.dumps(content))
+
+
 def save_random(config, path):
     """Save a detector with random weights, which finds something everywhere."""
     from mmengine.registry import MODELS, init_default_scope
@@ -61,6 +72,7 @@ def test_infer_finds_what_test_finds(tiny_config, turned_data, tmp_path, monkeyp
                                      detector, extra):
     from mmcontainer.engine.testing import test
     monkeypatch.chdir(tmp_path)
+    state_sizes(turned_data, upright=extra != AS_STORED)
     config = str(tiny_config(detector, extra))
     save_random(config, 'random.pth')
     common = dict(config=config, checkpoint='random.pth', cfg_options=None, amp=None, compile=False,
