@@ -85,13 +85,13 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            # PyTorch compresses nothing. A small file that unpacks to any size fills the memory.
-            if sum(member.file_size for member in members) > path.stat().st_size:
-                raise corrupt(path, 'it is an archive that some other program compressed')
             if any(member.filename.endswith('/constants.pkl') for member in members):
                 raise CorruptCheckpointError(
                     f'{path} is a program of TorchScript, not a file of weights: save '
                     'model.state_dict() with torch.save where the program was made.')
+            # torch.save compresses nothing. A small file that unpacks to any size fills the memory.
+            if sum(member.file_size for member in members) > path.stat().st_size:
+                raise corrupt(path, 'it is an archive that some other program compressed')
             if not any(member.CRC for member in members):
                 return  # saved without checksums
             damaged = archive.testzip()
