@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize('domain, cases', [
-    ('checkpoints', 150), ('annotations', 110), ('pictures', 100), ('options', 60)])
+    ('checkpoints', 150), ('annotations', 50), ('pictures', 100), ('options', 40)])
 def test_nothing_comes_out_badly(domain, cases):
     reports = []
     figures = run({domain: DOMAINS[domain]}, cases, seed=0, report=reports.append)[domain]
@@ -26,5 +26,5 @@ def test_a_missing_check_of_checkpoints_is_noticed(monkeypatch, check):
 
 def test_a_missing_check_of_annotations_is_noticed(monkeypatch):
     monkeypatch.setattr(annotations, 'check_annotations', lambda *_: None)
-    figures = run({'annotations': annotations.generate}, 30, seed=0, report=lambda _: None)
+    figures = run({'annotations': annotations.generate}, 6, seed=0, report=lambda _: None)
     assert figures['annotations'].bad
