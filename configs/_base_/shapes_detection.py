@@ -29,19 +29,18 @@ test_pipeline = [
 
 # Small images are read in a moment: worker processes would only take cores from the training.
 _loader = dict(batch_size=batch_size, num_workers=0, persistent_workers=False)
+_data = dict(data_root=data_root, metainfo=metainfo)
 train_dataloader = dict(
     **_loader,
     dataset=dict(
-        data_root=data_root,
-        metainfo=metainfo,
+        **_data,
         ann_file='annotations/instances_train.json',
         data_prefix=dict(img='train/'),
         pipeline=train_pipeline))
 val_dataloader = dict(
     **_loader,
     dataset=dict(
-        data_root=data_root,
-        metainfo=metainfo,
+        **_data,
         ann_file='annotations/instances_val.json',
         data_prefix=dict(img='val/'),
         pipeline=test_pipeline))

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Optional
 
 from ..engine.errors import UserError
+from ..engine.summary import table
 from .annotations import Annotations, read_annotations, read_voc
 from .classes import check_classes
 from .image_files import check_images
 from .mask_use import find_transform
 from .repair import describe, read_instead, write_repaired
-from .report import Report, table
+from .report import Report
 from .sources import Source, iter_sources
 from .usage import check_usage
 
@@ -26,7 +27,7 @@ def _read(source: Source) -> Optional[Annotations]:
     return read_annotations(source.ann_file) if source.kind == 'coco' else None
 
 
-def _examine_file(cfg, source: Source, report: Report) -> Optional[Annotations]:
+def _examine_file(source: Source, report: Report) -> Optional[Annotations]:
     """Check one file and its images; returns what it holds if nothing is wrong with it."""
     own = Report()
     try:
@@ -74,7 +75,7 @@ def examine(cfg, splits: Sequence[str]) -> tuple[Report, list[tuple[Source, Anno
     """
     report = Report()
     sources = {source.label: source for source in iter_sources(cfg, splits)}
-    read = {label: _examine_file(cfg, source, report) for label, source in sources.items()}
+    read = {label: _examine_file(source, report) for label, source in sources.items()}
     before = len(report.problems)
     check_classes(cfg, splits, report)
     sound = [(source, read[source.label]) for source in iter_sources(cfg, splits)

@@ -1,5 +1,5 @@
 """What a check of data sets found, for people to read."""
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 _NAMED = 10
@@ -16,15 +16,6 @@ def counted(number: int, noun: str) -> str:
     """'1 box', '2 boxes': a number with its noun, in the plural where that is due."""
     ending = '' if number == 1 else 'es' if noun.endswith('x') else 's'
     return f'{number} {noun}{ending}'
-
-
-def table(header: Sequence, rows: Iterable[Sequence]) -> list[str]:
-    """Lines of a table whose first column is text, and the others are numbers."""
-    rows = [[str(cell) for cell in row] for row in [header, *rows]]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ['  '.join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
-                                                  zip(row[1:], widths[1:]))]).rstrip()
-            for row in rows]
 
 
 @dataclass

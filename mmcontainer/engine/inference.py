@@ -1,7 +1,5 @@
 """``tools/infer.py``: detect objects in pictures, and write pictures and JSON."""
-import contextlib
 import errno
-import io
 import json
 import os
 import sys
@@ -22,6 +20,7 @@ from ..atomic import write_atomically
 from .class_names import name_classes
 from .cli import user_message
 from .configs import load_config
+from .console import quiet_libraries
 from .deploy import fold_norms, prepare_for_inference
 from .errors import UserError
 from .images import (
@@ -51,12 +50,6 @@ def choose_device(name: Optional[str]) -> str:
         raise UserError(f'--device {name} is not available here ({str(error).splitlines()[0]}); '
                         'use cpu, or cuda:0 on a machine with a GPU.') from error
     return name
-
-
-def _import_data_sets() -> None:
-    """Import MMDetection's data sets, which print that an optional package is not there."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        import mmdet.datasets  # noqa: F401
 
 
 def load_detector(cfg, checkpoint: str, device: str) -> nn.Module:
@@ -238,7 +231,6 @@ def _prepare(args) -> Detector:
     cfg = load_config(args.config, args.cfg_options)
     if cfg.get('default_scope') != 'mmdet':
         raise UserError(f'{args.config} is no MMDetection config; this tool draws detections.')
-    _import_data_sets()
     model = load_detector(cfg, args.checkpoint, choose_device(args.device))
     if not args.no_deploy:
         fold_norms(model)
@@ -266,6 +258,7 @@ def infer(args) -> int:
     if args.max_pixels < 1:
         raise UserError(f'--max-pixels is a number of pixels, not {args.max_pixels}.')
     folder = Path(args.out_dir).expanduser()
+    quiet_libraries()
     found = collect_images(args.images, args.recursive, str(folder))
     if not found.images:
         raise UserError('No image to work on:\n  ' + '\n  '.join(found.problems + found.skipped))

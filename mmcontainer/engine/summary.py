@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Optional
 
 import torch
@@ -163,6 +163,15 @@ def layout(title: str, rows: list[tuple[str, str]]) -> str:
     return '\n'.join([title, *(f'  {name:{width}}  {text}' for name, text in rows)])
 
 
+def table(header: Sequence, rows: Iterable[Sequence]) -> list[str]:
+    """Lines of a table whose first column is text, and the others are numbers."""
+    rows = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ['  '.join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
+                                                  zip(row[1:], widths[1:]))]).rstrip()
+            for row in rows]
+
+
 def metrics_table(metrics: Mapping[str, float]) -> list[str]:
     """Lay metrics out as a table.
 
@@ -180,12 +189,8 @@ def metrics_table(metrics: Mapping[str, float]) -> list[str]:
         text = '-' if value == -1 else f'{value:.3f}' if abs(value) < 1000 else f'{value:g}'
         rows.setdefault(row, {})[name[kind.end():] if kind else name] = text
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    lines = [['', *columns], *([row, *(cells.get(column, '') for column in columns)]
-                               for row, cells in rows.items())]
-    widths = [max(map(len, cells)) for cells in zip(*lines)]
-    return ['  '.join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
-                                                   zip(line[1:], widths[1:]))]).rstrip()
-            for line in lines] if rows else []
+    return table(['', *columns], [[row, *(cells.get(column, '') for column in columns)]
+                                  for row, cells in rows.items()]) if rows else []
 
 
 class SummaryHook(Hook):
