@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from mmcv.cnn.bricks import DropPath
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -267,11 +266,3 @@ def test_configs_of_the_documentation(repo_root, tmp_path):
         'data/pets'}
     init_cfg = Config.fromfile(detector).model.backbone.init_cfg
     assert (init_cfg.type, Path(init_cfg.checkpoint).name) == ('StrictPretrained', 'epoch_300.pth')
-
-
-def test_metafile_lists_every_config(repo_root):
-    assert 'configs/imagenet/metafile.yml' in yaml.safe_load(
-        (repo_root / 'model-index.yml').read_text())['Import']
-    models = yaml.safe_load((repo_root / 'configs/imagenet/metafile.yml').read_text())['Models']
-    assert sorted(repo_root / model['Config'] for model in models) == CONFIGS
-    assert not any(model['Results'] for model in models)
