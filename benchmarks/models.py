@@ -17,7 +17,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 import mmcontainer  # noqa: F401  registers the backbones
-from mmcontainer.engine.configs import load_config
+from mmcontainer.cli.configs import load_config
 from mmcontainer.ops.local_aggregation import unfold_local_aggregation
 
 from .plain_forms import PlainContainerLight

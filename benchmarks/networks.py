@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mmcontainer.analysis import count_flops
-from mmcontainer.engine.cli import run_tool
+from mmcontainer.cli.tool import run_tool
 
 from .harness import (
     alternate,

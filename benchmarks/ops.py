@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmcontainer.engine.cli import run_tool
+from mmcontainer.cli.tool import run_tool
 from mmcontainer.ops import (
     aggregate,
     attention_affinity,

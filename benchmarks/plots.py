@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from mmcontainer.engine.inference import write_atomically
+from mmcontainer.cli.infer import write_atomically
 
 from .store import code_of, find_row
 

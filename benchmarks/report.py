@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmcontainer.engine.cli import run_tool
-from mmcontainer.engine.errors import UserError
-from mmcontainer.engine.inference import write_atomically
+from mmcontainer.cli.infer import write_atomically
+from mmcontainer.cli.tool import run_tool
+from mmcontainer.errors import UserError
 
 from .floors import describe_case, floors_section, machine_key, same_work, select
 from .plots import draw

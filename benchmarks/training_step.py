@@ -166,14 +166,14 @@ def import_all(mark: Callable) -> None:
     import mmcv  # noqa: F401
     import mmengine.runner  # noqa: F401
     mark('import mmengine, mmcv')
-    import mmcontainer.engine.training  # noqa: F401
+    import mmcontainer.cli.train  # noqa: F401
     mark('import mmcontainer')
 
 
 def run(args: argparse.Namespace, work_dir: str, mark: Marks) -> list[dict]:
     """Train some steps and return three cases: start, data pipeline, step."""
-    from mmcontainer.engine.console import build_runner
-    from mmcontainer.engine.training import prepare_config
+    from mmcontainer.cli.console import build_runner
+    from mmcontainer.cli.train import prepare_config
     train_args = argparse.Namespace(
         config=args.config, cfg_options=args.cfg_options, work_dir=work_dir,
         data_root=args.data_root, from_scratch=True, amp=args.amp, resume=None,
@@ -246,5 +246,5 @@ def main(mark: Marks) -> None:
 if __name__ == '__main__':
     MARKS = Marks()
     import_all(MARKS)
-    from mmcontainer.engine.cli import run_tool
+    from mmcontainer.cli.tool import run_tool
     run_tool(functools.partial(main, MARKS))

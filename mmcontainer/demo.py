@@ -14,10 +14,10 @@ import mmengine.device.utils
 import torch
 from mmengine.runner import Runner
 
+from .cli.console import build_runner, quiet_libraries
+from .cli.train import prepare_config
 from .datasets.shapes import ShapesParams, generate_shapes
-from .engine.console import build_runner, quiet_libraries
-from .engine.errors import UserError
-from .engine.training import prepare_config
+from .errors import UserError
 from .visualization import draw_contact_sheet, draw_curves, predict
 
 CONFIG = 'configs/retinanet/container_light_fpn_demo_shapes.py'

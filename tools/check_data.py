@@ -4,7 +4,7 @@ import argparse
 
 import _check_installed  # noqa: F401  before what it checks for
 
-from mmcontainer.engine.cli import add_config_options, run_tool
+from mmcontainer.cli.tool import add_config_options, run_tool
 
 
 def parse_args():

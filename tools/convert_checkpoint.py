@@ -14,8 +14,8 @@ from mmcontainer.checkpoints import (
     read_weights,
     save_with_hash,
 )
-from mmcontainer.engine.cli import run_tool
-from mmcontainer.engine.paths import check_writable_file
+from mmcontainer.cli.paths import check_writable_file
+from mmcontainer.cli.tool import run_tool
 
 
 def parse_args():

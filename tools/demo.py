@@ -10,7 +10,7 @@ os.environ.setdefault('GOMP_SPINCOUNT', '3000')
 
 import _check_installed  # noqa: F401  before what it checks for
 
-from mmcontainer.engine.cli import run_tool
+from mmcontainer.cli.tool import run_tool
 
 
 def parse_args():

@@ -4,7 +4,7 @@ import argparse
 
 import _check_installed  # noqa: F401  before what it checks for
 
-from mmcontainer.engine.cli import add_config_options, run_tool
+from mmcontainer.cli.tool import add_config_options, run_tool
 
 
 def parse_args():
@@ -23,7 +23,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from mmcontainer.engine.export import export_onnx
+    from mmcontainer.cli.export import export_onnx
     export_onnx(args)
 
 

@@ -4,8 +4,8 @@ import argparse
 
 import _check_installed  # noqa: F401  before what it checks for
 
-from mmcontainer.engine.cli import add_config_options, add_inference_options, run_tool
-from mmcontainer.engine.images import MAX_PIXELS
+from mmcontainer.cli.images import MAX_PIXELS
+from mmcontainer.cli.tool import add_config_options, add_inference_options, run_tool
 
 
 def parse_args():
@@ -32,7 +32,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from mmcontainer.engine.inference import infer
+    from mmcontainer.cli.infer import infer
     return infer(args)
 
 

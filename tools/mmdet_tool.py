@@ -8,14 +8,14 @@ import sys
 
 import _check_installed  # noqa: F401  before what it checks for
 
-from mmcontainer.engine.cli import run_tool
+from mmcontainer.cli.tool import run_tool
 
 
 def main():
     if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'):
         print(__doc__)
         return 0 if len(sys.argv) > 1 else 2
-    from mmcontainer.engine.mmdet_tools import run_mmdet_tool
+    from mmcontainer.cli.mmdet_tools import run_mmdet_tool
     run_mmdet_tool(sys.argv[1], sys.argv[2:])
 
 

@@ -4,7 +4,7 @@ import argparse
 
 import _check_installed  # noqa: F401  before what it checks for
 
-from mmcontainer.engine.cli import add_inference_options, add_run_arguments, run_tool
+from mmcontainer.cli.tool import add_inference_options, add_run_arguments, run_tool
 
 
 def parse_args():
@@ -20,8 +20,8 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from mmcontainer.engine.testing import test
-    test(args)
+    from mmcontainer.cli.evaluate import evaluate
+    evaluate(args)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ import argparse
 
 import _check_installed  # noqa: F401  before what it checks for
 
-from mmcontainer.engine.cli import add_run_arguments, run_tool
+from mmcontainer.cli.tool import add_run_arguments, run_tool
 
 
 def parse_args():
@@ -29,7 +29,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from mmcontainer.engine.training import train
+    from mmcontainer.cli.train import train
     train(args)
 
 

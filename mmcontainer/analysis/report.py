@@ -5,8 +5,8 @@ from typing import Optional
 
 from mmengine.registry import MODELS, init_default_scope
 
-from ..engine.configs import load_config
-from ..engine.errors import UserError
+from ..cli.configs import load_config
+from ..errors import UserError
 from .flops import count_flops
 
 # What the papers' tables are counted at.

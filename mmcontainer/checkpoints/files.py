@@ -14,8 +14,8 @@ from typing import Any, Union
 import torch
 from torch import Tensor
 
-from ..atomic import write_atomically
 from ..compat import allow_mmengine_checkpoints
+from ..fileio import write_atomically
 from .integrity import check_file, corrupt, hash_in_name, is_safetensors
 
 # Plain records that training scripts put beside their weights. Configs of yacs become dicts.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from ..engine.errors import UserError
 from ..engine.summary import table
+from ..errors import UserError
 from .annotations import Annotations, read_annotations, read_voc
 from .classes import check_classes
 from .image_files import check_images

@@ -2,8 +2,8 @@
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from ..engine.class_names import saved_meta
-from ..engine.errors import UserError
+from ..cli.class_names import saved_meta
+from ..errors import UserError
 from .labels import LabelSource, label_sources
 from .names import RENUMBER, line_to_write, quote
 

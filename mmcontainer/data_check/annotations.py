@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ..atomic import write_atomically
+from ..fileio import write_atomically
 from .coco_file import parse_coco
 from .voc_file import parse_voc
 

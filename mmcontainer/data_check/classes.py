@@ -2,7 +2,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..engine.errors import UserError
+from ..errors import UserError
 from .agreement import check_splits
 from .annotations import read_annotations, read_voc
 from .evaluators import check_category_order, check_evaluators

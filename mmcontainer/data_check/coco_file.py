@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from ..engine.errors import UserError
+from ..errors import UserError
 from .masks import check_masks
 from .report import counted, listed
 

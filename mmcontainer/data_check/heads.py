@@ -3,8 +3,8 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
-from ..engine.options import find_class
-from ..engine.setup import iter_dicts
+from ..cli.config_changes import iter_dicts
+from ..cli.options import find_class
 from .names import quote
 
 # MMDetection's NumClassCheckHook has the same exceptions, on built models: region proposals know

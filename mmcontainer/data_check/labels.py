@@ -6,8 +6,8 @@ from typing import Any, Optional
 
 from mmengine.fileio import list_from_file
 
-from ..engine.data_root import class_folder, iter_datasets
-from ..engine.options import find_class
+from ..cli.data_root import class_folder, iter_datasets
+from ..cli.options import find_class
 from ..type_names import type_name
 from .sources import iter_sources
 

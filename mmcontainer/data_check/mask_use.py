@@ -1,7 +1,7 @@
 """Whether masks are there, and usable, where a config trains or evaluates them."""
 import numpy as np
 
-from ..engine.setup import iter_dicts
+from ..cli.config_changes import iter_dicts
 from ..type_names import type_name
 from .annotations import Annotations
 from .masks import MEANINGS, MISSING, TOO_FEW_POINTS, USABLE

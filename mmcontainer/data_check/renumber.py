@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from ..atomic import write_atomically
-from ..engine.errors import UserError
+from ..errors import UserError
+from ..fileio import write_atomically
 from .names import quote
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import write_atomically
-from ..engine.errors import UserError
-from ..engine.setup import iter_dicts
+from ..cli.config_changes import iter_dicts
+from ..errors import UserError
+from ..fileio import write_atomically
 from .coco_file import fill_in_areas
 from .sources import Source
 

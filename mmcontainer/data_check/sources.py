@@ -3,8 +3,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from ..engine.data_root import iter_datasets
-from ..engine.options import find_class
+from ..cli.data_root import iter_datasets
+from ..cli.options import find_class
 
 
 class Source(NamedTuple):

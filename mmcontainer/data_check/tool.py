@@ -1,7 +1,7 @@
 """``tools/check_data.py``: the whole report on the data of a config."""
-from ..engine.configs import load_config
-from ..engine.console import quiet_libraries
-from ..engine.data_root import check_data, set_data_root
+from ..cli.configs import load_config
+from ..cli.console import quiet_libraries
+from ..cli.data_root import check_data, set_data_root
 from . import examine
 from .repair import describe
 

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ..engine.errors import UserError
+from ..errors import UserError
 from .masks import MISSING
 from .report import counted, listed
 

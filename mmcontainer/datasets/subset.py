@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Union
 
-from ..atomic import write_atomically
-from ..engine.errors import UserError
+from ..errors import UserError
+from ..fileio import write_atomically
 
 _SPLITS = {'train', 'val', 'test', 'meta'}
 

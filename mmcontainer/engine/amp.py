@@ -9,9 +9,9 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..ops.precision import without_autocast
 from ..type_names import type_name
-from .errors import UserError
 
 DTYPES = {'fp16': 'float16', 'bf16': 'bfloat16'}
 # Methods of MMDetection's heads that take what a network gave and return losses: the matching of

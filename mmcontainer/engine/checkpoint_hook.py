@@ -1,16 +1,20 @@
 """Checkpoints that no kill can cost: written whole, and the old one goes after the new one came."""
+import re
 from pathlib import Path
+from typing import Optional
 
 from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
-from ..atomic import remove_unfinished, write_atomically
+from ..checkpoints import CorruptCheckpointError, check_file
 from ..checkpoints.files import load_file, write_with_hash
+from ..fileio import remove_unfinished, write_atomically
 from ..type_names import type_name
 
 _BACKEND = 'mmcontainer.whole'
+_NUMBERED = re.compile(r'(epoch|iter)_(\d+)')
 
 
 class WholeFileBackend(LocalBackend):
@@ -137,3 +141,37 @@ def use_safe_checkpoints(cfg) -> None:
     for hook in (*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or [])):
         if type_name((hook or {}).get('type')) == CheckpointHook.__name__:
             hook['type'] = SafeCheckpointHook.__name__
+
+
+def numbered_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints that training wrote in a folder, the newest first."""
+    found = [path for path in folder.glob('*.pth') if _NUMBERED.fullmatch(path.stem)]
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, int(
+        _NUMBERED.fullmatch(path.stem).group(2))), reverse=True)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        check_file(path)
+    except (CorruptCheckpointError, OSError):
+        return False
+    return True
+
+
+def recorded_checkpoint(folder: Path) -> Optional[Path]:
+    """The file that ``last_checkpoint`` names, whether it exists or not."""
+    record = folder / 'last_checkpoint'
+    text = record.read_text(encoding='utf-8', errors='replace').strip() if record.is_file() else ''
+    if not text:
+        return None
+    # It is recorded as it was named then; the current folder or the work dir may have moved since.
+    named = Path(text.replace('\x00', ''))  # a crash may leave zeros
+    return folder / named.name if (folder / named.name).is_file() else named
+
+
+def newest_checkpoint(work_dir: str) -> Optional[Path]:
+    """The newest whole checkpoint of a work dir, the recorded one first; None without any."""
+    folder = Path(work_dir)
+    candidates = [recorded_checkpoint(folder), *numbered_checkpoints(folder)]
+    return next((path for path in candidates
+                 if path is not None and path.is_file() and _is_whole(path)), None)

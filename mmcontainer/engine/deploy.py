@@ -11,8 +11,8 @@ from mmengine.registry import HOOKS
 from torch import nn
 
 from ..backbones import BaseBackbone
+from ..errors import UserError
 from .amp import use_bfloat16
-from .errors import UserError
 
 
 def unwrap(model: nn.Module) -> nn.Module:

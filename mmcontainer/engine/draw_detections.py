@@ -6,8 +6,8 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from ..pipeline import build_pipeline, decode
 from .picture_names import PictureNames, dataset_images
-from .pipeline import build_pipeline, decode
 
 
 @HOOKS.register_module()

@@ -7,8 +7,8 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from .errors import UserError
-from .resume import newest_checkpoint
+from ..errors import UserError
+from .checkpoint_hook import newest_checkpoint
 
 # fp16 skips steps whose gradients overflow and lowers the scale of the loss; twenty in a row are
 # no longer the search for a scale.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..engine.errors import UserError
+from ..errors import UserError
 from ..layers import Affinities
 from .network_input import NetworkInput
 

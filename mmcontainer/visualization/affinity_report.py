@@ -7,12 +7,12 @@ from matplotlib.figure import Figure
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from ..atomic import write_atomically
 from ..checkpoints import load_backbone
-from ..engine.configs import load_config
-from ..engine.errors import UserError
-from ..engine.inference import choose_device
-from ..engine.paths import check_writable_folder
+from ..cli.configs import load_config
+from ..cli.infer import choose_device
+from ..cli.paths import check_writable_folder
+from ..errors import UserError
+from ..fileio import write_atomically
 from .affinity import (
     AffinityRows,
     Mixture,

@@ -8,9 +8,8 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
-from ..engine.errors import UserError
-from ..engine.images import ImageError
-from ..engine.pipeline import build_pipeline, decode
+from ..errors import UserError
+from ..pipeline import ImageError, build_pipeline, decode
 
 _RESIZERS = {'Resize', 'FixScaleResize', 'FixShapeResize', 'RandomChoiceResize', 'RandomResize',
              'ResizeEdge', 'ResizeShortestEdge'}

@@ -8,7 +8,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from torch import Tensor, nn
 
-from ..engine.errors import UserError
+from ..errors import UserError
 from ..ops import gaussian_affinity, gaussian_bias
 from .network_input import NetworkInput
 

@@ -7,9 +7,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..atomic import write_atomically
-from ..engine.errors import UserError
-from ..engine.inference import load_detector
+from ..cli.infer import load_detector
+from ..errors import UserError
+from ..fileio import write_atomically
 from .affinity_figures import draw_picture
 from .network_input import NetworkInput, prepare_image
 from .query_attention import QueryAttention, check_choice, collect_queries

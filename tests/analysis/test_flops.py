@@ -9,8 +9,8 @@ from torch import nn
 from mmcontainer.analysis import count_flops
 from mmcontainer.analysis.report import report_flops
 from mmcontainer.backbones import Container
-from mmcontainer.engine.configs import load_config
-from mmcontainer.engine.errors import UserError
+from mmcontainer.cli.configs import load_config
+from mmcontainer.errors import UserError
 from mmcontainer.ops import local_aggregation
 
 

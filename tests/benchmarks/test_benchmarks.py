@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import backbones, detectors, models, networks, ops, store
 from benchmarks.harness import alternate, describe_machine, measure_gemm
-from mmcontainer.engine.errors import UserError
+from mmcontainer.errors import UserError
 
 CPU = torch.device('cpu')
 

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import floors, report
 from benchmarks.plots import draw
-from mmcontainer.engine.errors import UserError
+from mmcontainer.errors import UserError
 
 
 def make_case(size, seconds, **more):

@@ -14,7 +14,7 @@ from mmdet.registry import DATASETS, METRICS  # noqa: E402
 
 from mmcontainer.data_check import annotations as annotations_module  # noqa: E402
 from mmcontainer.data_check import check_annotations, read_annotations  # noqa: E402
-from mmcontainer.engine.errors import UserError  # noqa: E402
+from mmcontainer.errors import UserError  # noqa: E402
 
 SIZE = (40, 60)  # height, width
 NAMES = ('red', 'blue')

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmcontainer.data_check import annotations as annotations_module
 from mmcontainer.data_check import check_annotations, examine, read_annotations
-from mmcontainer.engine.errors import UserError
+from mmcontainer.errors import UserError
 
 HEIGHT, WIDTH = 40, 60
 CLASSES = ('red', 'blue')

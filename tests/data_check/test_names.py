@@ -13,7 +13,7 @@ from mmcontainer.data_check.classes import check_classes
 from mmcontainer.data_check.labels import LabelSource
 from mmcontainer.data_check.names import check_voc_names
 from mmcontainer.data_check.report import Report
-from mmcontainer.engine.errors import UserError
+from mmcontainer.errors import UserError
 
 
 def categories(*names, start=1):

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from mmcontainer.data_check.renumber import renumber, renumber_file
-from mmcontainer.engine.errors import UserError
+from mmcontainer.errors import UserError
 
 
 def content(categories, category_ids):

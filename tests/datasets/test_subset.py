@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mmcontainer.datasets.subset import choose_share, list_images, write_subset
-from mmcontainer.engine.errors import UserError
+from mmcontainer.errors import UserError
 
 SIZES = {'n03': 3, 'n01': 21, 'n02': 40}
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mmcontainer.data_check.renumber import renumber_file
-from mmcontainer.engine.errors import UserError
+from mmcontainer.errors import UserError
 
 pytestmark = pytest.mark.slow
 # The data has 'square' first. Everything that would make so short a training worse is turned off.

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mmcontainer.checkpoints import load_file
-from mmcontainer.engine.configs import load_config
+from mmcontainer.cli.configs import load_config
 
 pytestmark = pytest.mark.slow
 

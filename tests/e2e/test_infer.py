@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mmcontainer.engine.configs import load_config
-from mmcontainer.engine.inference import infer
+from mmcontainer.cli.configs import load_config
+from mmcontainer.cli.infer import infer
 
 pytestmark = pytest.mark.slow
 
@@ -70,14 +70,14 @@ def save_random(config, path):
 ], ids=['plain', 'masks', 'grey', 'pillow', 'as-stored'])
 def test_infer_finds_what_test_finds(tiny_config, turned_data, tmp_path, monkeypatch, capsys,
                                      detector, extra):
-    from mmcontainer.engine.testing import test
+    from mmcontainer.cli.evaluate import evaluate
     monkeypatch.chdir(tmp_path)
     state_sizes(turned_data, upright=extra != AS_STORED)
     config = str(tiny_config(detector, extra))
     save_random(config, 'random.pth')
     common = dict(config=config, checkpoint='random.pth', cfg_options=None, amp=None, compile=False,
                   no_deploy=False)
-    test(Namespace(**common, work_dir='work', data_root=str(turned_data), launcher='none',
+    evaluate(Namespace(**common, work_dir='work', data_root=str(turned_data), launcher='none',
                    verbose=False, out='out.pkl', show_dir='drawn'))
     capsys.readouterr()
     assert infer(Namespace(**common, images=[str(turned_data / 'val2017')], out_dir='found',

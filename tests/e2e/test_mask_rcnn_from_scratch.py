@@ -7,8 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
+from mmcontainer.cli.data_root import set_data_root
 from mmcontainer.datasets.shapes import ShapesParams, generate_shapes
-from mmcontainer.engine.data_root import set_data_root
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import mmcontainer  # noqa: F401  lets configs name mmcontainer::
-from mmcontainer.engine.data_root import set_data_root
+from mmcontainer.cli.data_root import set_data_root
 
 pytestmark = pytest.mark.slow
 # Two images for training and one for evaluation: a step at 1333 x 800 takes most of a minute.

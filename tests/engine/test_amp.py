@@ -7,7 +7,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from mmcontainer.engine.amp import CPUAmpOptimWrapper, apply_amp, check_precision
-from mmcontainer.engine.errors import UserError
+from mmcontainer.errors import UserError
 
 
 def make_config(**more):

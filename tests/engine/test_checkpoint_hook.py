@@ -14,11 +14,14 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmcontainer import atomic
+from mmcontainer import fileio
 from mmcontainer.checkpoints import check_file
-from mmcontainer.engine.checkpoint_hook import SafeCheckpointHook, use_safe_checkpoints
-from mmcontainer.engine.cli import user_message
-from mmcontainer.engine.resume import newest_checkpoint
+from mmcontainer.cli.tool import user_message
+from mmcontainer.engine.checkpoint_hook import (
+    SafeCheckpointHook,
+    newest_checkpoint,
+    use_safe_checkpoints,
+)
 
 
 class Numbers(Dataset):
@@ -110,7 +113,7 @@ def test_killed_at_any_write_or_removal(tmp_path, monkeypatch, moment):
         count()
         Path(path).unlink()
 
-    original = atomic.write_atomically
+    original = fileio.write_atomically
     monkeypatch.setattr('mmcontainer.engine.checkpoint_hook.write_atomically', write)
     monkeypatch.setattr('mmengine.fileio.LocalBackend.remove', remove)
     runner = make_runner(tmp_path, save_best='score', rule='greater')

@@ -7,7 +7,7 @@ from torch import nn
 
 from mmcontainer.backbones import Container
 from mmcontainer.engine.deploy import compile_backbone
-from mmcontainer.engine.errors import UserError
+from mmcontainer.errors import UserError
 
 # One block with both affinities: compiling is slow on a CPU.
 ARCH = dict(embed_dims=(8, ), depths=(1, ), mlp_ratios=(2, ), patch_sizes=(4, ), num_heads=(2, ),

@@ -11,8 +11,8 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 from mmcontainer.backbones import BaseBackbone
+from mmcontainer.cli.configs import load_config
 from mmcontainer.engine.amp import keep_losses_exact
-from mmcontainer.engine.configs import load_config
 from mmcontainer.engine.deploy import FoldNormsHook, fold_norms, prepare_for_inference
 
 ARCH = dict(embed_dims=(8, 16, 16, 16), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2),

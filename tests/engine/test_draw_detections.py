@@ -14,10 +14,10 @@ from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from mmcontainer.cli.evaluate import _draw_predictions  # noqa: E402
 from mmcontainer.engine.draw_detections import DrawDetectionsHook  # noqa: E402
 from mmcontainer.engine.draw_labels import DrawLabelsHook  # noqa: E402
 from mmcontainer.engine.picture_names import PictureNames  # noqa: E402
-from mmcontainer.engine.testing import _draw_predictions  # noqa: E402
 
 
 class Images(list):

@@ -8,8 +8,8 @@ from mmengine.runner import Runner
 from torch import distributed, nn
 from torch.utils.data import Dataset
 
-from mmcontainer.engine.errors import UserError
 from mmcontainer.engine.invalid_loss import StopWhenDivergedHook
+from mmcontainer.errors import UserError
 
 
 class Numbers(Dataset):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmcontainer.backbones import Container
 from mmcontainer.checkpoints import load_backbone
-from mmcontainer.engine.weights import load_weights
+from mmcontainer.cli.weights import load_weights
 
 from .harness import Case
 

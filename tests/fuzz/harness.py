@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
-from mmcontainer.engine.cli import user_message
+from mmcontainer.cli.tool import user_message
 
 # A person waits so long for a refusal of the small files of these cases.
 SECONDS = 30

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmdet.registry import MODELS
 from mmengine.registry import HOOKS, DefaultScope
 
-from mmcontainer.engine.training import prepare_config
+from mmcontainer.cli.train import prepare_config
 
 from .annotations import CLASSES, DataSet
 from .harness import Case

@@ -13,9 +13,9 @@ from mmengine.structures import InstanceData
 from PIL import Image, ImageOps
 from torch import nn, zeros
 
-from mmcontainer.engine.errors import UserError
-from mmcontainer.engine.images import ImageError, check_image
-from mmcontainer.engine.inference import Detector
+from mmcontainer.cli.images import ImageError, check_image
+from mmcontainer.cli.infer import Detector
+from mmcontainer.errors import UserError
 
 from .harness import Case
 

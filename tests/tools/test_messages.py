@@ -69,18 +69,18 @@ def test_no_imagenet(call):
 def test_mistake(call, monkeypatch, tool, arguments, hint):
     import torch
 
-    from mmcontainer.engine import training
+    from mmcontainer.cli import train
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.delenv('RANK', raising=False)
     if '--launcher' in arguments:  # comes after the data was found
-        monkeypatch.setattr(training, 'check_and_report_data', lambda *_: None)
+        monkeypatch.setattr(train, 'check_and_report_data', lambda *_: None)
     code, text = call(tool, *arguments)
     assert code == 2 and hint in text and 'error: ' in text and 'Traceback' not in text
 
 
 def test_unknown_arch_stops_before_data_is_read(call, monkeypatch):
-    from mmcontainer.engine import training
-    monkeypatch.setattr(training, 'check_and_report_data', lambda *_: None)
+    from mmcontainer.cli import train
+    monkeypatch.setattr(train, 'check_and_report_data', lambda *_: None)
     code, text = call('train.py', CONFIG, '--from-scratch', '--cfg-options',
                       'model.backbone.arch=lite')
     assert code == 2 and "Unknown arch 'lite'" in text and "Did you mean 'light'" in text

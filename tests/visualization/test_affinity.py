@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from mmcontainer.backbones import Container
-from mmcontainer.engine.errors import UserError
+from mmcontainer.errors import UserError
 from mmcontainer.visualization.affinity import (
     Position,
     Selection,

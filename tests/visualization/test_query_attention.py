@@ -8,7 +8,7 @@ import pytest
 import torch
 from smca_models import build_detector
 
-from mmcontainer.engine.errors import UserError
+from mmcontainer.errors import UserError
 from mmcontainer.visualization.network_input import Geometry, NetworkInput
 from mmcontainer.visualization.query_attention import check_choice, collect_queries
 

@@ -1,0 +1,1 @@
+"""Code behind the command lines of ``tools/``: what they check, say, train, test and write."""

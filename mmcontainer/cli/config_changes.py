@@ -1,0 +1,164 @@
+"""What the tools change in a config, and check in it, before a runner is built."""
+import inspect
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+
+from ..checkpoints import check_file, resolve_path
+from ..checkpoints.official import missing_message
+from ..errors import UserError
+from ..type_names import type_name
+from .data_root import SPLITS
+from .options import find_class
+
+# The class of MMEngine that is registered as 'Pretrained' has another name.
+_PRETRAINED = ('StrictPretrained', 'Pretrained', 'PretrainedInit')
+_NOT_FROZEN = dict(norm_eval=False, frozen_stages=-1)
+
+
+def set_work_dir(cfg, work_dir: Optional[str], config_name: str) -> None:
+    """Choose where logs and checkpoints go: ``work_dir``, the config's own, or work_dirs/NAME."""
+    if work_dir is not None:
+        cfg.work_dir = str(Path(work_dir).expanduser())
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(config_name.split('::')[-1]).stem)
+
+
+def set_loader_defaults(cfg) -> None:
+    """Let the workers stack images, as MMPretrain's own tools do where a config says nothing.
+
+    MMEngine's default hands over lists, which leaves normalising and stacking 128 images, one by
+    one, to the main process. Detectors need lists, because their images differ in size.
+
+    Args:
+        cfg (Config): Changed in place if it is MMPretrain's: ``{train,val,test}_dataloader``.
+    """
+    if cfg.get('default_scope') != 'mmpretrain':
+        return
+    for split in SPLITS:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is not None:
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+            loader.setdefault('pin_memory', torch.cuda.is_available())
+
+
+def iter_dicts(node, path: str) -> Iterator[tuple[str, dict]]:
+    """Yield (dotted path, dict) of a node of a config and of every dict inside it."""
+    if isinstance(node, dict):
+        yield path, node
+        for key, value in node.items():
+            yield from iter_dicts(value, f'{path}.{key}')
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from iter_dicts(value, f'{path}.{index}')
+
+
+def _init_cfgs(path: str, node: dict) -> list[dict]:
+    """The entries of a module's ``init_cfg``; UserError for one that is no dict with a type."""
+    value = node.get('init_cfg') or []
+    entries = list(value) if isinstance(value, (list, tuple)) else [value]
+    for entry in entries:
+        loads = isinstance(entry, dict) and type_name(entry.get('type')) in _PRETRAINED
+        if not isinstance(entry, dict) or 'type' not in entry or (
+                loads and not isinstance(entry.get('checkpoint'), str)):
+            raise UserError(f"{path}.init_cfg: dict(type='StrictPretrained', checkpoint='FILE'), "
+                            f'or None, is expected, found {entry!r}.')
+    return entries
+
+
+def check_pretrained(cfg) -> None:
+    """Check that pretrained weights are there, before minutes go into reading the data.
+
+    Raises:
+        UserError: Where the official file is, how to convert it, and how to do without.
+        CorruptCheckpointError: A file that is not whole.
+    """
+    for path, node in list(iter_dicts(cfg.model, 'model')):
+        for init_cfg in _init_cfgs(path, node):
+            kind = type_name(init_cfg.get('type'))
+            if kind not in _PRETRAINED:
+                continue
+            checkpoint = init_cfg['checkpoint']
+            if kind != 'StrictPretrained':
+                if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
+                    raise UserError(f'{path}.init_cfg: there is no file {checkpoint}.')
+                continue
+            try:
+                check_file(resolve_path(checkpoint))
+            except FileNotFoundError as error:
+                message = missing_message(checkpoint)
+                several = f'{error}\n' if 'several' in str(error) else ''
+                raise UserError(several + message) from error
+
+
+def _default(node: dict, key: str, cfg) -> Any:
+    """Default of an argument; for one that is not accepted, what means "not frozen"."""
+    cls = find_class(node.get('type'), cfg.get('default_scope', 'mmengine'))
+    parameter = inspect.signature(cls).parameters.get(key) if cls is not None else None
+    return parameter.default if parameter is not None else _NOT_FROZEN[key]
+
+
+def train_from_scratch(cfg) -> list[str]:
+    """Give up pretrained weights, and train what only makes sense frozen with them.
+
+    Frozen batch norms with the statistics of no data set at all (mean 0, variance 1) and frozen
+    random stages would ruin the model, so they are trained.
+
+    Args:
+        cfg (Config): Changed in place: every ``init_cfg`` that loads weights in ``model``,
+            ``load_from``, and ``norm_cfg.requires_grad``, ``norm_eval`` and ``frozen_stages`` of
+            the backbone.
+
+    Returns:
+        list[str]: What changed, one line each, for the user to read.
+    """
+    changes = []
+
+    def change(path: str, node: dict, key: str, value) -> None:
+        old = node.get(key, 'its default')
+        if old != value:
+            changes.append(f'{path}.{key}: {old} -> {value}'.lstrip('.'))
+            node[key] = value
+
+    for path, node in list(iter_dicts(cfg.model, 'model')):
+        entries = _init_cfgs(path, node)
+        kept = [init_cfg for init_cfg in entries
+                if type_name(init_cfg.get('type')) not in _PRETRAINED]
+        if len(kept) != len(entries):
+            change(path, node, 'init_cfg', kept or None)
+        if node.get('pretrained'):
+            change(path, node, 'pretrained', None)
+        if path.split('.')[-1] != 'backbone':
+            continue
+        if isinstance(node.get('norm_cfg'), dict):
+            change(f'{path}.norm_cfg', node.norm_cfg, 'requires_grad', True)
+        for key, value in _NOT_FROZEN.items():
+            # By default ResNet freezes its statistics: leaving norm_eval out is not enough.
+            if node.get(key, _default(node, key, cfg)) != value:
+                change(path, node, key, value)
+    if cfg.get('load_from') is not None:
+        change('', cfg, 'load_from', None)
+    return changes
+
+
+def scale_lr(cfg) -> str:
+    """Turn on MMEngine's linear scaling of the learning rate with the batch size.
+
+    Returns:
+        str: What will happen, and a warning where the rule does not hold.
+    """
+    settings = cfg.get('auto_scale_lr') or {}
+    settings.setdefault('base_batch_size', 16)
+    settings['enable'] = True
+    cfg.auto_scale_lr = settings
+    text = ('--auto-scale-lr: the learning rate is multiplied by (images per iteration) / '
+            f'{settings["base_batch_size"]}.')
+    optimizer = type_name((cfg.get('optim_wrapper') or {}).get('optimizer', {}).get('type'))
+    if 'Adam' in optimizer:
+        text += (f' Beware: this linear rule is made for SGD. For {optimizer} it is not '
+                 'established (square-root scaling is common), so check the loss of the first '
+                 'epoch.')
+    return text

@@ -1,0 +1,216 @@
+"""Settings of a config that MMEngine ignores, or that fail after the data was read."""
+import importlib
+import math
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from importlib.util import find_spec
+from numbers import Real
+from typing import Any, Callable, NamedTuple, Optional
+
+from mmengine.registry import MODELS
+
+from ..errors import UserError
+
+_SCOPES = ('mmengine', 'mmdet', 'mmpretrain')
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+# Arguments of torch's DataLoader that make no sense, and are errors, without worker processes.
+_OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
+
+
+class _Old(NamedTuple):
+    """A top-level key of MMDetection 2.x.
+
+    Attributes:
+        looks_old (Callable): Whether a value is what 2.x had there: a name alone proves nothing.
+        now (str): What takes its place.
+    """
+    looks_old: Callable[[Any], bool]
+    now: str
+
+
+def _dict_with(*keys: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and any(key in value for key in keys)
+
+
+def _is_old_data(value: Any) -> bool:
+    return isinstance(value, dict) and (
+        'samples_per_gpu' in value or 'workers_per_gpu' in value or any(
+            _dict_with('type', 'ann_file', 'pipeline', 'dataset', 'img_prefix')(value.get(split))
+            for split in ('train', 'val', 'test')))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+_OLD_KEYS = {
+    'optimizer': _Old(_dict_with('type', 'lr'), 'optim_wrapper = dict(optimizer=dict(...))'),
+    'optimizer_config': _Old(_is_dict, 'optim_wrapper = dict(clip_grad=dict(max_norm=...), '
+                                       'accumulative_counts=...)'),
+    'fp16': _Old(_is_dict, "optim_wrapper = dict(type='AmpOptimWrapper'), or --amp fp16"),
+    'lr_config': _Old(_is_dict, 'param_scheduler = [...]'),
+    'momentum_config': _Old(_is_dict, 'param_scheduler = [...]'),
+    'runner': _Old(_dict_with('type', 'max_epochs', 'max_iters'),
+                   'train_cfg = dict(max_epochs=..., val_interval=...)'),
+    'total_epochs': _Old(_is_number, 'train_cfg = dict(max_epochs=...)'),
+    'total_iters': _Old(_is_number, "train_cfg = dict(type='IterBasedTrainLoop', max_iters=...)"),
+    'data': _Old(_is_old_data, 'train_dataloader, val_dataloader and test_dataloader = '
+                               'dict(batch_size=..., num_workers=..., dataset=dict(...))'),
+    'evaluation': _Old(_dict_with('interval', 'metric', 'save_best'),
+                       'val_evaluator = dict(metric=...), train_cfg = dict(val_interval=...) and '
+                       'default_hooks = dict(checkpoint=dict(save_best=...))'),
+    'checkpoint_config': _Old(_is_dict, 'default_hooks = dict(checkpoint=dict(interval=...))'),
+    'log_config': _Old(_is_dict, 'default_hooks = dict(logger=dict(interval=...)) and '
+                                 'visualizer = dict(vis_backends=[...])'),
+    'resume_from': _Old(lambda value: isinstance(value, str), '--resume FILE'),
+    'seed': _Old(_is_number, 'randomness = dict(seed=...)'),
+}
+
+
+class _Count(NamedTuple):
+    """A whole number of a config: at least ``least``, or ``never`` where that switches it off."""
+    key: str
+    least: int
+    never: Optional[int] = None
+
+
+_COUNTS = (
+    _Count('train_cfg.max_epochs', 1), _Count('train_cfg.max_iters', 1),
+    _Count('train_cfg.val_interval', 1),
+    *(_Count(f'{loader}.batch_size', 1) for loader in _LOADERS),
+    *(_Count(f'{loader}.num_workers', 0) for loader in _LOADERS),
+    _Count('default_hooks.checkpoint.interval', 1, never=-1),
+    _Count('default_hooks.checkpoint.max_keep_ckpts', 1, never=-1),
+    _Count('default_hooks.logger.interval', 1),
+    _Count('optim_wrapper.accumulative_counts', 1),
+    _Count('auto_scale_lr.base_batch_size', 1))
+_NOT_NEGATIVE = ('optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay')
+
+
+def _values(node: Any) -> Iterator[Any]:
+    """Everything below a node of a config."""
+    children = node.values() if isinstance(node, dict) else node if isinstance(
+        node, (list, tuple)) else ()
+    for child in children:
+        yield child
+        yield from _values(child)
+
+
+def _is_used(cfg, key: str) -> bool:
+    """Whether a variable of a config file is read in it: then it is the user's own."""
+    value = cfg[key]
+    if isinstance(value, dict) and any(
+            value == other for name, node in cfg.items() if name != key
+            for other in (node, *_values(node))):
+        return True
+    code = re.sub('#.*', '', cfg.text)
+    return re.search(rf'[=*(\[,:+]\s*(_base_\.)?{key}\s*[,)\]}}.\[+\n]', code) is not None
+
+
+def check_old_keys(cfg) -> None:
+    """Refuse keys of MMDetection 2.x, which MMEngine would ignore.
+
+    Args:
+        cfg (Config): As read from its file, without options of the command line.
+
+    Raises:
+        UserError: All such keys, with what takes their place.
+    """
+    found = [f'  {key}: now {old.now}' for key, old in _OLD_KEYS.items()
+             if key in cfg and old.looks_old(cfg[key]) and not _is_used(cfg, key)]
+    if found:
+        raise UserError(f'{cfg.filename} sets keys of MMDetection 2.x, which would be ignored:\n'
+                        + '\n'.join(found) + '\nMove them, and remove the old ones; one of a base '
+                        'that you cannot change is removed by KEY = None.')
+
+
+def _look_up(cfg, key: str) -> Any:
+    """Value of a dotted key; None where it is not set."""
+    node = cfg._cfg_dict
+    for part in key.split('.'):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def _wrong_counts(cfg) -> Iterator[str]:
+    for count in _COUNTS:
+        value = _look_up(cfg, count.key)
+        if value is None or value == count.never:
+            continue
+        if not _is_number(value) or value != value // 1 or value < count.least:
+            never = '' if count.never is None else f' (or {count.never}: no limit, or never)'
+            yield (f'{count.key} is {value!r}; a whole number from {count.least} on is '
+                   f'expected{never}.')
+    for key in _NOT_NEGATIVE:
+        value = _look_up(cfg, key)
+        if value is not None and not (_is_number(value) and 0 <= value < math.inf):
+            yield f'{key} is {value!r}; a number from 0 on is expected.'
+
+
+def _wrong_scope(cfg) -> Iterator[str]:
+    scope = cfg.get('default_scope')
+    if scope is None or scope in MODELS.children:
+        return
+    if not isinstance(scope, str) or not scope.isidentifier() or find_spec(scope) is None:
+        close = get_close_matches(str(scope), _SCOPES, n=1)
+        yield (f'default_scope is {scope!r}; the name of an installed library is expected, '
+               f'{", ".join(map(repr, _SCOPES[1:]))} for example.'
+               + (f' Did you mean {close[0]!r}?' if close else ''))
+
+
+def check_values(cfg) -> None:
+    """Check numbers and names that MMEngine takes as they are.
+
+    Args:
+        cfg (Config): With all options applied.
+
+    Raises:
+        UserError: All values that cannot be meant.
+    """
+    wrong = [*_wrong_scope(cfg), *_wrong_counts(cfg)]
+    if wrong:
+        raise UserError(f'{cfg.filename} (with its --cfg-options):\n'
+                        + '\n'.join(f'  {line}' for line in wrong))
+
+
+def import_custom_modules(cfg) -> None:
+    """Import ``custom_imports``; one that fails is no small matter, whatever the config allows.
+
+    Raises:
+        ImportError: With the name of the module and what its import raised.
+    """
+    imports = (cfg.get('custom_imports') or {}).get('imports') or []
+    for module in [imports] if isinstance(imports, str) else imports:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # the module's own code runs: anything
+            raise ImportError(
+                f'custom_imports: {module!r} cannot be imported ({type(error).__name__}: {error}). '
+                'Set PYTHONPATH to the folder that holds it, or take it out of the list.'
+            ) from error
+
+
+def without_workers(cfg) -> list[str]:
+    """Drop what PyTorch refuses in a data loader without worker processes.
+
+    Args:
+        cfg (Config): ``{train,val,test}_dataloader`` are changed in place.
+
+    Returns:
+        list[str]: What was dropped, for the user to read.
+    """
+    notes = []
+    for loader in _LOADERS:
+        node = cfg.get(loader) or {}
+        dropped = [key for key in _OF_WORKERS if node.get('num_workers') == 0 and node.get(key)]
+        for key in dropped:
+            del node[key]
+        if dropped:
+            notes.append(f'{loader}.num_workers=0: {", ".join(dropped)} dropped, which needs '
+                         'worker processes.')
+    return notes

@@ -1,0 +1,138 @@
+"""Finding and reading config files, with messages instead of tracebacks."""
+import importlib
+import inspect
+import linecache
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Optional
+
+from mmengine.config import Config
+from mmengine.utils import get_installed_path
+
+from ..errors import UserError
+from .config_check import check_old_keys, check_values, import_custom_modules, without_workers
+from .options import check_options
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def config_folder() -> Path:
+    """Folder of the configs of this package: installed, or of a checkout that is not."""
+    installed = _PACKAGE / '.mim' / 'configs'
+    return installed if installed.is_dir() else _PACKAGE.parent / 'configs'
+
+
+def _list_configs() -> list[str]:
+    folder = config_folder()
+    return sorted(path.relative_to(folder).as_posix() for path in folder.glob('[!_]*/*.py'))
+
+
+def _packaged(name: str) -> Path:
+    """The file of ``package::folder/file.py``."""
+    package, _, relative = name.partition('::')
+    if package == 'mmcontainer':
+        return config_folder() / relative
+    try:
+        importlib.import_module(package)
+        return Path(get_installed_path(package)) / '.mim' / 'configs' / relative
+    except ImportError as error:
+        raise UserError(f'{name}: the package {package!r} is not installed.') from error
+
+
+def find_config(name: str) -> Path:
+    """Find a config file.
+
+    Args:
+        name (str): A path, relative to the current folder or to this package's ``configs/``, or
+            ``package::folder/file.py`` for a config that an installed package brings along.
+
+    Raises:
+        UserError: If there is no such file; lists the names that come closest.
+    """
+    if '::' in name:
+        path = _packaged(name)
+    else:
+        own = config_folder() / name.partition('configs/')[2] if 'configs/' in name else None
+        path = Path(name).expanduser()
+        if not (path.is_file() or path.is_absolute()) and own is not None and own.is_file():
+            path = own
+    if path.is_file():
+        return path
+    raise UserError(f'There is no config file {name}.' + _suggestions(name, path))
+
+
+def _suggestions(name: str, path: Path) -> str:
+    known = {other: f'mmcontainer::{other}' for other in _list_configs()}
+    listing = '\n'.join(f'  {other}' for other in known.values())
+    if '::' not in name:
+        known.update({'/'.join(file.parts[-2:]): str(file) for file in path.parent.glob('*.py')})
+    close = get_close_matches('/'.join(path.parts[-2:]), known, n=3)
+    if close:
+        return ' Did you mean:\n' + '\n'.join(f'  {known[other]}' for other in close)
+    return f' This package has:\n{listing}'
+
+
+def _frames(error: BaseException) -> Iterator[tuple[str, str, int, dict]]:
+    """Yield (file of the code, function, line, local variables), from the outermost frame on."""
+    trace, last = error.__traceback__, None
+    while trace is not None:
+        frame = trace.tb_frame
+        if frame is not last:  # one that catches an exception and raises it again is there twice
+            yield frame.f_code.co_filename, frame.f_code.co_name, trace.tb_lineno, frame.f_locals
+        trace, last = trace.tb_next, frame
+
+
+def _describe(error: Exception) -> str:
+    """Say what went wrong in a config, and where: it may be in one of its bases."""
+    reader = inspect.getsourcefile(Config)
+    files, place = [], ''
+    for source, function, line, variables in _frames(error):
+        if source == reader and isinstance(variables.get('filename'), str):
+            path = str(Path(variables['filename']).resolve())
+            if function in ('_file2dict', '_parse_lazy_import'):
+                if path in files:
+                    circle = ' -> '.join([*files[files.index(path):], path])
+                    return f'its _base_ files form a circle, {circle}.'
+                files.append(path)
+            place = f' (in {path})'
+        elif function == '<module>':  # the code of a config; helpers that it imports lie deeper
+            text = linecache.getline(source, line).strip()
+            place = f' (in {Path(source).resolve()}, line {line}: {text})'
+            break
+    if isinstance(error, UnicodeDecodeError):
+        return f'text in UTF-8 is expected, found another encoding or no text: {error}{place}'
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return f'{type(error).__name__}: {text}{place}'
+
+
+def load_config(name: str, options: Optional[dict] = None) -> Config:
+    """Read a config file and apply ``--cfg-options``.
+
+    Args:
+        name (str): See :func:`find_config`.
+        options (dict, optional): Dotted keys to values.
+
+    Raises:
+        UserError: File not found, not readable as a config, a setting of MMDetection 2.x or one
+            that cannot be meant, or an option without effect.
+    """
+    path = find_config(name)
+    if path.suffix not in ('.py', '.json', '.yaml', '.yml'):
+        raise UserError(f'{name} is no config: a .py, .json or .yml file is expected.')
+    try:
+        cfg = Config.fromfile(str(path), import_custom_modules=False)
+        import_custom_modules(cfg)
+    except Exception as error:  # a config is a program: it may raise anything
+        raise UserError(f'{name} cannot be read as a config: {_describe(error)}') from error
+    check_old_keys(cfg)
+    if options:
+        check_options(cfg, options)
+        try:
+            cfg.merge_from_dict(options)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f'--cfg-options: {error}') from error
+    check_values(cfg)
+    for note in without_workers(cfg):
+        print(note, flush=True)
+    return cfg

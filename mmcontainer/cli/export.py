@@ -1,0 +1,115 @@
+"""``tools/export_onnx.py``: a backbone as an ONNX file for images of any size."""
+from pathlib import Path
+
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+
+from ..backbones import BaseBackbone
+from ..checkpoints import load_backbone
+from ..errors import UserError
+from ..fileio import write_atomically
+from .configs import load_config
+from .paths import check_writable_file
+
+# A second size that shares no factor with the first: the file has to be right for all.
+_OTHER_SIZE = (97, 161)
+# Largest error of onnxruntime over the standard deviation of each output.
+TOLERANCE = 1e-3
+
+
+class _Images(nn.Module):
+    """Gives the backbone's argument the name that it has in the file."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.backbone(images)
+
+
+def _import_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f'ONNX export needs the package {error.name!r}: '
+                        'pip install onnx onnxscript onnxruntime') from error
+
+
+def _build_backbone(cfg) -> BaseBackbone:
+    config = cfg.model.get('backbone')
+    if not isinstance(config, dict):
+        raise UserError('The config has no model.backbone.')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    backbone = MODELS.build({**config, 'init_cfg': None})
+    if not isinstance(backbone, BaseBackbone):
+        raise UserError(f'{type(backbone).__name__} is no backbone of this package; export it with '
+                        'MMDeploy or torch.onnx.')
+    return backbone
+
+
+def export_backbone(backbone: BaseBackbone, path: Path, size: tuple[int, int],
+                    opset: int = 18) -> None:
+    """Write a backbone as an ONNX file with dynamic batch, height and width.
+
+    Args:
+        backbone (BaseBackbone): In evaluation mode, on the CPU.
+        path (Path): File to write.
+        size (tuple[int, int]): (height, width) of the example images that are traced.
+        opset (int): Version of the ONNX operator set.
+    """
+    dynamic = torch.export.Dim.DYNAMIC
+    program = torch.onnx.export(
+        _Images(backbone).eval(), (torch.randn(2, backbone.in_channels, *size), ), dynamo=True,
+        opset_version=opset, verbose=False, input_names=['images'],
+        output_names=[f'stage{i}' for i in backbone.out_indices],
+        dynamic_shapes={'images': {0: dynamic, 2: dynamic, 3: dynamic}})
+    program.save(str(path))
+
+
+@torch.no_grad()
+def largest_error(backbone: BaseBackbone, path: Path, batch: int, size: tuple[int, int]) -> float:
+    """Largest difference between onnxruntime and PyTorch, over each output's standard deviation."""
+    import onnxruntime
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    images = torch.randn(batch, backbone.in_channels, *size)
+    outs = session.run(None, {'images': images.numpy()})
+    return max(((torch.from_numpy(out) - expected).abs().max() / expected.std()).item()
+               for out, expected in zip(outs, backbone(images)))
+
+
+def export_onnx(args) -> None:
+    """Export as the command line says, and compare with PyTorch at two sizes before anything stays.
+
+    Args:
+        args (argparse.Namespace): Arguments of ``tools/export_onnx.py``.
+
+    Raises:
+        UserError: Packages missing, nothing to export, or a file that gives other numbers.
+    """
+    _import_packages()
+    target = check_writable_file(args.out, 'the file to write')
+    if target.suffix != '.onnx':
+        raise UserError(f'{args.out}: a file that ends with .onnx is expected.')
+    backbone = _build_backbone(load_config(args.config, args.cfg_options)).eval()
+    load_backbone(backbone, args.checkpoint)
+    if not args.no_deploy:
+        backbone.switch_to_deploy()
+
+    def write(path: str) -> None:
+        export_backbone(backbone, Path(path), tuple(args.shape), args.opset)
+        for batch, size in ((2, tuple(args.shape)), (1, _OTHER_SIZE)):
+            error = largest_error(backbone, Path(path), batch, size)
+            print(f'onnxruntime, {batch} x {backbone.in_channels} x {size[0]} x {size[1]}: largest '
+                  f'error {error:.1e} of the standard deviation', flush=True)
+            if not error <= TOLERANCE:
+                raise UserError(f'The exported model gives other numbers than PyTorch (error '
+                                f'{error:.1e}, allowed {TOLERANCE}); {target} was not written.')
+
+    write_atomically(target, write)
+    print(f'{target}: {target.stat().st_size / 2**20:.0f} MB, outputs '
+          f'{", ".join(f"stage{i}" for i in backbone.out_indices)}, any batch, height and width '
+          f'from {backbone.strides[-1]}')

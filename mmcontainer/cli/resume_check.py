@@ -1,0 +1,168 @@
+"""``--resume`` with other settings than the training's: those of the checkpoint would win.
+
+MMEngine loads the state of optimizer and schedulers over what the config says: learning rates,
+weight decay, momenta, milestones and ends. A config that was changed in between would have no
+effect, so it is refused. Everything else of a config (data, hooks, clipping, ``max_epochs``) counts
+as it stands in the config.
+"""
+import ast
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
+
+from mmengine.logging import print_log
+
+from ..errors import UserError
+from ..type_names import type_name
+
+# Of optim_wrapper: what ends up in the groups of parameters that the checkpoint holds.
+_OF_OPTIMIZER = ('optimizer', 'paramwise_cfg', 'constructor')
+_UNSET = 'not set'
+_NAMES = {'inf': float('inf'), 'nan': float('nan')}
+
+
+def _evaluate(node: ast.expr) -> Any:
+    """The value of an expression of MMEngine's config text, without running any of it.
+
+    Raises:
+        ValueError: If it is anything but a literal, ``dict(...)`` or the name of a class.
+    """
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
+        parts = [_evaluate(argument) for argument in node.args]
+        named = {item.arg: _evaluate(item.value) for item in node.keywords if item.arg}
+        return {key: value for part in (*parts, named) for key, value in part.items()}
+    if isinstance(node, ast.Dict):
+        return {_evaluate(key): _evaluate(value) for key, value in zip(node.keys, node.values)}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_evaluate(item) for item in node.elts]
+    if isinstance(node, ast.Name):
+        return _NAMES.get(node.id, node.id)
+    if isinstance(node, ast.Attribute):  # a class: its name is all that is compared
+        return node.attr
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_evaluate(node.operand)
+    return ast.literal_eval(node)
+
+
+def read_config_text(text: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Read top-level keys of a config as MMEngine writes it into checkpoints; no code is run.
+
+    Args:
+        text (str): ``Config.pretty_text``.
+        keys (tuple[str]): Names to read; those that the text does not have are left out.
+
+    Raises:
+        ValueError: If the text is none that MMEngine wrote.
+    """
+    found = {}
+    try:
+        for statement in ast.parse(text).body:
+            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+                name = statement.targets[0].id
+                if name in keys:
+                    found[name] = _evaluate(statement.value)
+    except (SyntaxError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f'no text of a config: {error}') from error
+    return found
+
+
+def _plain(node: Any, key: str = '') -> Any:
+    """Nested dicts and lists for comparing; classes and their dotted names by their last name."""
+    if isinstance(node, Mapping):
+        return {name: _plain(value, name) for name, value in node.items()
+                if name not in ('_scope_', '_delete_')}
+    if isinstance(node, (list, tuple)):
+        return [_plain(value) for value in node]
+    return type_name(node) if key in ('type', 'constructor') or isinstance(node, type) else node
+
+
+def _schedulers(cfg: Mapping) -> Any:
+    """``param_scheduler`` with the ends that MMEngine fills in from the length of training."""
+    found = cfg.get('param_scheduler')
+    if isinstance(found, Mapping) and 'type' not in found:
+        return found  # several optimizers by name
+    loop = cfg.get('train_cfg') or {}
+    epochs, iterations = loop.get('max_epochs'), loop.get('max_iters')
+    last_iteration = f'the last iteration of {epochs} epochs' if iterations is None else iterations
+    listed = [found] if isinstance(found, Mapping) else list(found or [])
+    return [{'end': epochs if item.get('by_epoch', True) else last_iteration, **item}
+            for item in listed]
+
+
+def _settings(cfg: Mapping) -> dict[str, Any]:
+    """What a checkpoint brings along, {dotted key: value}."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    scale = cfg.get('auto_scale_lr') or {}
+    chosen = dict(
+        optim_wrapper={key: wrapper.get(key) for key in _OF_OPTIMIZER},
+        param_scheduler=_schedulers(cfg),
+        auto_scale_lr=dict(enable=bool(scale.get('enable')),
+                           base_batch_size=scale.get('base_batch_size') if scale.get('enable')
+                           else None))
+    return dict(_flatten(_plain(chosen)))
+
+
+def _flatten(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict) or isinstance(node, list) and any(
+            isinstance(item, dict) for item in node):
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        for key, value in items:
+            yield from _flatten(value, f'{path}.{key}' if path else str(key))
+    elif node is not None:
+        yield path, node
+
+
+def _progress(old: Mapping, new: Mapping, epoch: int) -> Optional[str]:
+    """What another length of training, which is allowed, or a finished one means."""
+    before, now = ((cfg.get('train_cfg') or {}).get('max_epochs') for cfg in (old, new))
+    if isinstance(now, int) and epoch >= now:
+        return (f'--resume: all {now} epochs of the config are done already. To train longer: '
+                '--cfg-options train_cfg.max_epochs=...')
+    if before is not None and now is not None and before != now:
+        return (f'--resume: training lasts until epoch {now}, not {before}; the schedule of the '
+                'learning rate stays as it was.')
+    return None
+
+
+def check_resumed_settings(cfg: Mapping, content: Mapping[str, Any], checkpoint: str) -> None:
+    """Check that optimizer and schedule of a config are those that a checkpoint brings along.
+
+    Args:
+        cfg (Config): Of the training that is about to go on.
+        content (Mapping): Content of the checkpoint; ``meta['cfg']`` holds the text of its config.
+            ``meta['config']``, which MMEngine would run as a program, is taken out.
+        checkpoint (str): Its name, for messages.
+
+    Raises:
+        UserError: Which settings differ, in the file and in the config, and what to do.
+    """
+    meta = content['meta']
+    meta.pop('config', None)
+    keys = ('optim_wrapper', 'param_scheduler', 'auto_scale_lr', 'train_cfg')
+    try:
+        old = read_config_text(meta['cfg'], keys)
+    except (KeyError, TypeError, ValueError):
+        print_log(f'--resume: {checkpoint} does not say with which config it was trained. Its '
+                  'learning rate, weight decay and schedule count, not those of the config.',
+                  logger='current', level='WARNING')
+        return
+    found, wanted = _settings(old), _settings(cfg)
+    different = [key for key in {**found, **wanted}
+                 if found.get(key, _UNSET) != wanted.get(key, _UNSET)]
+    if not different:
+        note = _progress(old, cfg, meta.get('epoch', 0))
+        if note is not None:
+            print_log(note, logger='current')
+        return
+    lines = [f'  {key}: {found.get(key, _UNSET)} in the checkpoint, {wanted.get(key, _UNSET)} in '
+             'the config' for key in different]
+    advice = ''
+    if all(key.startswith('param_scheduler.') and key.endswith('.end') for key in different):
+        advice = ('A schedule without an end lasts as long as the training. To train longer after '
+                  'the old schedule, write its end into the config: '
+                  f'{different[0]}={found.get(different[0])}. ')
+    raise UserError(
+        f'--resume: {checkpoint} goes on with the optimizer and the schedule stored in it, and '
+        'those of this config are others, which would be ignored:\n' + '\n'.join(lines)
+        + f'\n{advice}Set them back to go on; to train its weights further with new settings, '
+        f'start a new training: --cfg-options load_from={checkpoint}, without --resume, in another '
+        '--work-dir.')

@@ -1,0 +1,129 @@
+"""What all command line tools share: how they fail, and their common options."""
+import errno
+import os
+import signal
+import sys
+from typing import Callable, Optional
+
+from ..checkpoints import CorruptCheckpointError, KeyMismatchError, UnsafeCheckpointError
+from ..errors import UserError, find_interrupt
+from .options import OptionAction
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MESSAGES = (UserError, UnsafeCheckpointError, CorruptCheckpointError, KeyMismatchError)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as clusters send it before they kill: the same as Ctrl-C to whoever cleans up."""
+
+
+def _listen_to_sigterm() -> None:
+    main_process = os.getpid()
+
+    def terminate(number, frame):
+        if os.getpid() == main_process:
+            raise Terminated
+        signal.signal(number, signal.SIG_DFL)  # a worker of a data loader
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, terminate)
+
+
+def _raised_in(error: BaseException) -> str:
+    """Name of the module that raised an exception."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals.get('__name__', '') if trace is not None else ''
+
+
+def user_message(error: BaseException) -> Optional[str]:
+    """Return the text to show for a mistake in a config or command line, None for a defect.
+
+    Mistakes are this package's own exceptions, values that its code refused (an unknown ``arch``,
+    say), names or arguments that MMEngine's builders did not find, and schedules that it refused.
+    """
+    module, text = _raised_in(error), str(error)
+    if isinstance(error, _MESSAGES):
+        return text
+    if isinstance(error, OSError) and error.errno in _FULL:
+        what = f' ({error.filename} could not be written)' if error.filename else ''
+        return (f'The disk is full{what}: free some space and run this again. What was saved '
+                'before is whole.')
+    if isinstance(error, (ValueError, FileNotFoundError, ImportError)) and module.startswith(
+            'mmcontainer.'):
+        return text
+    if isinstance(error, ValueError) and module.startswith('mmengine.optim.scheduler'):
+        return (f'param_scheduler of the config does not work: {text}. A schedule without an end '
+                'lasts until train_cfg.max_epochs, which must be later than its begin.')
+    if isinstance(error, KeyError) and ' registry' in text and 'is not in the' in text:
+        return f'The config names something unknown: {error.args[0]}'
+    if isinstance(error, TypeError) and 'unexpected keyword argument' in text and (
+            module.startswith('mmengine.registry')):
+        return f'The config sets something unknown: {text}'
+    return None
+
+
+def run_tool(main: Callable[[], Optional[int]]) -> None:
+    """Run the main function of a tool and exit.
+
+    Exit codes: what ``main`` returned (None is 0), 2 after a mistake of the user, which is shown
+    without a traceback, 130 after Ctrl-C, 143 after SIGTERM. Defects keep their traceback.
+    """
+    # No file that is read may run code: torch.load never falls back to unrestricted unpickling.
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    # Its contrary; PyTorch refuses to read anything where both are set.
+    os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    # A file name that the terminal's encoding does not have is no reason to stop.
+    sys.stdout.reconfigure(errors='backslashreplace')
+    _listen_to_sigterm()
+    try:
+        code = main()
+    except (KeyboardInterrupt, Exception) as error:
+        interrupt = find_interrupt(error)
+        if interrupt is not None:
+            is_terminated = isinstance(interrupt, Terminated)
+            print('\nTerminated.' if is_terminated else '\nInterrupted.', file=sys.stderr)
+            sys.exit(EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED)
+        message = user_message(error)
+        if message is None:
+            raise
+        if os.environ.get('LOCAL_RANK', '0') == '0':  # once per machine
+            print(f'error: {message}', file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    sys.exit(code or 0)
+
+
+def add_run_arguments(parser) -> None:
+    """Add the options that training and testing have in common."""
+    parser.add_argument('--work-dir', help='folder of logs and checkpoints (work_dirs/CONFIG)')
+    parser.add_argument('--data-root', metavar='DIR',
+                        help='read all data sets and annotations of the config from this folder')
+    add_config_options(parser)
+    parser.add_argument('--verbose', action='store_true',
+                        help='show all that the log file gets: environment, config, hooks ...')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='how several processes were started (dist_*.sh sets it)')
+    # Old launchers pass it as an argument, torchrun by the environment.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help='set by launchers')
+
+
+def add_inference_options(parser) -> None:
+    """Add the options that testing and inference have in common."""
+    parser.add_argument('--amp', choices=['bf16'],
+                        help='bfloat16 in backbone, neck and dense heads, on newer GPUs and CPUs')
+    parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')
+    parser.add_argument('--no-deploy', action='store_true',
+                        help='do not fold the norms of the backbone into its convolutions')
+
+
+def add_config_options(parser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=OptionAction, metavar='KEY=VALUE',
+        help='change the config: train_cfg.max_epochs=3 model.backbone.drop_path_rate=0.2 '
+        'key="[a,b]" key="[(a,b),(c,d)]"; quote, and no blanks')

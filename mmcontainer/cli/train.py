@@ -1,0 +1,137 @@
+"""``tools/train.py``: from a config to a trained model."""
+import os
+from collections.abc import Sequence
+from typing import Optional
+
+from ..data_check import check_annotations
+from ..engine.amp import apply_amp, check_precision, keep_losses_exact
+from ..engine.checkpoint_hook import use_safe_checkpoints
+from ..engine.deploy import compile_backbone
+from ..engine.invalid_loss import StopWhenDivergedHook
+from ..errors import UserError, find_interrupt
+from .config_changes import (
+    check_pretrained,
+    scale_lr,
+    set_loader_defaults,
+    set_work_dir,
+    train_from_scratch,
+)
+from .configs import load_config
+from .console import build_runner, quiet_libraries
+from .data_root import check_data, set_data_root
+from .distributed import add_hook, replace_sync_bn, setup_distributed
+from .paths import check_writable_folder
+from .resume import advice_after_interrupt, find_resume
+from .scratch_advice import scratch_advice
+from .weights import check_pretrained_weights, local_file, prepare_loading
+from .work_dir import claim_work_dir
+
+
+def say(text: str) -> None:
+    """Print once, not once per process."""
+    if os.environ.get('RANK', '0') == '0':
+        print(text, flush=True)
+
+
+def check_all(*checks) -> None:
+    """Run checks and raise one UserError with the messages of all that fail."""
+    messages = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            messages.append(str(error))
+    if messages:
+        raise UserError('\n\n'.join(messages))
+
+
+def check_and_report_data(cfg, splits: Sequence[str]) -> None:
+    """Check that the data is there and can be used; print what was dropped or repaired."""
+    check_data(cfg, splits)
+    for note in check_annotations(cfg, splits).notes:
+        say(f'note: {note}')
+
+
+def prepare_config(args):
+    """Read a config and apply the command line to it.
+
+    Args:
+        args (argparse.Namespace): Arguments of ``tools/train.py``.
+
+    Returns:
+        Config: Ready for a runner.
+
+    Raises:
+        UserError: Anything that would fail later: see the functions called.
+    """
+    cfg = load_config(args.config, args.cfg_options)
+    set_work_dir(cfg, args.work_dir, args.config)
+    set_loader_defaults(cfg)
+    if args.data_root is not None:
+        set_data_root(cfg, args.data_root)
+    if args.from_scratch:
+        changes = train_from_scratch(cfg)
+        say('--from-scratch: random weights, and all norms and stages are trained:\n'
+            + '\n'.join(f'  {line}' for line in [
+                *(changes or ['nothing was pretrained or frozen']), *scratch_advice(cfg)]))
+    if args.amp is not None:
+        apply_amp(cfg, args.amp)
+    check_precision(cfg)
+    if args.auto_scale_lr:
+        say(scale_lr(cfg))
+    _find_checkpoint(cfg, args.resume)
+    check_writable_folder(cfg.work_dir, '--work-dir')
+    claim_work_dir(cfg.work_dir, goes_on=cfg.get('resume', False) or args.overwrite,
+                   launcher=args.launcher)
+    use_safe_checkpoints(cfg)
+    add_hook(cfg, StopWhenDivergedHook.__name__)
+    # An empty val_cfg, as MMPretrain's schedules have it, means validation all the same.
+    splits = ('train', 'val') if cfg.get('val_cfg') is not None else ('train', )
+    check_all(lambda: check_pretrained(cfg), lambda: check_and_report_data(cfg, splits))
+    return cfg
+
+
+def _find_checkpoint(cfg, resume: Optional[str]) -> None:
+    """Settle ``load_from`` and ``resume`` of a config: a file on this disk, or none."""
+    if resume is None and cfg.get('resume'):  # of the config itself
+        resume = cfg.get('load_from') or 'auto'
+    if resume is not None:
+        cfg.load_from, remark = find_resume(cfg.work_dir, resume)
+        cfg.resume = cfg.load_from is not None
+        say(f'--resume: from {cfg.load_from}{remark and f" ({remark})"}' if cfg.resume else
+            f'--resume: no checkpoint in {cfg.work_dir} yet, so training starts from the beginning')
+    elif cfg.get('load_from') is not None:
+        cfg.load_from = str(local_file(cfg.load_from))
+
+
+def train(args) -> None:
+    """Train as the command line says.
+
+    Args:
+        args (argparse.Namespace): Arguments of ``tools/train.py``.
+    """
+    if not args.verbose:
+        quiet_libraries()
+    cfg = prepare_config(args)
+    try:
+        _run(cfg, args)
+    except (KeyboardInterrupt, Exception) as error:
+        if find_interrupt(error) is not None:
+            say(f'\n{advice_after_interrupt(cfg.work_dir, args.launcher)}')
+        raise
+
+
+def _run(cfg, args) -> None:
+    setup_distributed(cfg, args.launcher)
+    warning = replace_sync_bn(cfg)
+    if warning is not None:
+        say(warning)
+    runner = build_runner(cfg, args.verbose)
+    if cfg.get('load_from') is not None:
+        prepare_loading(runner, cfg.load_from, args.allow_partial_load)
+    check_pretrained_weights(runner.model)
+    if args.amp is not None:
+        keep_losses_exact(runner.model)
+    if args.compile:
+        compile_backbone(runner.model)
+    runner.train()

@@ -1,0 +1,71 @@
+"""The test pipeline of a config, for image files that are in no data set."""
+from typing import Any, Callable
+
+from mmengine.dataset import Compose
+
+from .errors import UserError
+from .type_names import type_name
+
+
+class ImageError(Exception):
+    """One image cannot be worked on; its text says why. Others may be fine."""
+
+
+def _loads_annotations(step: dict) -> bool:
+    name = type_name(step['type'])
+    return 'Load' in name and 'Annotations' in name
+
+
+def tested_dataset(cfg):
+    """Config of the (first) data set that is tested on, without its wrappers; None without."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    while dataset is not None and 'pipeline' not in dataset:
+        dataset = dataset.get('dataset') or next(iter(dataset.get('datasets') or []), None)
+    return dataset
+
+
+def build_pipeline(cfg) -> list[Callable[[dict], Any]]:
+    """Build the transforms of the test data set, without those that read annotations.
+
+    Args:
+        cfg (Config): Its default scope must have been set.
+
+    Raises:
+        UserError: If the config has no test pipeline.
+    """
+    dataset = tested_dataset(cfg)
+    if dataset is None:
+        raise UserError('The config has no test pipeline (test_dataloader.dataset.pipeline), which '
+                        'says how images are read and resized for the network.')
+    steps = [step for step in dataset['pipeline'] if not _loads_annotations(step)]
+    return Compose(steps).transforms
+
+
+def decode(transforms: list, path: str) -> tuple[dict[str, Any], list]:
+    """Run the transforms that read an image: those up to the first one that yields pixels.
+
+    Args:
+        transforms (list): See :func:`build_pipeline`.
+        path (str): The file.
+
+    Returns:
+        tuple: What the transforms have gathered, with the pixels as ``img``, in BGR, of (H, W) or
+        (H, W, C), turned or not as the loader treats EXIF's orientation; and the transforms left.
+
+    Raises:
+        ImageError: If the file cannot be read.
+    """
+    results = dict(img_path=path, img_id=0)
+    for number, transform in enumerate(transforms, start=1):
+        try:
+            results = transform(results)
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders raise OpenCV's, Pillow's and bare assertions
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ImageError(f'cannot be read as an image ({reason[0]})') from error
+        if results is None:
+            raise ImageError('cannot be read as an image')
+        if results.get('img') is not None:
+            return results, transforms[number:]
+    raise UserError('The test pipeline of the config reads no image (LoadImageFromFile does).')

@@ -1,0 +1,124 @@
+"""How tools fail: mistakes without a traceback, defects with one."""
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mmcontainer.checkpoints import KeyMismatchError
+from mmcontainer.cli import tool
+from mmcontainer.errors import UserError
+
+
+def run(action, capsys):
+    def main():
+        return action() if callable(action) else action
+
+    with pytest.raises(SystemExit) as caught:
+        tool.run_tool(main)
+    return caught.value.code, capsys.readouterr().err
+
+
+def fail(error):
+    def action():
+        raise error
+    return action
+
+
+def test_exit_codes(capsys):
+    assert run(None, capsys) == (0, '')
+    assert run(1, capsys) == (1, '')
+    assert run(fail(UserError('no such file')), capsys) == (2, 'error: no such file\n')
+    assert run(fail(KeyMismatchError('keys')), capsys) == (2, 'error: keys\n')
+    code, text = run(fail(KeyboardInterrupt()), capsys)
+    assert code == 130 and len(text.strip().splitlines()) == 1
+
+
+def test_defects_keep_their_traceback():
+    for error in (ValueError('a defect'), KeyError('a defect'), TypeError('a defect'),
+                  FileNotFoundError('a defect')):
+        with pytest.raises(type(error), match='a defect'):
+            tool.run_tool(fail(error))
+
+
+@pytest.mark.parametrize('settings, hint', [
+    (dict(type='Container', arch='lite'), "Did you mean 'light'"),
+    (dict(type='Container', frozen_stages=9), 'frozen_stages'),
+    (dict(type='Containr'), 'Containr'),
+    (dict(type='Container', archh='light'), 'archh'),
+])
+def test_mistakes_in_a_config(settings, hint, capsys):
+    from mmengine.registry import MODELS
+    code, text = run(lambda: MODELS.build(settings), capsys)
+    assert code == 2 and hint in text and 'Traceback' not in text
+
+
+def test_schedule_that_begins_after_the_end(capsys):
+    from mmengine.optim import CosineAnnealingLR
+    from torch import nn, optim
+    optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.)
+    code, text = run(lambda: CosineAnnealingLR(optimizer, begin=5, end=3), capsys)
+    assert code == 2 and 'begin=5, end=3' in text and 'max_epochs' in text
+
+
+def test_one_message_per_machine(capsys, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    assert run(fail(UserError('x')), capsys) == (2, '')
+
+
+def test_files_are_read_safely(capsys, monkeypatch):
+    monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', raising=False)
+    run(None, capsys)
+    assert os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] == '1'
+
+
+def test_names_that_the_terminal_cannot_show(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding='ascii')
+    monkeypatch.setattr(sys, 'stdout', stream)
+    with pytest.raises(SystemExit) as exit_:
+        tool.run_tool(lambda: print('grün \udce9'))
+    assert exit_.value.code == 0
+    stream.flush()
+    assert stream.buffer.getvalue() == b'gr\\xfcn \\udce9\n'
+
+
+def test_an_interruption_that_a_library_turned_into_another_error(capsys):
+    def library():
+        try:
+            raise KeyboardInterrupt
+        except BaseException as error:
+            raise SyntaxError('cannot be formatted') from error
+
+    code, text = run(library, capsys)
+    assert code == 130 and 'Interrupted.' in text and 'cannot be formatted' not in text
+
+
+def test_full_disk(capsys):
+    code, text = run(fail(OSError(errno.ENOSPC, 'No space left on device', 'a.pth')), capsys)
+    assert code == 2 and 'The disk is full (a.pth could not be written)' in text
+
+
+def test_sigterm_ends_like_ctrl_c(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        code, text = run(lambda: os.kill(os.getpid(), signal.SIGTERM), capsys)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert code == 143 and text.strip() == 'Terminated.'
+
+
+def test_ctrl_c_during_imports(repo_root, tmp_path):
+    """Of libraries that a tool imports before anything of it runs."""
+    (tmp_path / 'mmcontainer').mkdir()
+    (tmp_path / 'mmcontainer' / '__init__.py').write_text(
+        'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n')
+    tools = [script for script in (repo_root / 'tools').glob('[!_]*.py')
+             if not script.name.startswith('setup_')]  # which import nothing that takes time
+    assert len(tools) > 5
+    for script in tools:
+        result = subprocess.run([sys.executable, str(script), '--help'], capture_output=True,
+                                text=True, env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+        assert (result.returncode, result.stderr) == (130, '\nInterrupted.\n'), script.name
