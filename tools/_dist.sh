@@ -1,17 +1,16 @@
-# Sourced by dist_train.sh and dist_test.sh.
+# Sourced by the other scripts: sets TOOLS and PYTHON.
 # shellcheck shell=bash
 TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # The environment that `make env` creates, unless another one is active.
-if [ -z "${PYTHON:-}" ] && [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$TOOLS/../.venv/bin/python" ]; then
+if [ -z "${PYTHON:-}${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$TOOLS/../.venv/bin/python" ]; then
     PYTHON=$TOOLS/../.venv/bin/python
 fi
+PYTHON=${PYTHON:-python}
 
 # launch GPUS TOOL [arguments]: run the tool in that many processes on this machine.
 launch() {
-    local gpus=$1 tool=$2 rendezvous=(--standalone)  # on a free port
-    shift 2
+    local gpus=$1 tool=$2 port=${PORT:-29500} rendezvous=(--standalone)  # on a free port
     if [ "${NNODES:-1}" -gt 1 ] || [ -n "${PORT:-}" ]; then
-        local port=${PORT:-29500}
         if [ "${NODE_RANK:-0}" -eq 0 ] && (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
             echo "error: port $port is in use, perhaps by another training. Name another one with" \
                  "PORT=, the same on all machines; on one machine leave it out, then a free one is taken." >&2
@@ -20,6 +19,6 @@ launch() {
         rendezvous=(--nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}"
                     --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="$port")
     fi
-    exec "${PYTHON:-python}" -m torch.distributed.run "${rendezvous[@]}" --nproc-per-node="$gpus" \
-        "$TOOLS/$tool" "$@"
+    exec "$PYTHON" "$TOOLS/_torchrun.py" "${rendezvous[@]}" --nproc-per-node="$gpus" \
+        "$TOOLS/$tool" "${@:3}" --launcher pytorch
 }

@@ -9,4 +9,4 @@ if [ $# -lt 3 ] || ! [[ ${3} =~ ^[1-9][0-9]*$ ]]; then
     exit 2
 fi
 . "$(dirname "${BASH_SOURCE[0]}")/_dist.sh"
-launch "$3" test.py "$1" "$2" --launcher pytorch "${@:4}"
+launch "$3" test.py "$1" "$2" "${@:4}"

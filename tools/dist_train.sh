@@ -11,4 +11,4 @@ if [ $# -lt 2 ] || ! [[ ${2} =~ ^[1-9][0-9]*$ ]]; then
     exit 2
 fi
 . "$(dirname "${BASH_SOURCE[0]}")/_dist.sh"
-launch "$2" train.py "$1" --launcher pytorch "${@:3}"
+launch "$2" train.py "$1" "${@:3}"

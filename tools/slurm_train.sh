@@ -8,19 +8,14 @@ if [ $# -lt 4 ]; then
     echo "usage: [GPUS= GPUS_PER_NODE= CPUS_PER_TASK= SRUN_ARGS= PYTHON=] $0 PARTITION JOB_NAME CONFIG WORK_DIR [arguments of train.py]" >&2
     exit 2
 fi
-TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$(dirname "${BASH_SOURCE[0]}")/_dist.sh"
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
-if [ "$GPUS" -lt "$GPUS_PER_NODE" ]; then
-    GPUS_PER_NODE=$GPUS
-fi
-if [ -z "${PYTHON:-}" ] && [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$TOOLS/../.venv/bin/python" ]; then
-    PYTHON=$TOOLS/../.venv/bin/python
-fi
+GPUS_PER_NODE=$((GPUS < GPUS_PER_NODE ? GPUS : GPUS_PER_NODE))
 
 # SRUN_ARGS is left unquoted on purpose: it holds several arguments.
 # shellcheck disable=SC2086
 exec srun -p "$1" --job-name="$2" \
     --gres=gpu:"$GPUS_PER_NODE" --ntasks="$GPUS" --ntasks-per-node="$GPUS_PER_NODE" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$TOOLS/train.py" "$3" --work-dir "$4" --launcher slurm "${@:5}"
+    "$PYTHON" -u "$TOOLS/train.py" "$3" --work-dir "$4" --launcher slurm "${@:5}"

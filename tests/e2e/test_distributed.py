@@ -84,10 +84,10 @@ def test_several_nodes(run_tool):
     output = run_tool('dist_train.sh', 'a b.py', 8, '--amp', 'bf16', env=nodes).split()
     assert {'--nnodes=2', '--node-rank=1', '--master-addr=10.0.0.1', '--master-port=1234',
             '--nproc-per-node=8'} <= set(output)
-    assert output[-6:] == ['a', 'b.py', '--launcher', 'pytorch', '--amp', 'bf16']
+    assert output[-6:] == ['a', 'b.py', '--amp', 'bf16', '--launcher', 'pytorch']
     output = run_tool('dist_test.sh', 'c.py', 'd.pth', 4, '--out', 'x.pkl', env=nodes).split()
     assert '--nproc-per-node=4' in output
-    assert output[-6:] == ['c.py', 'd.pth', '--launcher', 'pytorch', '--out', 'x.pkl']
+    assert output[-6:] == ['c.py', 'd.pth', '--out', 'x.pkl', '--launcher', 'pytorch']
 
 
 def test_ports(run_tool):
@@ -101,6 +101,14 @@ def test_ports(run_tool):
         assert output.startswith(f'error: port {port} is in use') and output.count('\n') == 1
     output = run_tool('dist_train.sh', 'c.py', 2, env=dict(PYTHON='echo', PORT=port))
     assert f'--master-port={port}' in output
+
+
+def test_a_mistake_is_one_message(run_tool):
+    """The tool's own, with its exit code, and no report of torchrun behind it."""
+    output = run_tool('dist_train.sh', 'no_such_config.py', 2, code=2,
+                      env=dict(CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1'))
+    assert output.count('error: ') == 1 and 'no_such_config.py' in output
+    assert 'Traceback' not in output and 'ChildFailedError' not in output
 
 
 def test_slurm(run_tool, tmp_path):
