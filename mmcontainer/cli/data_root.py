@@ -12,7 +12,7 @@ SPLITS = ('train', 'val', 'test')
 _FOLDER_PER_CLASS = {'ImageNet': 1000, 'CustomDataset': 0}
 _HELP = """\
 What you can do:
-  - the data lies elsewhere: add  --data-root FOLDER  (FOLDER is what stands at the top of the tree)
+  - the data lies elsewhere: add  --data-root FOLDER  (in place of {roots})
 """
 _HELP_COCO = """\
   - you have no data yet: COCO 2017 is at https://cocodataset.org/#download
@@ -58,13 +58,13 @@ def _evaluators(cfg, splits: Sequence[str] = SPLITS) -> list[dict]:
     return found
 
 
-def _parts(path: str) -> tuple[str, ...]:
-    return Path(path).expanduser().parts
+def _path(*parts: Optional[str]) -> Path:
+    """Join parts, of which a later absolute one replaces the earlier; '~' is the home folder."""
+    return Path(*(Path(part or '').expanduser() for part in parts))
 
 
 def _is_below(path: str, folder: str) -> bool:
-    base = _parts(folder)
-    return _parts(path)[:len(base)] == base
+    return _path(path).is_relative_to(_path(folder))
 
 
 def _common_root(cfg) -> str:
@@ -114,7 +114,7 @@ def set_data_root(cfg, root: str) -> None:
     def rebase(text: str) -> str:
         if not _is_below(text, old):
             return text
-        moved = new.joinpath(*_parts(text)[len(_parts(old)):])
+        moved = new / _path(text).relative_to(_path(old))
         # A folder keeps its final slash: some configs append to it as to a string.
         return f'{moved}/' if text.endswith('/') else str(moved)
 
@@ -133,10 +133,6 @@ def set_data_root(cfg, root: str) -> None:
         cfg.data_root = f'{new}/'
 
 
-def _join(root: str, path: str) -> Path:
-    return Path(root or '') / Path(path).expanduser()
-
-
 class _Part(NamedTuple):
     """A file or folder that a config reads.
 
@@ -150,21 +146,23 @@ class _Part(NamedTuple):
     is_folder: bool
     num_classes: Optional[int] = None
 
-    def remark(self) -> str:
+    def fault(self) -> str:
         """Say what is wrong with it, in a few words; an empty string if nothing is."""
-        if not (self.path.is_dir() if self.is_folder else self.path.is_file()):
-            return '<- missing'
         if not self.is_folder:
+            return '' if self.path.is_file() else 'missing'
+        if not self.path.is_dir():
+            return 'missing'
+        entries = list(self.path.iterdir())
+        if not entries:
+            return 'empty'
+        found = sum(entry.is_dir() for entry in entries) if self.num_classes is not None else None
+        if found is None or found and found == (self.num_classes or found):
             return ''
-        if not any(self.path.iterdir()):
-            return '<- empty'
-        if self.num_classes is None:
-            return ''
-        found = sum(entry.is_dir() for entry in self.path.iterdir())
-        if found and found == (self.num_classes or found):
-            return ''
-        return (f'<- {found} folders, {self.num_classes} expected: one per class'
-                if self.num_classes else '<- no folders in it: one per class expected')
+        return (f'{found} folders, {self.num_classes} expected: one per class'
+                if self.num_classes else 'no folders in it: one per class expected')
+
+    def __str__(self) -> str:
+        return f'{self.path}{"/" if self.is_folder else ""}'
 
 
 def _num_classes(leaf: dict) -> int:
@@ -178,14 +176,14 @@ def _image_folder_parts(leaf: dict, root: str) -> Iterator[_Part]:
     """What an ImageNet or CustomDataset reads: see their docstrings in MMPretrain."""
     split = leaf.get('split', '')
     ann_file = leaf.get('ann_file')
-    if not ann_file and split and _join(root, f'meta/{split}.txt').is_file():
+    if not ann_file and split and _path(root, f'meta/{split}.txt').is_file():
         ann_file = f'meta/{split}.txt'
     if ann_file:
-        yield _Part(_join(root, ann_file), is_folder=False)
+        yield _Part(_path(root, ann_file), is_folder=False)
     prefix = leaf.get('data_prefix') or split
     prefix = prefix.get('img_path', '') if isinstance(prefix, dict) else prefix
     has_folders = not ann_file and leaf.get('with_label', True) and split != 'test'
-    yield _Part(_join(root, prefix), True, _num_classes(leaf) if has_folders else None)
+    yield _Part(_path(root, prefix), True, _num_classes(leaf) if has_folders else None)
 
 
 def class_folder(leaf: dict) -> Optional[Path]:
@@ -202,11 +200,11 @@ def class_folder(leaf: dict) -> Optional[Path]:
 
 def _annotated_parts(leaf: dict, root: str) -> Iterator[_Part]:
     if leaf.get('ann_file'):
-        yield _Part(_join(root, leaf['ann_file']), is_folder=False)
+        yield _Part(_path(root, leaf['ann_file']), is_folder=False)
     prefix = leaf.get('data_prefix') or {}
     for folder in prefix.values() if isinstance(prefix, dict) else [prefix]:
         if isinstance(folder, str):
-            yield _Part(_join(root, folder), is_folder=True)
+            yield _Part(_path(root, folder), is_folder=True)
 
 
 def _required_parts(cfg, splits: Sequence[str]) -> list[_Part]:
@@ -220,43 +218,8 @@ def _required_parts(cfg, splits: Sequence[str]) -> list[_Part]:
         found.extend(parts(leaf, leaf.get('data_root') or ''))
     for evaluator in _evaluators(cfg, splits):
         if isinstance(evaluator.get('ann_file'), str) and not evaluator.get('backend_args'):
-            found.append(_Part(Path(evaluator['ann_file']).expanduser(), is_folder=False))
+            found.append(_Part(_path(evaluator['ann_file']), is_folder=False))
     return sorted({part.path: part for part in found}.values(), key=lambda part: part.path)
-
-
-class _Node:
-    """A file or folder of the drawn tree."""
-
-    def __init__(self):
-        self.children = {}
-        self.is_folder = False
-        self.remark = ''
-
-    def child(self, name: str) -> '_Node':
-        self.is_folder = True
-        return self.children.setdefault(name, _Node())
-
-    def lines(self, indent: str = '') -> Iterator[tuple[str, str]]:
-        """Yield (drawn name, remark) of everything below this folder."""
-        for position, (name, node) in enumerate(self.children.items(), start=1):
-            last = position == len(self.children)
-            slash = '/' if node.is_folder else ''
-            yield f'{indent}{"└── " if last else "├── "}{name}{slash}', node.remark
-            yield from node.lines(indent + ('    ' if last else '│   '))
-
-
-def _draw_tree(top: Path, parts: Sequence[_Part]) -> str:
-    """Draw files and folders below ``top`` as a tree, with a remark behind what is wrong."""
-    tree = _Node()
-    for part in parts:
-        node = tree
-        for name in part.path.relative_to(top).parts:
-            node = node.child(name)
-        node.is_folder = node.is_folder or part.is_folder
-        node.remark = part.remark()
-    lines = [(f'{top}/', tree.remark), *tree.lines()]
-    width = max(len(name) for name, _ in lines) + 2
-    return '\n'.join(f'{name:<{width}}{remark}'.rstrip() for name, remark in lines)
 
 
 def check_data(cfg, splits: Sequence[str] = ('train', 'val')) -> None:
@@ -267,24 +230,17 @@ def check_data(cfg, splits: Sequence[str] = ('train', 'val')) -> None:
         splits (Sequence[str]): Which of 'train', 'val' and 'test' will be used.
 
     Raises:
-        UserError: One message for everything that is missing: the expected tree with the missing
-            parts marked, and what to do.
+        UserError: One message that lists everything that is missing, and what to do.
     """
     required = _required_parts(cfg, splits)
-    missing = [part for part in required if part.remark()]
-    if not missing:
+    faults = [f'  {part}: {part.fault()}' for part in required if part.fault()]
+    if not faults:
         return
     leaves = _loader_datasets(cfg, splits)
-    roots = {Path(leaf.get('data_root') or '.').expanduser() for leaf in leaves}
-    trees = {}
-    for part in required:
-        # The innermost folder, where one root lies below another; an absolute path may have none.
-        top = max((root for root in roots if _is_below(part.path, root)),
-                  key=lambda root: len(root.parts), default=part.path.parent)
-        trees.setdefault(top, []).append(part)
-    places = ', '.join(str(top.resolve()) for top in sorted(trees))
-    drawn = '\n'.join(_draw_tree(top, parts) for top, parts in sorted(trees.items()))
     classification = any(type_name(leaf.get('type')) in _FOLDER_PER_CLASS for leaf in leaves)
-    raise UserError(f'The data of this config is not complete: {len(missing)} of {len(required)} '
-                    f'parts are missing in {places}. Expected:\n\n{drawn}\n\n'
-                    f'{_HELP}{_HELP_IMAGENET if classification else _HELP_COCO}')
+    roots = ', '.join(sorted({leaf.get('data_root') or './' for leaf in leaves}))
+    listing = '\n'.join(faults)
+    raise UserError(
+        f'The data of this config is not complete: {len(faults)} of {len(required)} parts are '
+        f'missing (relative paths start in {Path.cwd()}).\n{listing}\n\n'
+        f'{_HELP.format(roots=roots)}{_HELP_IMAGENET if classification else _HELP_COCO}')

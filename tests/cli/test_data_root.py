@@ -1,6 +1,4 @@
 """Redirecting a config's data, and the message about what is missing."""
-import re
-
 import pytest
 from mmengine.config import Config
 
@@ -123,7 +121,7 @@ def test_complete_data_passes(tmp_path):
     check_data(cfg, ('train', 'val', 'test'))
 
 
-def test_message_draws_the_tree_and_marks_what_is_missing(tmp_path):
+def test_message_lists_what_is_missing(tmp_path):
     cfg = make_config(leaf())
     set_data_root(cfg, str(tmp_path))
     fill(tmp_path, 'annotations/train.json', 'val/1.jpg')
@@ -131,12 +129,9 @@ def test_message_draws_the_tree_and_marks_what_is_missing(tmp_path):
     with pytest.raises(UserError) as caught:
         check_data(cfg)
     text = str(caught.value)
-    lines = {line.strip('├─│└ ').split()[0]: line for line in text.splitlines() if '── ' in line}
-    assert list(lines) == ['annotations/', 'train.json', 'val.json', 'train/', 'val/']
-    assert 'missing' not in lines['train.json'] and 'missing' not in lines['val/']
-    assert lines['val.json'].endswith('<- missing')
-    assert lines['train/'].endswith('<- empty')
-    assert '--data-root' in text and 'make demo' in text and str(tmp_path) in text
+    assert [line for line in text.splitlines() if line.startswith(f'  {tmp_path}')] == [
+        f'  {tmp_path}/annotations/val.json: missing', f'  {tmp_path}/train/: empty']
+    assert '2 of 4 parts' in text and f'in place of {tmp_path}/)' in text and 'make demo' in text
 
 
 def test_only_the_splits_in_use_are_checked(tmp_path):
@@ -153,7 +148,7 @@ def test_annotations_among_the_images(tmp_path):
     cfg = Config(dict(train_dataloader=dict(dataset=dict(
         type='CocoDataset', data_root=str(tmp_path), ann_file='train/_annotations.coco.json',
         data_prefix=dict(img='train/')))))
-    with pytest.raises(UserError, match=r'(?s)train/ .*<- missing\n.*_annotations.coco.json'):
+    with pytest.raises(UserError, match=r'(?s)train/: missing\n.*_annotations.coco.json: missing'):
         check_data(cfg, ('train', ))
 
 
@@ -162,7 +157,7 @@ def test_missing_file_outside_the_root(tmp_path):
     set_data_root(cfg, str(tmp_path))
     fill(tmp_path, 'annotations/train.json', 'annotations/val.json', 'train/1.jpg', 'val/1.jpg')
     cfg.val_evaluator.ann_file = '/nowhere/val.json'
-    with pytest.raises(UserError, match='(?s)/nowhere/.*val.json.*<- missing'):
+    with pytest.raises(UserError, match='/nowhere/val.json: missing'):
         check_data(cfg)
 
 
@@ -193,8 +188,8 @@ def test_message_about_image_folders(tmp_path):
     with pytest.raises(UserError) as caught:
         check_data(cfg)
     text = str(caught.value)
-    assert re.search(r'train/ +<- 3 folders, 2 expected: one per class', text)
-    assert re.search(r'val/ +<- 0 folders, 2 expected', text)
+    assert 'train/: 3 folders, 2 expected: one per class' in text
+    assert 'val/: 0 folders, 2 expected' in text
     assert 'image-net.org' in text and 'meta/val.txt' in text and 'cocodataset' not in text
     with pytest.raises(UserError, match='3 folders, 1000 expected'):
         check_data(image_folders(tmp_path, metainfo=None))
@@ -208,7 +203,7 @@ def test_listed_images_need_no_folders_of_classes(tmp_path):
     cfg = image_folders(tmp_path, metainfo=None)
     cfg.train_dataloader.dataset.ann_file = 'meta/train_10pct.txt'
     fill(tmp_path, 'train/1.jpg', 'val/1.jpg', 'meta/val.txt')
-    with pytest.raises(UserError, match=r'(?s)train_10pct.txt +<- missing.*make_imagenet_subset'):
+    with pytest.raises(UserError, match='(?s)train_10pct.txt: missing.*make_imagenet_subset'):
         check_data(cfg)
     fill(tmp_path, 'meta/train_10pct.txt')
     check_data(cfg)

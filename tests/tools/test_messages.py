@@ -31,7 +31,7 @@ def test_nothing_is_there_yet(call):
     assert code == 2 and 'Traceback' not in text
     for hint in ('checkpoints/container_light_in1k.pth', 'drive.google.com',
                  'tools/convert_checkpoint.py', '--from-scratch', 'data/coco/',
-                 'instances_train2017.json', 'val2017/', '<- missing', '--data-root', 'make demo'):
+                 'instances_train2017.json', 'val2017/', ': missing', '--data-root', 'make demo'):
         assert hint in text
 
 
@@ -48,7 +48,7 @@ def test_no_imagenet(call):
     """The validation images are asked for too, although val_cfg is empty."""
     code, text = call('train.py', 'mmcontainer::imagenet/container_light_8xb128_in1k.py')
     assert code == 2 and '2 of 2 parts are missing' in text and 'Traceback' not in text
-    for hint in ('train/', 'val/', '<- missing', '--data-root', 'image-net.org', 'meta/val.txt'):
+    for hint in ('train/', 'val/', ': missing', '--data-root', 'image-net.org', 'meta/val.txt'):
         assert hint in text
 
 
