@@ -1,4 +1,6 @@
 """Mistakes of the person at the keyboard, told apart from defects of the program."""
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Optional
 
 
@@ -8,6 +10,36 @@ class UserError(Exception):
     Its text is all the user gets to see, without a traceback. It says what was expected, what was
     found and what to do.
     """
+
+
+class ConfigError(UserError, ValueError):
+    """A value of a config that cannot work, noticed by code that may run without any tool."""
+
+
+@contextmanager
+def as_user_error() -> Iterator[None]:
+    """Show what this package refuses as a message, where it builds or loads what a user named.
+
+    ``ValueError``, ``FileNotFoundError`` and ``ImportError`` become :class:`UserError` if code of
+    this package raised them. Errors of other libraries are left alone, and so is everything that
+    happens outside: it is unexpected there and keeps its traceback.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        if not raised_in(error).startswith('mmcontainer.'):
+            raise
+        raise UserError(str(error)) from error
+
+
+def raised_in(error: BaseException) -> str:
+    """Name of the module that raised an exception."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals.get('__name__', '') if trace is not None else ''
 
 
 def find_interrupt(error: Optional[BaseException]) -> Optional[KeyboardInterrupt]:

@@ -16,6 +16,7 @@ from mmcontainer.checkpoints import (
 )
 from mmcontainer.cli.paths import check_writable_file
 from mmcontainer.cli.tool import run_tool
+from mmcontainer.errors import as_user_error
 
 
 def parse_args():
@@ -35,10 +36,11 @@ def parse_args():
 
 def main():
     args = parse_args()
-    state_dict, _ = read_weights(args.src)
-    source = detect_source(state_dict) if args.source == 'auto' else args.source
-    table = get_source(source)
-    converted = table.convert(state_dict, reverse=args.to_official)
+    with as_user_error():
+        state_dict, _ = read_weights(args.src)
+        source = detect_source(state_dict) if args.source == 'auto' else args.source
+        table = get_source(source)
+        converted = table.convert(state_dict, reverse=args.to_official)
     check_writable_file(args.dst, 'the file to write')
     print('\n'.join(table.describe(state_dict, reverse=args.to_official)))
     path = save_with_hash(converted, args.dst)

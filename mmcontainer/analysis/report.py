@@ -3,9 +3,7 @@ import math
 from collections.abc import Sequence
 from typing import Optional
 
-from mmengine.registry import MODELS, init_default_scope
-
-from ..cli.configs import load_config
+from ..cli.configs import build_model, load_config
 from ..errors import UserError
 from .flops import count_flops
 
@@ -38,9 +36,8 @@ def report_flops(config: str,
         raise UserError(f'--shape: at least 32 32 is needed, found {shape[0]} {shape[1]}.')
     divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
     height, width = (math.ceil(side / divisor) * divisor for side in shape)
-    init_default_scope(scope)
     channels = (cfg.model.get('backbone') or cfg.model).get('in_channels', 3)
-    count = count_flops(MODELS.build(cfg.model), (1, channels, height, width))
+    count = count_flops(build_model(cfg.model, scope), (1, channels, height, width))
     padded = f' (padded from {shape[0]} x {shape[1]})' if (height, width) != tuple(shape) else ''
     lines = [f'one image of {height} x {width}{padded}; multiply-adds up to the raw predictions:']
     lines += [f'  {name:<16}{flops / 1e9:9.2f} G' for name, flops in count.parts.items()]

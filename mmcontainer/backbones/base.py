@@ -7,6 +7,7 @@ from mmengine.model import BaseModule, initialize, update_init_info
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..type_names import type_name
 from .arguments import check_drop_path_rate, check_in_channels, check_norm_cfg
 
@@ -159,9 +160,9 @@ class BaseBackbone(BaseModule):
                 hint = ' A single image needs a batch in front: images[None].'
             elif x.ndim == 4 and x.shape[3] == self.in_channels:
                 hint = ' Channels come before height and width: images.permute(0, 3, 1, 2).'
-            raise ValueError(f'Images must be of shape {expected}, got {shape}.{hint}')
+            raise ConfigError(f'Images must be of shape {expected}, got {shape}.{hint}')
         size = self.strides[-1]
         if min(x.shape[-2:]) < size:
-            raise ValueError(f'Images must be at least {size} x {size} pixels, because the last '
-                             f'stage has stride {size}; got {tuple(x.shape[-2:])}. Resize or pad '
-                             'them.')
+            raise ConfigError(f'Images must be at least {size} x {size} pixels, because the last '
+                              f'stage has stride {size}; got {tuple(x.shape[-2:])}. Resize or pad '
+                              'them.')

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Optional
 
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import get_installed_path
+from torch import nn
 
-from ..errors import UserError
+from ..errors import UserError, as_user_error
 from .config_check import check_old_keys, check_values, import_custom_modules, without_workers
 from .options import check_options
 
@@ -104,6 +106,21 @@ def _describe(error: Exception) -> str:
         return f'text in UTF-8 is expected, found another encoding or no text: {error}{place}'
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     return f'{type(error).__name__}: {text}{place}'
+
+
+def build_model(config: dict, scope: str) -> nn.Module:
+    """Build a model, or a part of one, from a config.
+
+    Args:
+        config (dict): With a ``type``.
+        scope (str): ``default_scope`` of the config; becomes that of the process.
+
+    Raises:
+        UserError: An argument that a class of this package refuses.
+    """
+    init_default_scope(scope)
+    with as_user_error():
+        return MODELS.build(config)
 
 
 def load_config(name: str, options: Optional[dict] = None) -> Config:

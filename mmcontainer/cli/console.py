@@ -17,6 +17,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..engine.summary import SummaryHook
+from ..errors import as_user_error
 
 # (start of the message, as a regular expression; why nobody has to read it)
 HARMLESS = (
@@ -142,10 +143,14 @@ def build_runner(cfg, verbose: bool = False) -> Runner:
     Args:
         cfg (Config): The config; ``runner_type`` names another class than MMEngine's ``Runner``.
         verbose (bool): Leave the console as MMEngine has it: environment, config, hooks and all.
+
+    Raises:
+        UserError: An argument that a class of this package refuses.
     """
     kind = RUNNERS.get(cfg.get('runner_type', 'Runner'))
     if verbose:
-        return kind.from_cfg(cfg)
+        with as_user_error():
+            return kind.from_cfg(cfg)
 
     class QuietRunner(kind):
         # The logger is built in the constructor, which goes on to log several hundred lines.
@@ -154,6 +159,7 @@ def build_runner(cfg, verbose: bool = False) -> Runner:
             _tidy_console(logger)
             return logger
 
-    runner = QuietRunner.from_cfg(cfg)
+    with as_user_error():
+        runner = QuietRunner.from_cfg(cfg)
     runner.register_hook(SummaryHook())
     return runner

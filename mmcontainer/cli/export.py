@@ -2,14 +2,13 @@
 from pathlib import Path
 
 import torch
-from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from ..backbones import BaseBackbone
 from ..checkpoints import load_backbone
-from ..errors import UserError
+from ..errors import UserError, as_user_error
 from ..fileio import write_atomically
-from .configs import load_config
+from .configs import build_model, load_config
 from .paths import check_writable_file
 
 # A second size that shares no factor with the first: the file has to be right for all.
@@ -43,8 +42,7 @@ def _build_backbone(cfg) -> BaseBackbone:
     config = cfg.model.get('backbone')
     if not isinstance(config, dict):
         raise UserError('The config has no model.backbone.')
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    backbone = MODELS.build({**config, 'init_cfg': None})
+    backbone = build_model({**config, 'init_cfg': None}, cfg.get('default_scope', 'mmengine'))
     if not isinstance(backbone, BaseBackbone):
         raise UserError(f'{type(backbone).__name__} is no backbone of this package; export it with '
                         'MMDeploy or torch.onnx.')
@@ -95,7 +93,8 @@ def export_onnx(args) -> None:
     if target.suffix != '.onnx':
         raise UserError(f'{args.out}: a file that ends with .onnx is expected.')
     backbone = _build_backbone(load_config(args.config, args.cfg_options)).eval()
-    load_backbone(backbone, args.checkpoint)
+    with as_user_error():
+        load_backbone(backbone, args.checkpoint)
     if not args.no_deploy:
         backbone.switch_to_deploy()
 

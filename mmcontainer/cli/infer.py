@@ -13,15 +13,15 @@ import mmcv
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
+from mmengine.model import revert_sync_batchnorm
 from torch import nn
 
 from ..engine.deploy import fold_norms, prepare_for_inference
-from ..errors import UserError
+from ..errors import ConfigError, UserError
 from ..fileio import write_atomically
 from ..pipeline import build_pipeline, decode
 from .class_names import name_classes
-from .configs import load_config
+from .configs import build_model, load_config
 from .console import quiet_libraries
 from .images import (
     ImageError,
@@ -68,10 +68,7 @@ def load_detector(cfg, checkpoint: str, device: str) -> nn.Module:
         UserError: If the file does not exist or belongs to another model, or if it, or the config,
             names another number of classes.
     """
-    from mmdet.registry import MODELS
-    from mmengine.model import revert_sync_batchnorm
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model = revert_sync_batchnorm(build_model(cfg.model, cfg.get('default_scope', 'mmdet')))
     content = load_weights(model, checkpoint)
     model.dataset_meta, model.names_from = name_classes(model, content, cfg)
     return model.to(device).eval()
@@ -116,7 +113,10 @@ class Detector:
         except cv2.error as error:
             raise ImageError(f'{type(transform).__name__} of the test pipeline fails on {width} x '
                              f'{height} pixels (OpenCV: {getattr(error, "err", error)})') from error
-        sample = self.model.test_step(pseudo_collate([results]))[0]
+        try:
+            sample = self.model.test_step(pseudo_collate([results]))[0]
+        except ConfigError as error:  # too small or thin for the backbone
+            raise ImageError(str(error)) from error
         if 'pred_instances' not in sample:
             raise UserError(f'{type(self.model).__name__} predicts no objects with boxes; this '
                             'tool draws nothing else.')

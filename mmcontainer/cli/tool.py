@@ -6,7 +6,7 @@ import sys
 from typing import Callable, Optional
 
 from ..checkpoints import CorruptCheckpointError, KeyMismatchError, UnsafeCheckpointError
-from ..errors import UserError, find_interrupt
+from ..errors import UserError, find_interrupt, raised_in
 from .options import OptionAction
 
 EXIT_USER_ERROR = 2
@@ -32,30 +32,20 @@ def _listen_to_sigterm() -> None:
     signal.signal(signal.SIGTERM, terminate)
 
 
-def _raised_in(error: BaseException) -> str:
-    """Name of the module that raised an exception."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace.tb_frame.f_globals.get('__name__', '') if trace is not None else ''
-
-
 def user_message(error: BaseException) -> Optional[str]:
     """Return the text to show for a mistake in a config or command line, None for a defect.
 
-    Mistakes are this package's own exceptions, values that its code refused (an unknown ``arch``,
-    say), names or arguments that MMEngine's builders did not find, and schedules that it refused.
+    Mistakes are what was raised as a message (:class:`UserError` and the errors of checkpoints),
+    a full disk, and what MMEngine raises for names, arguments and schedules of a config that it
+    cannot use.
     """
-    module, text = _raised_in(error), str(error)
+    module, text = raised_in(error), str(error)
     if isinstance(error, _MESSAGES):
         return text
     if isinstance(error, OSError) and error.errno in _FULL:
         what = f' ({error.filename} could not be written)' if error.filename else ''
         return (f'The disk is full{what}: free some space and run this again. What was saved '
                 'before is whole.')
-    if isinstance(error, (ValueError, FileNotFoundError, ImportError)) and module.startswith(
-            'mmcontainer.'):
-        return text
     if isinstance(error, ValueError) and module.startswith('mmengine.optim.scheduler'):
         return (f'param_scheduler of the config does not work: {text}. A schedule without an end '
                 'lasts until train_cfg.max_epochs, which must be later than its begin.')

@@ -27,7 +27,7 @@ from ..checkpoints import (
 from ..checkpoints.tensors import some
 from ..data_check.agreement import check_checkpoint_classes, classes_of_split
 from ..engine.deploy import unwrap
-from ..errors import UserError
+from ..errors import UserError, as_user_error
 from ..type_names import type_name
 from .resume_check import check_resumed_settings
 from .training_state import check_training_state
@@ -81,12 +81,13 @@ def read_for(model: nn.Module, checkpoint: str, partial: bool = False) -> dict[s
 
     Raises:
         UserError: Weights missing, left over or of another shape or kind of number; with
-            ``partial``, nothing fits.
-        CorruptCheckpointError, UnsafeCheckpointError, ImportError, ValueError: See
+            ``partial``, nothing fits; or the file holds no weights that can be used.
+        CorruptCheckpointError, UnsafeCheckpointError: See
             :func:`mmcontainer.checkpoints.read_weights`.
     """
     path = local_file(checkpoint)
-    found, content = read_weights(path)
+    with as_user_error():
+        found, content = read_weights(path)
     expected = model.state_dict()
     problems = find_problems(expected, found)
     if problems and partial:
@@ -183,10 +184,12 @@ def check_pretrained_weights(model: nn.Module) -> None:
     """Load what :class:`StrictPretrained` will load, before minutes go into reading the data.
 
     Raises:
-        KeyMismatchError, ValueError ...: See :func:`mmcontainer.checkpoints.load_backbone`.
+        UserError, CorruptCheckpointError, UnsafeCheckpointError: See
+            :func:`mmcontainer.checkpoints.load_backbone`.
     """
     for module in model.modules():
         init_cfg = module.init_cfg if isinstance(module, BaseBackbone) else None
         for entry in init_cfg if isinstance(init_cfg, list) else [init_cfg or {}]:
             if type_name(entry.get('type')) == 'StrictPretrained':
-                load_backbone(module, entry['checkpoint'])
+                with as_user_error():
+                    load_backbone(module, entry['checkpoint'])

@@ -15,6 +15,7 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..errors import ConfigError
 from .rng_state import get_rng_state, seed_worker, set_rng_state
 
 
@@ -72,8 +73,9 @@ class PreciseBNHook(Hook):
         num_iters (int): Batches per process; all of an epoch if it has fewer.
 
     Raises:
-        ValueError: If ``num_iters`` is not positive; at the start of training, together with
-            ``EMAHook`` (whose average is another model) or without a ``train_dataloader`` config.
+        ValueError: If ``num_iters`` is not positive.
+        ConfigError: At the start of training, together with ``EMAHook`` (whose average is another
+            model) or without a ``train_dataloader`` config.
 
     Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm" (arXiv 2105.07576), section 3.
     """
@@ -91,13 +93,13 @@ class PreciseBNHook(Hook):
     def before_train(self, runner) -> None:
         """Refuse what cannot work before hours have gone into it."""
         if any(isinstance(hook, EMAHook) for hook in runner.hooks):
-            raise ValueError('PreciseBNHook and EMAHook cannot be used together: the averaged '
-                             'weights are evaluated, and these statistics are not theirs. Remove '
-                             'one of them from custom_hooks.')
+            raise ConfigError('PreciseBNHook and EMAHook cannot be used together: the averaged '
+                              'weights are evaluated, and these statistics are not theirs. Remove '
+                              'one of them from custom_hooks.')
         config = runner._train_dataloader
         if not isinstance(config, dict) or not isinstance(config.get('sampler'), dict):
-            raise ValueError('PreciseBNHook builds a loader of its own, so train_dataloader and '
-                             'its sampler must be configs, not objects.')
+            raise ConfigError('PreciseBNHook builds a loader of its own, so train_dataloader and '
+                              'its sampler must be configs, not objects.')
         self._in_training = True
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:

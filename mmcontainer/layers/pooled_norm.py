@@ -3,9 +3,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..errors import ConfigError
+
 
 def check_pooled_norm(norm: nn.Module, x: Tensor) -> None:
-    """Raise a ValueError if a norm behind a global average would train on a single value.
+    """Raise a ConfigError if a norm behind a global average would train on a single value.
 
     Its output would be its bias whatever the image (PyTorch refuses with a message that does not
     say where to look).
@@ -19,7 +21,7 @@ def check_pooled_norm(norm: nn.Module, x: Tensor) -> None:
     is_synced = isinstance(norm, nn.SyncBatchNorm) and dist.is_available() and (
         dist.is_initialized() and dist.get_world_size() > 1)
     if not is_synced:
-        raise ValueError(
+        raise ConfigError(
             'This layer normalises the mean of each image over the batch, so it cannot train on a '
             'single image: use 2 or more images per process, SyncBN on several processes '
             "(norm_cfg=dict(type='SyncBN')), or norm_eval=True.")

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from ..checkpoints import load_backbone
-from ..cli.configs import load_config
+from ..cli.configs import build_model, load_config
 from ..cli.infer import choose_device
 from ..cli.paths import check_writable_folder
-from ..errors import UserError
+from ..errors import UserError, as_user_error
 from ..fileio import write_atomically
 from .affinity import (
     AffinityRows,
@@ -42,7 +41,6 @@ def visualize_affinity(args) -> None:
     path, device = Path(args.image).expanduser(), choose_device(args.device)
     if not path.is_file():
         raise UserError(f'There is no image {args.image}.')
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
     if args.query:
         # Needs MMDetection, which backbones do without.
         from .query_figures import visualize_queries
@@ -50,7 +48,8 @@ def visualize_affinity(args) -> None:
         return
     backbone, data_preprocessor = _build(cfg)
     find_layers(list_mixtures(backbone), args.layer)  # mistakes first, files later
-    load_backbone(backbone, args.checkpoint)
+    with as_user_error():
+        load_backbone(backbone, args.checkpoint)
     mixtures = list_mixtures(backbone)
     layers = find_layers(mixtures, args.layer)
     backbone.to(device).eval()
@@ -71,7 +70,7 @@ def visualize_affinity(args) -> None:
 
 def _build(cfg) -> tuple[nn.Module, nn.Module]:
     """The backbone (random weights) and the data preprocessor of a config's model."""
-    model = cfg.model
+    model, scope = cfg.model, cfg.get('default_scope', 'mmengine')
     if not isinstance(model.get('backbone'), dict):
         raise UserError('The config has no model.backbone; expected a detector, a classifier, or '
                         'model = dict(backbone=dict(...)).')
@@ -79,12 +78,12 @@ def _build(cfg) -> tuple[nn.Module, nn.Module]:
     if 'type' in model:
         if preprocessor is not None:  # MMPretrain's configs state it beside the model
             model.data_preprocessor = preprocessor
-        built = MODELS.build(model)
+        built = build_model(model, scope)
         return built.backbone, built.data_preprocessor
     if preprocessor is None:
         raise UserError('The config has a backbone only, and no data_preprocessor that says how '
                         'images are normalised for it.')
-    return MODELS.build(model.backbone), MODELS.build(preprocessor)
+    return build_model(model.backbone, scope), build_model(preprocessor, scope)
 
 
 def _save(figure: Figure, target: Path) -> None:

@@ -7,10 +7,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from mmcontainer.backbones import Container
 from mmcontainer.checkpoints import KeyMismatchError
 from mmcontainer.cli import tool
-from mmcontainer.errors import UserError
+from mmcontainer.cli.configs import build_model
+from mmcontainer.errors import UserError, as_user_error
 
 
 def run(action, capsys):
@@ -51,9 +54,26 @@ def test_defects_keep_their_traceback():
     (dict(type='Container', archh='light'), 'archh'),
 ])
 def test_mistakes_in_a_config(settings, hint, capsys):
-    from mmengine.registry import MODELS
-    code, text = run(lambda: MODELS.build(settings), capsys)
+    code, text = run(lambda: build_model(settings, 'mmengine'), capsys)
     assert code == 2 and hint in text and 'Traceback' not in text
+
+
+def test_a_value_that_no_user_wrote_is_a_defect():
+    with pytest.raises(ValueError, match="Unknown arch 'lite'"):
+        tool.run_tool(lambda: Container('lite'))
+
+
+def test_only_what_this_package_refuses_becomes_a_message():
+    with pytest.raises(UserError, match="Unknown arch 'lite'"), as_user_error():
+        Container('lite')
+    with pytest.raises(ValueError, match='invalid literal'), as_user_error():
+        int('lite')
+
+
+def test_images_that_the_config_makes_too_small(capsys):
+    backbone = build_model(dict(type='ContainerLight'), 'mmengine')
+    code, text = run(lambda: backbone(torch.zeros(1, 3, 8, 8)), capsys)
+    assert code == 2 and 'at least 32 x 32 pixels' in text
 
 
 def test_schedule_that_begins_after_the_end(capsys):

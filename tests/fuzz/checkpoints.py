@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmcontainer.backbones import Container
 from mmcontainer.checkpoints import load_backbone
 from mmcontainer.cli.weights import load_weights
+from mmcontainer.errors import as_user_error
 
 from .harness import Case
 
@@ -191,7 +192,8 @@ def generate(rng: random.Random, folder: Path) -> Case:
 
     def act() -> None:
         if prefix:
-            load_backbone(model.backbone, path)
+            with as_user_error():
+                load_backbone(model.backbone, path)
         else:
             load_weights(model, str(path))
         assert not os.path.exists(PROBE), 'code was run'

@@ -7,6 +7,7 @@ from mmdet.registry import MODELS
 from mmengine.registry import HOOKS, DefaultScope
 
 from mmcontainer.cli.train import prepare_config
+from mmcontainer.errors import as_user_error
 
 from .annotations import CLASSES, DataSet
 from .harness import Case
@@ -115,7 +116,7 @@ def generate(rng: random.Random, folder: Path) -> Case:
 
     def act() -> None:
         cfg = prepare_config(args)
-        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        with DefaultScope.overwrite_default_scope(cfg.default_scope), as_user_error():
             model = MODELS.build(cfg.model)
             for hook in cfg.get('custom_hooks', []):
                 HOOKS.build(hook)
