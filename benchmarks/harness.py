@@ -3,6 +3,7 @@
 All contestants of a case live in one process and take turns within every round, so that whatever
 else the machine does meets them alike. Ratios are taken within rounds.
 """
+import gc
 import os
 import platform
 import statistics
@@ -15,17 +16,53 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 
-from .process import cpu_name, measure_allocated, measure_time
-
 ROOT = Path(__file__).resolve().parents[1]
 GEMM_SIZE = 2048
 GEMM_REPEATS = 5
 PACKAGES = ('mmcontainer', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain')
+# A case that would need more of the free memory is left out.
+MEMORY_SHARE = 0.7
 
 
 def default_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def measure_time(function: Callable, device: torch.device) -> float:
+    """Seconds of a call, until the device has finished it."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    function()
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def measure_memory(function: Callable, device: torch.device) -> float:
+    """Peak extra memory of a call in MB, of PyTorch's allocator of the device.
+
+    Unlike the resident set of the process it does not depend on what the C library still holds from
+    earlier calls, and it leaves out what oneDNN and MKL take for themselves.
+    """
+    if device.type == 'cuda':
+        gc.collect()
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        function()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
+        function()
+    changes = [event for event in profiler.profiler.kineto_results.events()
+               if event.name() == '[memory]']
+    held = peak = 0
+    for event in sorted(changes, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak / 2**20
 
 
 def measure_gemm(device: torch.device, dtype: torch.dtype, size: int = GEMM_SIZE) -> float:
@@ -62,7 +99,7 @@ def alternate(calls: Mapping[str, Callable],
     """
     for call in calls.values():
         call()
-    memory = {name: measure_allocated(call, device) for name, call in calls.items()}
+    memory = {name: measure_memory(call, device) for name, call in calls.items()}
     times = {name: [] for name in calls}
     names = list(calls)
     for turn in range(rounds):
@@ -74,15 +111,29 @@ def alternate(calls: Mapping[str, Callable],
             for name, values in times.items()}
 
 
+def _read_proc(path: str, field: str) -> str:
+    """The first value of a field, 'field: value', of a file of Linux."""
+    with open(path) as file:
+        for line in file:
+            name, _, value = line.partition(':')
+            if name.strip() == field:
+                return value.strip()
+    raise RuntimeError(f'{path} has no {field}; this benchmark needs Linux.')
+
+
 def available_memory_mb(device: torch.device) -> float:
     """Memory that can still be taken, in MB."""
     if device.type == 'cuda':
         return torch.cuda.mem_get_info(device)[0] / 2**20
-    with open('/proc/meminfo') as info:
-        for line in info:
-            if line.startswith('MemAvailable:'):
-                return int(line.split()[1]) / 1024
-    raise RuntimeError('/proc/meminfo has no MemAvailable; this benchmark needs Linux.')
+    return int(_read_proc('/proc/meminfo', 'MemAvailable').split()[0]) / 1024
+
+
+def cpu_name() -> str:
+    """Name of the CPU; its architecture where Linux does not say it (ARM)."""
+    try:
+        return _read_proc('/proc/cpuinfo', 'model name')
+    except RuntimeError:
+        return platform.processor()
 
 
 def allocator_name() -> str:

@@ -13,20 +13,19 @@ from mmcontainer.analysis import count_flops
 from mmcontainer.cli.tool import run_tool
 
 from .harness import (
+    MEMORY_SHARE,
     alternate,
     available_memory_mb,
     default_device,
     describe_machine,
-    measure_allocated,
     measure_gemm,
+    measure_memory,
 )
 from .models import CONTESTANTS
 from .store import case_table, save_cases
 
 PASSES = ('inference', 'training step')
 DTYPES = ('float32', 'bfloat16')
-# A case that would need more of the free memory is left out.
-MEMORY_SHARE = 0.7
 # From here on the memory of a batch is foretold from that of one image.
 BIG_BATCH = 4
 
@@ -112,7 +111,7 @@ def too_big(suite: Suite, network: nn.Module, work: Workload, device: torch.devi
     single = suite.make_inputs(work._replace(batch=1), device)
     call = CALLS[work.passes](suite, network, single, work.dtype, device)
     call()
-    needed, free = measure_allocated(call, device) * work.batch, available_memory_mb(device)
+    needed, free = measure_memory(call, device) * work.batch, available_memory_mb(device)
     if needed <= MEMORY_SHARE * free:
         return ''
     return (f'about {needed / 1024:.1f} GB needed ({work.batch} times that of one image), '

@@ -1,17 +1,22 @@
 """Operators in their fast and explicit forms, taking turns: time and memory.
 
     python -m benchmarks.ops --cases 'CoT aggregation, stage 1' --json ops.json
+    python -m benchmarks.ops --cases 'SMCA attention, stride 8' --forms all
+    python -m benchmarks.ops --cases 'Container attention, stage 1, '{224x224,448x448} --forms all \
+        --plot scaling.png
 
-The scripts local_aggregation.py, modulated attention's smca_attention.py, relative_attention.py and
-container_scaling.py beside this file look at one operator each, in more forms; this one measures
-all of them alike, at the sizes of an 800 x 1333 image. Passes: forward without gradients, or
-forward and backward to all inputs.
+The sizes are those of an 800 x 1333 image, unless the name says another one. Every operator has its
+explicit form, the package's, and for some others in between, which `--forms all` measures too.
+Passes: forward without gradients, or forward and backward to all inputs.
 """
 import argparse
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Optional
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmcontainer.cli.tool import run_tool
@@ -19,17 +24,27 @@ from mmcontainer.ops import (
     aggregate,
     attention_affinity,
     gaussian_attention,
+    gaussian_bias,
     local_aggregation,
     relative_affinity,
     relative_attention,
+    relative_bias,
     self_attention,
     unfold_local_aggregation,
 )
 
-from .harness import alternate, default_device, describe_machine, measure_gemm
+from .harness import (
+    MEMORY_SHARE,
+    alternate,
+    available_memory_mb,
+    default_device,
+    describe_machine,
+    measure_gemm,
+)
+from .plots import draw_scaling
 from .store import case_table, save_cases
 
-PASSES = ('forward', 'forward + backward')
+FORWARD, BACKWARD = PASSES = ('forward', 'forward + backward')
 EXPLICIT, FAST = 'explicit', 'mmcontainer'
 
 
@@ -38,12 +53,17 @@ class Operator(NamedTuple):
 
     Attributes:
         make_inputs (Callable): () -> list of tensors.
-        forms (dict[str, Callable]): The explicit form first.
+        forms (dict[str, Callable]): The explicit form first, the package's last.
         batch (int): Images.
+        size (tuple[int, int], optional): Height and width of the image, if it is another one.
+        matrix_mb (float): Memory of the explicit form's matrices, where it may be more than there
+            is.
     """
     make_inputs: Callable
     forms: dict[str, Callable]
-    batch: int
+    batch: int = 1
+    size: Optional[tuple[int, int]] = None
+    matrix_mb: float = 0.
 
 
 def cot(channels: int, height: int, width: int,
@@ -70,13 +90,25 @@ def attention(channels: int, heads: int, height: int, width: int) -> Operator:
     def explicit(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return aggregate(attention_affinity(query, key, heads), value)
 
-    def fast(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return self_attention(query, key, value, heads)
-
-    return Operator(make_inputs, {EXPLICIT: explicit, FAST: fast}, 1)
+    return Operator(make_inputs, {EXPLICIT: explicit, FAST: partial(self_attention,
+                                                                    num_heads=heads)})
 
 
-def modulated(height: int, width: int, batch: int = 2) -> Operator:
+def scaling(height: int, width: int, channels: int = 64, heads: int = 2) -> Operator:
+    """The attention of stage 1 of Container's arch 'base' in an image of any size.
+
+    With a kv_stride, keys and values are averaged over windows of that size.
+    """
+    operator = attention(channels, heads, height // 4, width // 4)
+    explicit, fast = operator.forms.values()
+    pooled = {f'kv_stride={stride}': partial(fast, kv_stride=stride) for stride in (2, 4, 8)}
+    # Logits, their softmax and two gradients are alive at once, in float32.
+    matrices = 4 * heads * (height // 4 * (width // 4))**2 * 4 / 2**20
+    return operator._replace(forms={EXPLICIT: explicit, **pooled, FAST: fast},
+                             size=(height, width), matrix_mb=matrices)
+
+
+def modulated(height: int, width: int, batch: int = 2, dropout: float = 0.) -> Operator:
     """SMCA's attention of 300 queries, 8 heads of 32 channels."""
     def make_inputs() -> list[Tensor]:
         tokens = [torch.randn(batch, 8, number, 32) for number in (300, height * width,
@@ -84,46 +116,58 @@ def modulated(height: int, width: int, batch: int = 2) -> Operator:
         point = torch.rand(batch, 8, 300, 2) * torch.tensor([width, height])
         return [*tokens, point, 1 + 0.1 * torch.randn(batch, 8, 300, 2)]
 
-    def form(name: str) -> Callable:
-        options = {} if name == FAST else dict(form='explicit')
-        return lambda *inputs: gaussian_attention(*inputs, (height, width), 8., **options)
+    def masked(query: Tensor, key: Tensor, value: Tensor, *gaussian: Tensor) -> Tensor:
+        bias = gaussian_bias(*gaussian, (height, width), 8.)
+        return F.scaled_dot_product_attention(query, key, value, bias, dropout)
 
-    return Operator(make_inputs, {EXPLICIT: form(EXPLICIT), FAST: form(FAST)}, batch)
+    def form(name: str) -> Callable:
+        return lambda *inputs: gaussian_attention(
+            *inputs, (height, width), 8., dropout_p=dropout, form=name)
+
+    return Operator(make_inputs, {
+        EXPLICIT: form('explicit'), 'fused, bias as a mask': masked,
+        'separable': form('separable'), 'folded': form('fold'), FAST: form('auto')}, batch)
 
 
 def relative(heads: int, height: int, width: int) -> Operator:
     """CoAtNet's attention of one image, heads of 32 channels."""
+    grid_size = (height, width)
+
     def make_inputs() -> list[Tensor]:
         tokens = [torch.randn(1, heads, height * width, 32) for _ in range(3)]
         return [*tokens, torch.randn(heads, 2 * height - 1, 2 * width - 1)]
 
     def explicit(query: Tensor, key: Tensor, value: Tensor, table: Tensor) -> Tensor:
-        return relative_affinity(query, key, table, (height, width)) @ value
+        return relative_affinity(query, key, table, grid_size) @ value
 
-    def fast(*inputs: Tensor) -> Tensor:
-        return relative_attention(*inputs, grid_size=(height, width))
+    def gathered(query: Tensor, key: Tensor, value: Tensor, table: Tensor) -> Tensor:
+        bias = relative_bias(table, grid_size)[None]
+        return F.scaled_dot_product_attention(query, key, value, bias)
 
-    return Operator(make_inputs, {EXPLICIT: explicit, FAST: fast}, 1)
+    return Operator(make_inputs, {EXPLICIT: explicit, 'fused, gathered biases': gathered,
+                                  FAST: partial(relative_attention, grid_size=grid_size)})
 
 
+_STAGES = ((64, 200, 334), (128, 100, 167), (256, 50, 84), (512, 25, 42))
 CASES: dict[str, Operator] = {
-    'CoT aggregation, stage 1': cot(64, 200, 334),
-    'CoT aggregation, stage 2': cot(128, 100, 167),
-    'CoT aggregation, stage 3': cot(256, 50, 84),
-    'CoT aggregation, stage 1, NCHW': cot(64, 200, 334, torch.contiguous_format),
-    'CoT aggregation, stage 2, NCHW': cot(128, 100, 167, torch.contiguous_format),
-    'CoT aggregation, stage 3, NCHW': cot(256, 50, 84, torch.contiguous_format),
+    **{f'CoT aggregation, stage {i}': cot(*maps) for i, maps in enumerate(_STAGES, 1)},
+    **{f'CoT aggregation, stage {i}, NCHW': cot(*maps, torch.contiguous_format)
+       for i, maps in enumerate(_STAGES, 1)},
     'Container attention, stage 4': attention(512, 16, 25, 42),
     'Container attention, stage 3': attention(320, 10, 50, 84),
     'SMCA attention, stride 32': modulated(25, 42),
     'SMCA attention, stride 8': modulated(100, 168),
+    'SMCA attention, stride 8, dropout': modulated(100, 168, dropout=0.1),
     'CoAtNet attention, stride 16': relative(12, 50, 84),
 }
+# Measured on demand: the largest takes minutes.
+SCALING = {f'Container attention, stage 1, {height}x{width}': scaling(height, width)
+           for height, width in ((224, 224), (320, 320), (448, 448), (640, 640), (800, 1333))}
 
 
 def make_call(form: Callable, inputs: list[Tensor], passes: str) -> Callable:
     """One pass of a form."""
-    if passes == 'forward':
+    if passes == FORWARD:
         def call():
             with torch.no_grad():
                 form(*inputs)
@@ -137,42 +181,58 @@ def make_call(form: Callable, inputs: list[Tensor], passes: str) -> Callable:
     return call
 
 
-def run_case(name: str, passes: str, rounds: int, device: torch.device) -> dict:
+def run_case(name: str, operator: Operator, passes: str, rounds: int, device: torch.device,
+             all_forms: bool = False) -> dict:
     """Measure one operator, in the form that :mod:`benchmarks.store` keeps."""
-    operator = CASES[name]
     torch.manual_seed(0)
     inputs = [tensor.to(device) for tensor in operator.make_inputs()]
-    calls = {form: make_call(function, inputs, passes)
-             for form, function in operator.forms.items()}
-    rows = [dict(form=form, **measured)
-            for form, measured in alternate(calls, rounds, device).items()]
+    rows = {form: dict(form=form) for form in operator.forms
+            if all_forms or form in (EXPLICIT, FAST)}
+    free = MEMORY_SHARE * available_memory_mb(device)
+    if operator.matrix_mb > free:
+        rows[EXPLICIT]['skipped'] = f'{operator.matrix_mb / 1024:.0f} GB needed'
+    calls = {form: make_call(operator.forms[form], inputs, passes)
+             for form, row in rows.items() if 'skipped' not in row}
+    for form, measured in alternate(calls, rounds, device).items():
+        rows[form].update(measured)
     peak = measure_gemm(device, torch.float32)
-    return dict(suite='ops', name=name, passes=passes, batch=operator.batch, dtype='float32',
-                rows=rows, machine=describe_machine(device, dict(float32=peak)))
+    return dict(suite='ops', name=name, passes=passes, batch=operator.batch, size=operator.size,
+                dtype='float32', rows=list(rows.values()),
+                machine=describe_machine(device, dict(float32=peak)))
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
+    names = [*CASES, *SCALING]
     parser = argparse.ArgumentParser(prog='python -m benchmarks.ops',
                                      description=__doc__.splitlines()[0])
-    parser.add_argument('--cases', nargs='+', default=list(CASES), choices=CASES, metavar='NAME',
-                        help=f'of: {"; ".join(CASES)}')
+    parser.add_argument('--cases', nargs='+', default=list(CASES), choices=names, metavar='NAME',
+                        help=f'of: {"; ".join(names)} (all but the last {len(SCALING)})')
     parser.add_argument('--passes', nargs='+', default=list(PASSES), choices=PASSES)
+    parser.add_argument('--forms', choices=('two', 'all'), default='two',
+                        help='the explicit and the package\'s, or all')
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--device', type=torch.device, default=default_device())
     parser.add_argument('--json', metavar='FILE', help='merge the results into this file')
+    parser.add_argument('--plot', metavar='PNG', type=Path,
+                        help='draw the cases that state a size, and the last pass, against it')
     return parser.parse_args()
 
 
 def main() -> None:
     """Run the cases chosen; each is stored as soon as it is done."""
-    args = parse_args()
+    args, measured = parse_args(), []
     for name in args.cases:
+        operator = {**CASES, **SCALING}[name]
         for passes in args.passes:
-            case = run_case(name, passes, args.rounds, args.device)
+            case = run_case(name, operator, passes, args.rounds, args.device, args.forms == 'all')
             print(f'\n{name}, {passes}, batch {case["batch"]}\n\n{case_table(case)}', flush=True)
             if args.json:
                 save_cases(args.json, [case])
+            measured.append(case)
+    sized = [case for case in measured if case['size'] and case['passes'] == args.passes[-1]]
+    if args.plot and sized:
+        draw_scaling(sized, args.plot)
 
 
 if __name__ == '__main__':

@@ -32,32 +32,58 @@ def describe(case: dict) -> str:
             f'{machine["allocator"]})')
 
 
-def new_axes(title: str):
-    """A figure with one panel."""
-    figure = Figure(figsize=(7, 4.6), dpi=110, layout='constrained')
+def new_axes(title: str, panels: int = 1):
+    """A figure and its panels, side by side."""
+    figure = Figure(figsize=(1.5 + 5.5 * panels, 4.6), dpi=110, layout='constrained')
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.grid(alpha=0.3, which='both')
-    axes.spines[['top', 'right']].set_visible(False)
     figure.suptitle(title, fontsize=9)
-    return figure, axes
+    grid = figure.subplots(1, panels, squeeze=False)[0]
+    for axes in grid:
+        axes.grid(alpha=0.3, which='both')
+        axes.spines[['top', 'right']].set_visible(False)
+    return figure, *grid
 
 
-def draw_growth(cases: Sequence[dict], value: Callable, label: str) -> Figure:
+def draw_growth(axes, cases: Sequence[dict], value: Callable, label: str) -> None:
     """A value against the number of pixels, a line per contestant."""
-    figure, axes = new_axes(describe(cases[0]))
     for row in cases[-1]['rows']:
         found = [(math.prod(case['size']), find_row(case, row['form'])) for case in cases]
         points = [(pixels, value(other)) for pixels, other in found
                   if other is not None and 'times' in other]
-        axes.plot(*zip(*points), marker='o', label=row['form'],
-                  linestyle='--' if ', ' in row['form'] else '-')
+        if points:
+            axes.plot(*zip(*points), marker='o', label=row['form'],
+                      linestyle='--' if ', ' in row['form'] or row['form'] == 'explicit' else '-')
     axes.set(xscale='log', yscale='log', ylabel=label, xlabel='image')
     axes.set_xticks([math.prod(case['size']) for case in cases],
                     ['{} x {}'.format(*case['size']) for case in cases], fontsize=8)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(frameon=False, fontsize=8)
-    return figure
+
+
+def milliseconds(row: dict) -> float:
+    """Of a contestant."""
+    return 1e3 * row['seconds']
+
+
+def megabytes(row: dict) -> float:
+    """Of a contestant; a little more than nothing, for logarithmic axes."""
+    return max(row['memory_mb'], 0.1)
+
+
+def draw_scaling(cases: Sequence[dict], path: Path) -> None:
+    """Draw how time and memory of an operator grow with the image, in two panels.
+
+    Args:
+        cases (Sequence[dict]): One operator at several sizes.
+        path (Path): PNG file to write.
+    """
+    cases = sorted(cases, key=lambda case: math.prod(case['size']))
+    name = cases[0]['name'].rpartition(',')[0]
+    title = f'{name}, {cases[0]["passes"]}, {describe(cases[0])}'
+    figure, left, right = new_axes(title, panels=2)
+    draw_growth(left, cases, milliseconds, 'ms')
+    draw_growth(right, cases, megabytes, 'peak extra memory, MB')
+    write_atomically(path, lambda file: figure.savefig(file))
 
 
 def draw_parameters(case: dict) -> Figure:
@@ -86,10 +112,11 @@ def draw(cases: Sequence[dict], folder: Path) -> list[Path]:
     cases = chosen(cases)
     if not cases:
         return []
-    figures = dict(
-        time=draw_growth(cases, lambda row: 1e3 * row['seconds'], 'ms'),
-        memory=draw_growth(cases, lambda row: max(row['memory_mb'], 0.1), 'peak extra memory, MB'),
-        parameters=draw_parameters(cases[-1]))
+    time, time_axes = new_axes(describe(cases[0]))
+    memory, memory_axes = new_axes(describe(cases[0]))
+    draw_growth(time_axes, cases, milliseconds, 'ms')
+    draw_growth(memory_axes, cases, megabytes, 'peak extra memory, MB')
+    figures = dict(time=time, memory=memory, parameters=draw_parameters(cases[-1]))
     paths = []
     for name, figure in figures.items():
         path = Path(folder) / f'performance_{name}.png'

@@ -6,17 +6,52 @@
 Trains from random weights on real images as the tool does, in a work dir that is thrown away, and
 times the parts from outside. Steps count after a warm-up. Validation and checkpoints never come.
 """
-import argparse
-import functools
-import statistics
-import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from pathlib import Path
 
-# Nothing heavy is imported here: importing is part of what is measured.
-START = time.perf_counter()
+
+class Marks:
+    """Seconds between moments, in order."""
+
+    def __init__(self):
+        self.last, self.rows = time.perf_counter(), []
+
+    def __call__(self, name: str) -> None:
+        """What has happened since the last call."""
+        moment = time.perf_counter()
+        self.rows.append(dict(form=name, seconds=moment - self.last))
+        self.last = moment
+
+
+# What tools/train.py imports, in the order of what rests on what: importing is measured, too.
+mark = Marks()
+import torch  # noqa: E402
+
+mark('import torch')
+import mmcv  # noqa: E402, F401
+import mmengine.runner  # noqa: E402, F401
+
+mark('import mmengine, mmcv')
+import mmcontainer.cli.train  # noqa: E402, F401
+
+mark('import mmcontainer')
+
+import argparse  # noqa: E402
+import functools  # noqa: E402
+import statistics  # noqa: E402
+import tempfile  # noqa: E402
+from collections import defaultdict  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from mmengine.config import DictAction  # noqa: E402
+from mmengine.hooks import Hook, LoggerHook  # noqa: E402
+
+from mmcontainer.cli.console import build_runner  # noqa: E402
+from mmcontainer.cli.tool import run_tool  # noqa: E402
+from mmcontainer.cli.train import prepare_config  # noqa: E402
+
+from .harness import default_device, describe_machine  # noqa: E402
+from .store import format_table, save_cases  # noqa: E402
+
 WARM_UP = 3
 OVERHEAD = 'everything else'
 HOOKS, LOGGING, DATA = 'hooks', 'logging in every step', 'waiting for data'
@@ -59,51 +94,29 @@ class Clock:
 
 def now() -> float:
     """Time in seconds, when the GPU is done."""
-    import torch
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-class Steps:
-    """Times of training steps: wraps what ``runner.train()`` will call.
+class Steps(Hook):
+    """Times the training steps of a runner, by part, and stops it when there are enough.
+
+    Args:
+        number (int): Steps after the warm-up.
 
     Attributes:
         first (float): When the first step began.
         records (list[dict]): Seconds by part, one per step.
     """
 
-    def __init__(self, runner, number: int):
+    def __init__(self, number: int):
         self.clock, self.number = Clock(), number
         self.first, self.last_end, self.records = None, None, []
-        self.runner = runner
-        build = runner.build_train_loop
 
-        def build_train_loop(*args, **kwargs):
-            loop = build(*args, **kwargs)
-            self.attach(loop)
-            return loop
-
-        runner.build_train_loop = build_train_loop
-
-    def attach(self, loop) -> None:
-        """Time the parts of ``loop.run_iter``."""
-        run_iter = loop.run_iter
-
-        def timed(*args, **kwargs):
-            begin = now()
-            if self.first is None:
-                self.first = begin
-                self.attach_parts()
-            run_iter(*args, **kwargs)
-            self.finish(begin, now())
-
-        loop.run_iter = timed
-
-    def attach_parts(self) -> None:
-        """Time model, optimizer and hooks, which all exist once the first step begins."""
-        from mmengine.hooks import LoggerHook
-        model, wrapper = self.runner.model, self.runner.optim_wrapper
+    def before_train(self, runner) -> None:
+        """Time model, optimizer, hooks and ``run_iter``, which all exist by now."""
+        model, wrapper, run_iter = runner.model, runner.optim_wrapper, runner.train_loop.run_iter
         model = getattr(model, 'module', model)
         self.clock.wrap(model.data_preprocessor, 'forward', 'normalise, pad, stack')
         self.clock.wrap(model, '_run_forward', 'forward and losses')
@@ -111,9 +124,17 @@ class Steps:
         self.clock.wrap(wrapper, 'backward', 'backward')
         self.clock.wrap(wrapper, 'step', 'optimizer')
         self.clock.wrap(wrapper, 'zero_grad', 'optimizer')
-        for hook in self.runner.hooks:
+        for hook in runner.hooks:
             for method in ('before_train_iter', 'after_train_iter'):
                 self.clock.wrap(hook, method, LOGGING if isinstance(hook, LoggerHook) else HOOKS)
+
+        def timed(*args, **kwargs):
+            begin = now()
+            self.first = self.first or begin
+            run_iter(*args, **kwargs)
+            self.finish(begin, now())
+
+        runner.train_loop.run_iter = timed
 
     def finish(self, begin: float, end: float) -> None:
         """Keep the record of a step; its wait for data lies before it."""
@@ -146,34 +167,8 @@ def measure_pipeline(dataset, images: int) -> list[dict]:
             for name, seconds in clock.take().items()]
 
 
-class Marks:
-    """Seconds between moments, in order."""
-
-    def __init__(self):
-        self.last, self.rows = START, []
-
-    def __call__(self, name: str) -> None:
-        """What has happened since the last call."""
-        moment = time.perf_counter()
-        self.rows.append(dict(form=name, seconds=moment - self.last))
-        self.last = moment
-
-
-def import_all(mark: Callable) -> None:
-    """Import what tools/train.py needs, in the order of what rests on what."""
-    import torch  # noqa: F401
-    mark('import torch')
-    import mmcv  # noqa: F401
-    import mmengine.runner  # noqa: F401
-    mark('import mmengine, mmcv')
-    import mmcontainer.cli.train  # noqa: F401
-    mark('import mmcontainer')
-
-
-def run(args: argparse.Namespace, work_dir: str, mark: Marks) -> list[dict]:
+def run(args: argparse.Namespace, work_dir: str) -> list[dict]:
     """Train some steps and return three cases: start, data pipeline, step."""
-    from mmcontainer.cli.console import build_runner
-    from mmcontainer.cli.train import prepare_config
     train_args = argparse.Namespace(
         config=args.config, cfg_options=args.cfg_options, work_dir=work_dir,
         data_root=args.data_root, from_scratch=True, amp=args.amp, resume=None,
@@ -184,7 +179,8 @@ def run(args: argparse.Namespace, work_dir: str, mark: Marks) -> list[dict]:
     cfg.default_hooks.logger.interval = 1
     runner = build_runner(cfg, verbose=True)  # without the time that counting objects takes
     mark('build the runner and the model')
-    steps = Steps(runner, args.steps)
+    steps = Steps(args.steps)
+    runner.register_hook(steps, 'LOWEST')
     try:
         runner.train()
     except Stop:
@@ -202,7 +198,6 @@ def run(args: argparse.Namespace, work_dir: str, mark: Marks) -> list[dict]:
 
 def make_cases(args: argparse.Namespace, batch: int, rows: dict[str, list[dict]]) -> list[dict]:
     """Cases as :mod:`benchmarks.store` keeps them."""
-    from .harness import default_device, describe_machine
     machine = describe_machine(default_device())
     name = Path(args.config.split('::')[-1]).stem
     dtype = {None: 'float32', 'bf16': 'bfloat16', 'fp16': 'float16'}[args.amp]
@@ -215,15 +210,14 @@ def make_cases(args: argparse.Namespace, batch: int, rows: dict[str, list[dict]]
 def show(case: dict) -> None:
     """Print a case."""
     total = sum(row['seconds'] for row in case['rows'])
-    print(f'\n{case["name"]}, {case["passes"]}: {total:.3f} s')
-    for row in case['rows']:
-        print(f'  {row["form"]:60}{1e3 * row["seconds"]:9.1f} ms{100 * row["seconds"] / total:6.1f}'
-              ' %')
+    rows = [[row['form'], f'{1e3 * row["seconds"]:.1f}', f'{100 * row["seconds"] / total:.1f} %']
+            for row in case['rows']]
+    print(f'\n{case["name"]}, {case["passes"]}: {total:.3f} s\n')
+    print(format_table(['', 'ms', 'share'], rows))
 
 
-def main(mark: Marks) -> None:
-    """The command line; ``mark`` has seen the imports."""
-    from mmengine.config import DictAction
+def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog='python -m benchmarks.training_step',
                                      description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config file, or mmcontainer::retinanet/...')
@@ -235,16 +229,12 @@ def main(mark: Marks) -> None:
     parser.add_argument('--json', metavar='FILE', help='merge the results into this file')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as work_dir:
-        cases = run(args, work_dir, mark)
+        cases = run(args, work_dir)
     for case in cases:
         show(case)
     if args.json:
-        from .store import save_cases
         save_cases(args.json, cases)
 
 
 if __name__ == '__main__':
-    MARKS = Marks()
-    import_all(MARKS)
-    from mmcontainer.cli.tool import run_tool
-    run_tool(functools.partial(main, MARKS))
+    run_tool(main)

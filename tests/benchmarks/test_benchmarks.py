@@ -106,9 +106,20 @@ def test_unfold_form_is_the_same_function():
     ops.cot(16, 5, 7), ops.attention(64, 2, 5, 6), ops.modulated(4, 5), ops.relative(2, 4, 5)])
 def test_forms_of_operators_agree(operator):
     inputs = operator.make_inputs()
-    expected, found = (form(*inputs) for form in operator.forms.values())
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    expected, *others = (form(*inputs) for form in operator.forms.values())
+    for found in others:
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     ops.make_call(operator.forms[ops.FAST], inputs, 'forward + backward')()
+
+
+def test_matrices_that_do_not_fit_are_left_out(monkeypatch):
+    monkeypatch.setattr(ops, 'measure_gemm', lambda *args: 1.)
+    operator = ops.scaling(32, 40)
+    explicit, *others = ops.run_case('x', operator._replace(matrix_mb=1e9), 'forward', 1, CPU,
+                                     all_forms=True)['rows']
+    assert 'times' not in explicit and 'GB needed' in explicit['skipped']
+    assert [row['form'] for row in others] == list(operator.forms)[1:]
+    assert all('times' in row for row in others)
 
 
 def test_command_line_stores_a_case(tmp_path, monkeypatch, capsys):
@@ -118,5 +129,11 @@ def test_command_line_stores_a_case(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['ops', '--cases', 'tiny', '--rounds', '1', '--json',
                                       str(path)])
     ops.main()
+    monkeypatch.setitem(ops.SCALING, 'x, 32x40', ops.scaling(32, 40))
+    picture = tmp_path / 'x.png'
+    monkeypatch.setattr(sys, 'argv', ['ops', '--cases', 'x, 32x40', '--rounds', '1', '--forms',
+                                      'all', '--plot', str(picture)])
+    ops.main()
+    assert picture.stat().st_size > 1000
     assert [case['passes'] for case in store.load_cases(path)] == ['forward', 'forward + backward']
     assert 'mmcontainer' in capsys.readouterr().out

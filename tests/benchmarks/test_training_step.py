@@ -60,7 +60,8 @@ def test_steps_of_a_runner(tmp_path):
     runner = Runner(SlowModel(), str(tmp_path), train_dataloader=loader,
                     train_cfg=dict(by_epoch=True, max_epochs=1),
                     optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))
-    steps = Steps(runner, 2)
+    steps = Steps(2)
+    runner.register_hook(steps, 'LOWEST')
     with pytest.raises(Stop):
         runner.train()
     assert len(steps.records) == 2 + WARM_UP
