@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from ..data_check import check_annotations
-from ..engine.amp import apply_amp, check_precision, keep_losses_exact
+from ..engine.amp import apply_amp, check_precision, is_mixed, keep_float32
 from ..engine.checkpoint_hook import use_safe_checkpoints
 from ..engine.deploy import compile_backbone
 from ..engine.invalid_loss import StopWhenDivergedHook
@@ -130,8 +130,8 @@ def _run(cfg, args) -> None:
     if cfg.get('load_from') is not None:
         prepare_loading(runner, cfg.load_from, args.allow_partial_load)
     check_pretrained_weights(runner.model)
-    if args.amp is not None:
-        keep_losses_exact(runner.model)
+    if is_mixed(runner.optim_wrapper):
+        keep_float32(runner.model)
     if args.compile:
         compile_backbone(runner.model)
     runner.train()

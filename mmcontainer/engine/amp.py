@@ -1,7 +1,10 @@
-"""Automatic mixed precision on every device."""
-from collections.abc import Callable, Iterator
+"""Automatic mixed precision on every device, by one rule for training and inference.
+
+Autocast is on in the whole model, but for the methods of ``FLOAT32``.
+"""
+from collections.abc import Callable
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -14,9 +17,16 @@ from ..ops.precision import without_autocast
 from ..type_names import type_name
 
 DTYPES = {'fp16': 'float16', 'bf16': 'bfloat16'}
-# Methods of MMDetection's heads that take what a network gave and return losses: the matching of
-# predictions and targets is among what they do.
-LOSSES = ('loss_by_feat', 'loss_and_target')
+# What stays float32: (class of MMDetection or MMPretrain that has it or inherits it, method).
+# bfloat16 would round coordinates to 8 bits, which is 4 pixels at 1000.
+FLOAT32 = (
+    ('BaseModule', 'loss_by_feat'),  # matches predictions and targets, and compares them
+    ('BaseModule', 'loss_and_target'),
+    ('BaseModule', 'predict_by_feat'),  # decodes boxes, and suppresses what overlaps
+    ('BaseRoIExtractor', 'forward'),  # MMDetection gives regions the type of the maps
+    ('DetectionTransformer', 'forward_transformer'),  # queries have coordinates in every layer
+    ('DETRHead', 'forward'),
+    ('ClsHead', 'forward'))
 
 
 def to_float32(value: Any) -> Any:
@@ -28,52 +38,52 @@ def to_float32(value: Any) -> Any:
     return value
 
 
-def _exact(function: Callable, device_type: str) -> Callable:
-    @wraps(function)
-    def call(*args, **kwargs):
+def _in_float32(cls: type, name: str, device_type: str) -> Callable:
+    @wraps(getattr(cls, name))
+    def call(self, *args, **kwargs):
         with without_autocast(device_type):
-            return function(*to_float32(args),
-                            **{key: to_float32(value) for key, value in kwargs.items()})
+            return getattr(cls, name)(self, *to_float32(args),
+                                      **{key: to_float32(value) for key, value in kwargs.items()})
 
     return call
 
 
-def keep_losses_exact(model: nn.Module) -> None:
-    """Let all heads of a detector match and compute losses in float32 under autocast, in place."""
+def _in_bfloat16(cls: type, name: str, device_type: str) -> Callable:
+    @wraps(getattr(cls, name))
+    def call(self, *args, **kwargs):
+        with torch.autocast(device_type, torch.bfloat16):
+            return getattr(cls, name)(self, *args, **kwargs)
+
+    return call
+
+
+@cache
+def _subclass(cls: type, names: tuple[str, ...], override: Callable, device_type: str) -> type:
+    """A subclass of the same name that overrides the methods ``names``."""
+    methods = {name: override(cls, name, device_type) for name in names}
+    return type(cls.__name__, (cls, ), {'__module__': cls.__module__, **methods})
+
+
+def keep_float32(model: nn.Module) -> None:
+    """Let the methods of ``FLOAT32`` compute in float32 under autocast, in place.
+
+    Modules become instances of a subclass, as by ``torch.nn.utils.parametrize``: unlike a method
+    that is set on an object, this stays right in copies of the model.
+
+    Args:
+        model (nn.Module): On the device where it will run.
+    """
     device_type = next(model.parameters()).device.type
     for module in model.modules():
-        for name in LOSSES:
-            if callable(getattr(module, name, None)):
-                setattr(module, name, _exact(getattr(module, name), device_type))
-
-
-def _in_bfloat16(forward: Callable, device_type: str) -> Callable:
-    @wraps(forward)
-    def call(*args, **kwargs):
-        with torch.autocast(device_type, torch.bfloat16):
-            return to_float32(forward(*args, **kwargs))
-
-    return call
-
-
-def _networks(model: nn.Module) -> Iterator[nn.Module]:
-    """Parts of a model that hold its matrix products and give no coordinates."""
-    for name in ('backbone', 'neck'):
-        if isinstance(getattr(model, name, None), nn.Module):
-            yield getattr(model, name)
-    try:
-        from mmdet.models.dense_heads import AnchorHead
-    except ImportError:  # classifiers need no MMDetection
-        return
-    yield from (module for module in model.modules() if isinstance(module, AnchorHead))
+        cls = type(module)
+        parents = {parent.__name__ for parent in cls.__mro__}
+        names = tuple(name for parent, name in FLOAT32 if parent in parents and hasattr(cls, name))
+        if names:
+            module.__class__ = _subclass(cls, names, _in_float32, device_type)
 
 
 def use_bfloat16(model: nn.Module) -> None:
-    """Let backbone, neck and dense heads infer in bfloat16, in place; weights stay float32.
-
-    Each of them returns float32. What follows is exact by construction: anchors and boxes (whose
-    coordinates bfloat16 would round to 8 bits, 4 pixels at 1000), scores, suppression, and encoder
-    and decoder of the DETR family.
+    """Let a model infer in bfloat16, in place; weights stay float32.
 
     Args:
         model (nn.Module): Detector or classifier, on the device where it will run.
@@ -85,8 +95,16 @@ def use_bfloat16(model: nn.Module) -> None:
     if device_type == 'cuda' and not torch.cuda.is_bf16_supported():
         raise UserError(f'--amp bf16: {torch.cuda.get_device_name()} has no bfloat16; run without '
                         '--amp.')
-    for network in _networks(model):
-        network.forward = _in_bfloat16(network.forward, device_type)
+    keep_float32(model)
+    model.__class__ = _subclass(type(model), ('forward', ), _in_bfloat16, device_type)
+
+
+def is_mixed(optim_wrapper: Any) -> bool:
+    """Whether a wrapper of an optimizer, built or as a config, trains in mixed precision."""
+    if isinstance(optim_wrapper, dict):
+        return type_name(optim_wrapper.get('type')) in (
+            AmpOptimWrapper.__name__, CPUAmpOptimWrapper.__name__)
+    return isinstance(optim_wrapper, AmpOptimWrapper)
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -124,7 +142,7 @@ def check_precision(cfg) -> None:
             was read.
     """
     kind = type_name((cfg.get('optim_wrapper') or {}).get('type'))
-    if kind == 'AmpOptimWrapper' and not torch.cuda.is_available():
+    if kind == AmpOptimWrapper.__name__ and not torch.cuda.is_available():
         raise UserError('optim_wrapper.type of the config is AmpOptimWrapper, which needs a CUDA '
                         'GPU, and none was found: on the CPU use --amp bf16, or --cfg-options '
                         'optim_wrapper.type=OptimWrapper and no loss_scale or dtype.')

@@ -78,7 +78,7 @@ def test_backbones_load_them_last_and_strictly(kind, tmp_path):
     model.init_weights()
     torch.testing.assert_close(model.state_dict(), source.state_dict(), rtol=0, atol=0)
     (tmp_path / 'weights.pth').unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match='no file'):
         check_pretrained_weights(model)
 
 

@@ -1,12 +1,22 @@
-"""Mixed precision on the CPU, and what the machine cannot do."""
+"""What stays float32, mixed precision on the CPU, and what the machine cannot do."""
+import copy
+
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
+from mmengine.registry import OPTIM_WRAPPERS, DefaultScope
+from mmengine.structures import InstanceData
 from torch import nn
 
-from mmcontainer.engine.amp import CPUAmpOptimWrapper, apply_amp, check_precision
+from mmcontainer.cli.configs import find_config, load_config
+from mmcontainer.engine.amp import (
+    CPUAmpOptimWrapper,
+    apply_amp,
+    check_precision,
+    keep_float32,
+    use_bfloat16,
+)
 from mmcontainer.errors import UserError
 
 
@@ -95,3 +105,96 @@ def test_cpu_bf16_resumes():
     first.optimizer.param_groups[0]['lr'] = 0.1
     second.load_state_dict(first.state_dict())
     assert second.optimizer.param_groups[0]['lr'] == 0.1
+
+
+def build_detector(kind):
+    pytest.importorskip('mmdet')
+    from mmdet.registry import MODELS as DETECTORS
+    cfg = Config.fromfile(find_config(f'mmdet::_base_/models/{kind}_r50_fpn.py')).model
+    cfg.backbone = dict(type='ContainerLight')
+    cfg.neck.update(in_channels=[64, 128, 320, 512], out_channels=16)
+    head = cfg.get('rpn_head') or cfg.bbox_head
+    head.update(in_channels=16, feat_channels=16)
+    if 'roi_head' in cfg:
+        cfg.roi_head.bbox_roi_extractor.out_channels = 16
+        cfg.roi_head.bbox_head.update(in_channels=16, fc_out_channels=16, num_classes=2)
+        cfg.test_cfg.rcnn.score_thr = 0.
+    else:
+        cfg.bbox_head.update(num_classes=2, stacked_convs=1)
+        cfg.test_cfg.score_thr = 0.
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return DETECTORS.build(cfg).eval()
+
+
+def samples(number):
+    from mmdet.structures import DetDataSample
+    meta = dict(img_shape=(96, 128), ori_shape=(96, 128), batch_input_shape=(96, 128),
+                pad_shape=(96, 128), scale_factor=(1., 1.))
+    truth = InstanceData(bboxes=torch.tensor([[10., 20., 70., 60.]]), labels=torch.tensor([1]))
+    return [DetDataSample(metainfo=meta, gt_instances=truth) for _ in range(number)]
+
+
+def watch(monkeypatch, cls, name):
+    """Types of the first tensors that a method gets, and whether autocast was on."""
+    seen, original = [], getattr(cls, name)
+
+    def spy(self, *args, **kwargs):
+        first = (*args, *kwargs.values())[0]
+        seen.append((first[0] if isinstance(first, (list, tuple)) else first).dtype)
+        seen.append(torch.is_autocast_enabled('cpu'))
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(cls, name, spy)
+    return seen
+
+
+@torch.no_grad()
+def predict(model):
+    torch.manual_seed(1)
+    return model(torch.randn(1, 3, 96, 128), samples(1), mode='predict')[0].pred_instances
+
+
+@pytest.mark.parametrize('kind', ['retinanet', 'faster-rcnn'])
+def test_inference_in_bfloat16(kind):
+    model = build_detector(kind)
+    expected = predict(model)
+    use_bfloat16(model)
+    model = copy.deepcopy(model)
+    parts = []
+    model.backbone.register_forward_hook(lambda *args: parts.append(args[-1][0].dtype))
+    found = predict(model)
+    assert parts == [torch.bfloat16] and type(model).__name__.startswith(('Retina', 'Faster'))
+    assert found.bboxes.dtype == found.scores.dtype == torch.float32
+    # Other proposals may come first, the best of them scores the same.
+    torch.testing.assert_close(found.scores[0], expected.scores[0], rtol=0.05, atol=0.01)
+    assert not torch.is_autocast_enabled('cpu')
+
+
+def test_training_in_bfloat16(monkeypatch):
+    from mmdet.models import BBoxHead, RPNHead, SingleRoIExtractor
+    seen = [watch(monkeypatch, cls, name) for cls, name in (
+        (RPNHead, 'loss_by_feat'), (RPNHead, 'predict_by_feat'), (SingleRoIExtractor, 'forward'),
+        (BBoxHead, 'loss_and_target'))]
+    model = build_detector('faster-rcnn').train()
+    keep_float32(model)
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = model(torch.randn(2, 3, 96, 128), samples(2), mode='loss')
+    assert seen == [[torch.float32, False]] * 4
+    total = sum(sum(loss) if isinstance(loss, list) else loss
+                for name, loss in losses.items() if 'loss' in name)
+    assert total.dtype == torch.float32
+    total.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_boxes_of_transformers_are_not_rounded():
+    pytest.importorskip('mmdet')
+    from mmdet.registry import MODELS as DETECTORS
+    cfg = load_config('mmcontainer::detr/smca_detr_container_light_50e_coco.py').model
+    cfg.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = DETECTORS.build(cfg).eval()
+    use_bfloat16(model)
+    boxes = predict(model).bboxes
+    assert boxes.dtype == torch.float32 and not torch.equal(boxes, boxes.bfloat16().float())

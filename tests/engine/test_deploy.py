@@ -1,4 +1,4 @@
-"""What tools/test.py and tools/infer.py do to a detector, and losses under mixed precision."""
+"""What tools/test.py and tools/infer.py do to a detector."""
 import copy
 from types import SimpleNamespace
 
@@ -12,8 +12,7 @@ from mmengine.structures import InstanceData
 
 from mmcontainer.backbones import BaseBackbone
 from mmcontainer.cli.configs import load_config
-from mmcontainer.engine.amp import keep_losses_exact
-from mmcontainer.engine.deploy import FoldNormsHook, fold_norms, prepare_for_inference
+from mmcontainer.engine.deploy import FoldNormsHook, fold_norms
 
 ARCH = dict(embed_dims=(8, 16, 16, 16), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2),
             patch_sizes=(4, 2, 2, 2), num_heads=(None, None, None, 2),
@@ -58,44 +57,9 @@ def test_folded_detector_predicts_the_same(detector):
     torch.testing.assert_close(found.scores, expected.scores)
 
 
-def test_bfloat16_ends_at_the_maps_of_the_head(detector):
-    model, expected = copy.deepcopy(detector), predict(detector)
-    prepare_for_inference(model, 'bf16', compiled=False)
-    seen = []
-    model.backbone.stages[0].register_forward_hook(lambda *args: seen.append(args[-1].dtype))
-    found = predict(model)
-    assert seen == [torch.bfloat16]
-    assert found.bboxes.dtype == found.scores.dtype == torch.float32
-    torch.testing.assert_close(found.scores, expected.scores, rtol=0.05, atol=0.01)
-    # Anchors of 8 bits would be off by up to half a pixel at 128; maps of 8 bits are not.
-    with torch.no_grad():
-        outs = model.bbox_head(model.extract_feat(torch.randn(1, 3, 96, 128)))
-    assert {level.dtype for output in outs for level in output} == {torch.float32}
-
-
 @pytest.mark.parametrize('hooks, folded', [([], True), ([EMAHook()], False)])
 def test_hook_folds_unless_weights_are_exchanged(detector, hooks, folded):
     model = copy.deepcopy(detector)
     FoldNormsHook().before_test_epoch(SimpleNamespace(hooks=hooks, model=model))
     backbone = next(module for module in model.modules() if isinstance(module, BaseBackbone))
     assert backbone.stages[0].blocks[0].deployed == folded
-
-
-def test_losses_are_float32_under_autocast(detector):
-    model = copy.deepcopy(detector).train()
-    seen = []
-    original = type(model.bbox_head).loss_by_feat
-
-    def spy(cls_scores, bbox_preds, *args, **kwargs):
-        seen.extend([cls_scores[0].dtype, torch.is_autocast_enabled('cpu')])
-        return original(model.bbox_head, cls_scores, bbox_preds, *args, **kwargs)
-
-    model.bbox_head.loss_by_feat = spy
-    keep_losses_exact(model)
-    with torch.autocast('cpu', torch.bfloat16):
-        losses = model.loss(torch.randn(2, 3, 96, 128), samples(2))
-    assert seen == [torch.float32, False]
-    total = sum(loss for values in losses.values() for loss in values)
-    assert total.dtype == torch.float32
-    total.backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
