@@ -31,7 +31,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from mmcontainer.demo import run_demo
+    from mmcontainer.demo.run import run_demo
     run_demo(args)
 
 

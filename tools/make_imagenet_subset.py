@@ -28,7 +28,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from mmcontainer.datasets.subset import write_subset
+    from mmcontainer.cli.imagenet_subset import write_subset
     print(write_subset(args.folder, args.share, args.seed, args.out, args.force))
 
 

@@ -1,4 +1,4 @@
-# The generated data set of `python -m mmcontainer.datasets.shapes data/shapes`, boxes only, and a
+# The generated data set of `python -m mmcontainer.demo.shapes data/shapes`, boxes only, and a
 # schedule that learns it from random weights within ten minutes on two CPU cores.
 _base_ = [
     'mmdet::_base_/datasets/coco_detection.py', './schedule_1x_adamw.py', './default_runtime.py'

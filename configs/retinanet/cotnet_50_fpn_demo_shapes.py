@@ -1,5 +1,5 @@
 # The demo's task and settings with CoTNet-50. Make the data first:
-# python -m mmcontainer.datasets.shapes data/shapes
+# python -m mmcontainer.demo.shapes data/shapes
 _base_ = './container_light_fpn_demo_shapes.py'
 
 model = dict(

@@ -18,8 +18,8 @@ pytest.importorskip('mmcv.ops')
 from mmengine.config import Config  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
 
-from mmcontainer import demo  # noqa: E402
-from mmcontainer.datasets.shapes import CLASSES, ShapesParams  # noqa: E402
+from mmcontainer.demo import CLASSES, ShapesParams  # noqa: E402
+from mmcontainer.demo import run as demo  # noqa: E402
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(REPO_ROOT / 'tools' / 'demo.py')

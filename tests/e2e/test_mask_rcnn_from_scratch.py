@@ -8,7 +8,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
 from mmcontainer.cli.data_root import set_data_root
-from mmcontainer.datasets.shapes import ShapesParams, generate_shapes
+from mmcontainer.demo import ShapesParams, generate_shapes
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mmcontainer.datasets.subset import choose_share, list_images, write_subset
+from mmcontainer.cli.imagenet_subset import choose_share, list_images, write_subset
 from mmcontainer.errors import UserError
 
 SIZES = {'n03': 3, 'n01': 21, 'n02': 40}

@@ -1,4 +1,4 @@
-"""Command line of the generator: ``python -m mmcontainer.datasets.shapes OUT``."""
+"""Command line of the generator: ``python -m mmcontainer.demo.shapes OUT``."""
 import argparse
 import sys
 
@@ -8,7 +8,7 @@ from .generate import ShapesParams, generate_shapes
 def parse_args(argv=None) -> argparse.Namespace:
     defaults = ShapesParams()
     parser = argparse.ArgumentParser(
-        prog='python -m mmcontainer.datasets.shapes',
+        prog='python -m mmcontainer.demo.shapes',
         description='Generate a detection and instance segmentation data set in COCO format.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('out', help='folder to create')
@@ -35,7 +35,7 @@ def main(argv=None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('interrupted: nothing was written', file=sys.stderr)
+        print('\ninterrupted: nothing was written', file=sys.stderr)
         return 130
     return 0
 

@@ -11,6 +11,7 @@ Layout, standard COCO apart from the manifest::
 """
 import contextlib
 import functools
+import io
 import json
 import multiprocessing
 import numbers
@@ -26,7 +27,7 @@ from typing import Optional, Union
 
 import cv2
 import numpy as np
-from mmengine.utils import ProgressBar
+from mmengine.utils import track_iter_progress
 from pycocotools import mask as rle
 
 from .scenes import CLASSES, PlacedShape, paint_scene, plan_scene
@@ -145,19 +146,11 @@ def _fill(root: Path, params: ShapesParams, num_workers: int) -> None:
     for folder in ('annotations', *_SPLITS):
         (root / folder).mkdir()
     make = functools.partial(_make_image, params=params, root=str(root))
-    # 50 steps, not one per image: a log file would otherwise get thousands of them.
-    step = max(1, len(tasks) // 50)
-    bar = ProgressBar(len(tasks), file=sys.stderr)
-    per_split = {split: [] for split in _SPLITS}
-    try:
-        with _ordered_map(num_workers) as ordered_map:
-            for done, (task, found) in enumerate(zip(tasks, ordered_map(make, tasks)), 1):
-                per_split[task[0]].append(found)
-                if done % step == 0 or done == len(tasks):
-                    bar.update(done - bar.completed)
-    finally:
-        print(file=sys.stderr)  # ends the line of the bar, whatever comes next
-    for split, per_image in per_split.items():
+    bar = sys.stderr if sys.stderr.isatty() else io.StringIO()  # no bar in a log file
+    with _ordered_map(num_workers) as ordered_map:
+        found = list(track_iter_progress((ordered_map(make, tasks), len(tasks)), file=bar))
+    for split in _SPLITS:
+        per_image = [entries for task, entries in zip(tasks, found) if task[0] == split]
         _write_json(root / 'annotations' / f'instances_{split}.json',
                     _coco_dict(split, params, per_image))
     _write_json(root / 'manifest.json', _manifest(params))

@@ -2,11 +2,13 @@
 
 Training takes the very path of ``tools/train.py``.
 """
+import contextlib
 import os
 import shlex
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
@@ -14,11 +16,11 @@ import mmengine.device.utils
 import torch
 from mmengine.runner import Runner
 
-from .cli.console import build_runner, quiet_libraries
-from .cli.train import prepare_config
-from .datasets.shapes import ShapesParams, generate_shapes
-from .errors import UserError
-from .visualization import draw_contact_sheet, draw_curves, predict
+from ..cli.console import build_runner, quiet_libraries
+from ..cli.train import prepare_config
+from ..errors import UserError
+from ..visualization import draw_contact_sheet, draw_curves, predict
+from .generate import ShapesParams, generate_shapes
 
 CONFIG = 'configs/retinanet/container_light_fpn_demo_shapes.py'
 SCORE_THR = 0.4
@@ -49,17 +51,12 @@ def find_device() -> tuple[str, str]:
     return 'cuda', f'the GPU ({torch.cuda.get_device_name()})'
 
 
-def _use_device(device: str) -> None:
-    # What mmengine's get_device() returns; a config or Runner has no argument for it.
-    mmengine.device.utils.DEVICE = device
-
-
-def _announce(number: int, what: str, duration: str) -> float:
+@contextlib.contextmanager
+def _step(number: int, what: str, duration: str) -> Iterator[None]:
+    """Say what is done in a block, how long it will take, and how long it took."""
     print(f'\n[{number}/4] {what} ({duration})', flush=True)
-    return time.monotonic()
-
-
-def _done(start: float) -> None:
+    start = time.monotonic()
+    yield
     print(f'      took {time.monotonic() - start:.0f} s', flush=True)
 
 
@@ -149,27 +146,25 @@ def run_demo(args: Namespace) -> dict[str, float]:
     device, reason = find_device()
     print(f'Container-Light RetinaNet on generated shapes, with {reason}.')
 
-    start = _announce(1, f'Generate pictures, boxes and masks in {args.data_dir}', 'half a minute')
-    _generate(args.data_dir, args.smoke)
-    _done(start)
+    with _step(1, f'Generate pictures, boxes and masks in {args.data_dir}', 'half a minute'):
+        _generate(args.data_dir, args.smoke)
 
-    _use_device(device)
+    # What mmengine's get_device() returns; a config or Runner has no argument for it.
+    mmengine.device.utils.DEVICE = device
     duration = 'one or two minutes' if device == 'cuda' else 'about 8 minutes on 2 cores'
-    start = _announce(2, 'Train from random weights', 'seconds' if args.smoke else duration)
-    runner = _build(args)
-    runner.train()
-    _done(start)
+    with _step(2, 'Train from random weights', 'seconds' if args.smoke else duration):
+        runner = _build(args)
+        runner.train()
 
-    start = _announce(3, 'Evaluate on images that were not trained on', '10 seconds')
-    metrics = runner.test()
-    if 'coco/bbox_mAP' not in metrics:
-        raise UserError('The trained model detects nothing at all, so there is no AP: the training '
-                        f'diverged (see the log in {runner.log_dir}), or was far too short.')
-    _done(start)
+    with _step(3, 'Evaluate on images that were not trained on', '10 seconds'):
+        metrics = runner.test()
+        if 'coco/bbox_mAP' not in metrics:
+            raise UserError('The trained model detects nothing at all, so there is no AP: the '
+                            f'training diverged (see the log in {runner.log_dir}), or was far too '
+                            'short.')
 
-    start = _announce(4, 'Draw curves and detections', '5 seconds')
-    curves, sheet = _draw(runner, metrics)
-    _done(start)
+    with _step(4, 'Draw curves and detections', '5 seconds'):
+        curves, sheet = _draw(runner, metrics)
 
     checkpoint = _short(runner.work_dir) / f'epoch_{runner.max_epochs}.pth'
     print(f'\nDone in {(time.monotonic() - begin) / 60:.1f} minutes. '

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from mmcontainer.datasets.shapes import CLASSES, ShapesParams, generate, generate_shapes
+from mmcontainer.demo import CLASSES, ShapesParams, generate, generate_shapes
 
 PARAMS = ShapesParams(num_train=60, num_val=12, size=96, seed=5)
 SPLITS = dict(train=60, val=12)
@@ -241,7 +241,7 @@ def test_a_failed_replacement_keeps_the_old_data_set(tmp_path, monkeypatch):
 @pytest.mark.parametrize('workers', [1, 2])
 def test_ctrl_c_leaves_nothing(tmp_path, workers):
     process = subprocess.Popen(
-        [sys.executable, '-m', 'mmcontainer.datasets.shapes', str(tmp_path / 'shapes'),
+        [sys.executable, '-m', 'mmcontainer.demo.shapes', str(tmp_path / 'shapes'),
          '--num-train', '100000', '--workers', str(workers)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
@@ -274,7 +274,7 @@ def test_bad_number_of_workers(tmp_path):
 
 def test_command_line(tmp_path):
     def run(*args):
-        return subprocess.run([sys.executable, '-m', 'mmcontainer.datasets.shapes', *args],
+        return subprocess.run([sys.executable, '-m', 'mmcontainer.demo.shapes', *args],
                               capture_output=True, text=True, cwd=tmp_path)
 
     options = ['--num-train', '2', '--num-val', '1', '--size', '64', '--seed', '3']

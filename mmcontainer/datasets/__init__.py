@@ -1,1 +1,0 @@
-"""Data sets made by this package (see :mod:`mmcontainer.datasets.shapes`)."""

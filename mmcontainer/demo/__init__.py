@@ -1,0 +1,8 @@
+"""The demo: a generated data set of textured shapes in COCO format, and a detector trained on it.
+
+``python -m mmcontainer.demo.shapes OUT`` makes the data set alone.
+"""
+from .generate import ShapesParams, generate_shapes
+from .scenes import CLASSES
+
+__all__ = ['CLASSES', 'ShapesParams', 'generate_shapes']
