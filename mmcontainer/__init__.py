@@ -4,6 +4,8 @@
 name; in a config one line does it::
 
     custom_imports = dict(imports=['mmcontainer'], allow_failed_imports=False)
+
+``mmcontainer.detectors`` registers SMCA-DETR and is imported in the same way: it needs MMDetection.
 """
 from . import compat
 from .version import __version__
@@ -15,4 +17,3 @@ if not compat.running_doctor():
     compat.register_config_scope()
     compat.allow_mmengine_checkpoints()
     from . import backbones, engine, registry  # noqa: F401
-    registry.register_detectors()

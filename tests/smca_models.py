@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-import mmcontainer  # noqa: F401  registers SMCADETR
+import mmcontainer.detectors  # noqa: F401  registers SMCADETR
 
 
 @MODELS.register_module(force=True)

@@ -1,6 +1,8 @@
 # Single scale, with the arguments that the official README trains with.
 _base_ = './detr_r50_50e_coco.py'
 
+custom_imports = dict(imports=['mmcontainer', 'mmcontainer.detectors'])
+
 model = dict(
     type='SMCADETR',
     num_queries=300,

@@ -6,6 +6,8 @@ _base_ = [
     '../_base_/container_light.py'
 ]
 
+custom_imports = dict(imports=['mmcontainer', 'mmcontainer.detectors'])
+
 width = 64
 norm_cfg = dict(type='GN', num_groups=16)
 num_classes = len(_base_.metainfo.classes)

@@ -53,7 +53,6 @@ def iter_heads(cfg) -> Iterator[tuple[str, int, str]]:
         if _NO_HEADS & set(path.split('.')) or 'type' not in node:
             continue
         cls = find_class(node['type'], scope)
-        # What is registered need not be a class: SMCAHead is a function that imports its own.
         if _OTHER_CLASSES & {base.__name__ for base in getattr(cls, '__mro__', ())}:
             continue
         found = _count(node, cls)

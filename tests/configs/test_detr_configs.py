@@ -50,7 +50,7 @@ def test_every_row_of_the_papers_table_has_a_config_and_no_other_file_is_there()
 @pytest.mark.parametrize('name', NAMES)
 def test_model(name):
     (detector, backbone), cfg = _split(name), _load(name)
-    assert cfg.custom_imports.imports == ['mmcontainer']
+    assert cfg.custom_imports.imports[0] == 'mmcontainer'
     assert (cfg.model.type, cfg.model.backbone.type) == (DETECTORS[detector], BACKBONES[backbone])
     queries, batch_size, _, hidden = SETTINGS[detector]
     model = _build(cfg).train()

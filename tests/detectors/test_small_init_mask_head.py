@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 
-import mmcontainer  # noqa: F401  registers the head
+import mmcontainer.detectors  # noqa: F401  registers the head
 
 
 def _head(name, num_classes):
