@@ -21,8 +21,8 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from mmcontainer.data_check.tool import check_data_of
-    return check_data_of(args)
+    from mmcontainer.cli.check_data import report_data
+    return report_data(args)
 
 
 if __name__ == '__main__':

@@ -23,7 +23,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from mmcontainer.data_check.renumber import renumber_file
+    from mmcontainer.data_check.repair import renumber_file
     print(renumber_file(args.source, args.target, args.names))
 
 

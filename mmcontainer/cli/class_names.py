@@ -1,18 +1,12 @@
 """The class names of a detector: those it was trained with, else those of its config."""
-from typing import Any, Optional
+from typing import Any
 
 from torch import nn
 
+from ..config_nodes import find_class
+from ..data_check.names import names_of, saved_meta
 from ..errors import UserError
 from ..pipeline import tested_dataset
-from .options import find_class
-
-
-def names_of(value) -> Optional[tuple[str, ...]]:
-    """Class names in the types in which checkpoints and configs hold them; None for no names."""
-    if isinstance(value, str):  # classes=('cell') is a string
-        return (value, )
-    return tuple(map(str, value)) if isinstance(value, (list, tuple)) and value else None
 
 
 def _colours(value, number: int) -> Any:
@@ -31,20 +25,6 @@ def config_meta(cfg) -> dict[str, Any]:
     given = {key: value for key, value in (dataset.get('metainfo') or {}).items()
              if key in ('classes', 'palette')}
     return cls._load_metainfo(given)
-
-
-def saved_meta(content: Any) -> dict[str, Any]:
-    """``classes`` (names), ``palette`` ... that a checkpoint has saved, empty if it has none.
-
-    MMDetection 3.x saves them as ``meta['dataset_meta']['classes']``, 2.x as ``meta['CLASSES']``,
-    and converted files may have none.
-    """
-    meta = content.get('meta') if isinstance(content, dict) else None
-    meta = meta if isinstance(meta, dict) else {}
-    saved = meta.get('dataset_meta')
-    saved = {str(key).lower(): value for key, value in saved.items()} if isinstance(
-        saved, dict) else {}
-    return {**saved, 'classes': names_of(saved.get('classes')) or names_of(meta.get('CLASSES'))}
 
 
 def find_meta(content: Any, cfg) -> tuple[dict[str, Any], str]:

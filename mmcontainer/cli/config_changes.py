@@ -1,7 +1,6 @@
 """What the tools change in a config, and check in it, before a runner is built."""
 import inspect
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -9,10 +8,9 @@ import torch
 
 from ..checkpoints import check_file, resolve_path
 from ..checkpoints.official import missing_message
+from ..config_nodes import SPLITS, find_class, iter_dicts
 from ..errors import UserError
 from ..type_names import type_name
-from .data_root import SPLITS
-from .options import find_class
 
 # The class of MMEngine that is registered as 'Pretrained' has another name.
 _PRETRAINED = ('StrictPretrained', 'Pretrained', 'PretrainedInit')
@@ -43,17 +41,6 @@ def set_loader_defaults(cfg) -> None:
         if loader is not None:
             loader.setdefault('collate_fn', dict(type='default_collate'))
             loader.setdefault('pin_memory', torch.cuda.is_available())
-
-
-def iter_dicts(node, path: str) -> Iterator[tuple[str, dict]]:
-    """Yield (dotted path, dict) of a node of a config and of every dict inside it."""
-    if isinstance(node, dict):
-        yield path, node
-        for key, value in node.items():
-            yield from iter_dicts(value, f'{path}.{key}')
-    elif isinstance(node, (list, tuple)):
-        for index, value in enumerate(node):
-            yield from iter_dicts(value, f'{path}.{index}')
 
 
 def _init_cfgs(path: str, node: dict) -> list[dict]:
@@ -162,3 +149,31 @@ def scale_lr(cfg) -> str:
                  'established (square-root scaling is common), so check the loss of the first '
                  'epoch.')
     return text
+
+
+def scratch_advice(cfg) -> list[str]:
+    """Say what makes it hard for a two-stage detector to learn from random weights.
+
+    It is advice only: norms in the neck and other heads make another model than the config's.
+
+    Args:
+        cfg (Config): A config whose pretrained weights have been given up; not changed.
+
+    Returns:
+        list[str]: One line if ``model`` has a ``roi_head`` and the neck or a head of its own has
+        no norms, or if its mask head starts far from a prediction of one half; else nothing.
+    """
+    if not cfg.model.get('roi_head'):
+        return []
+    parts = [('model.neck', cfg.model.get('neck') or {})]
+    parts += [(path, node) for path, node in iter_dicts(cfg.model.roi_head, 'model.roi_head')
+              if node.get('num_classes') is not None]
+    without = [path for path, node in parts if node and not node.get('norm_cfg')]
+    large = [path for path, node in parts
+             if type_name(node.get('type')) == 'FCNMaskHead' and node.num_classes < 80]
+    found = [f'no norms in {", ".join(without)}'] if without else []
+    found += [f'the first loss of {", ".join(large)} is too large'] if large else []
+    if not found:
+        return []
+    return [f'made for pretrained weights: {"; ".join(found)} '
+            '(see docs/numerics.md, "Mask R-CNN from random weights")']

@@ -5,9 +5,9 @@ from typing import Optional
 import torch
 from torch import distributed
 
+from ..config_nodes import iter_dicts
 from ..errors import UserError
 from ..type_names import type_name
-from .config_changes import iter_dicts
 
 _SYNCED = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 _TORCHRUN = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')

@@ -1,7 +1,8 @@
 """``tools/test.py``: evaluate a checkpoint."""
 from pathlib import Path
 
-from ..data_check.agreement import check_checkpoint_classes, classes_of_split
+from ..config_nodes import find_class
+from ..data_check.classes import check_checkpoint_classes, classes_of_split
 from ..engine.deploy import FoldNormsHook, prepare_for_inference
 from ..engine.draw_detections import DrawDetectionsHook
 from ..engine.draw_labels import DrawLabelsHook
@@ -11,7 +12,6 @@ from .configs import load_config
 from .console import build_runner, quiet_libraries
 from .data_root import set_data_root
 from .distributed import replace_sync_bn, setup_distributed
-from .options import find_class
 from .paths import check_writable_file, check_writable_folder
 from .train import check_and_report_data
 from .weights import local_file, prepare_loading

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Optional
 
-from mmengine import registry
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from ..config_nodes import find_class
 from ..errors import UserError
 
 # Read from the top level of a config, beside the arguments of Runner.
@@ -17,12 +17,6 @@ _TOP_LEVEL = {
     'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model',
     'tta_pipeline'
 }
-# Where the classes of a config are registered; libraries have all of these.
-_REGISTRIES = (
-    registry.MODELS, registry.DATASETS, registry.DATA_SAMPLERS, registry.TRANSFORMS, registry.HOOKS,
-    registry.LOOPS, registry.OPTIMIZERS, registry.OPTIM_WRAPPERS, registry.PARAM_SCHEDULERS,
-    registry.METRICS, registry.EVALUATOR, registry.VISUALIZERS, registry.VISBACKENDS,
-    registry.LOG_PROCESSORS, registry.TASK_UTILS, registry.WEIGHT_INITIALIZERS)
 # Read by builders and registries, not by the class that is built.
 _BUILDER_KEYS = {
     '_delete_', '_scope_', 'constructor', 'convert_to_iter_based', 'paramwise_cfg', 'priority',
@@ -47,18 +41,6 @@ class OptionAction(DictAction):
 def _suggest(word: str, known: Iterable[str]) -> str:
     close = get_close_matches(word, sorted(known), n=3, cutoff=0.6)
     return f' Did you mean {" or ".join(map(repr, close))}?' if close else ''
-
-
-def find_class(name: Any, scope: str) -> Optional[Any]:
-    """Return what ``type=name`` stands for in any registry of a library, None if it is unknown."""
-    if not isinstance(name, str):
-        return name
-    for root in _REGISTRIES:
-        with root.switch_scope_and_registry(scope) as library:
-            found = library.get(name)
-        if found is not None:
-            return found
-    return None
 
 
 def accepted_arguments(cls: Any) -> tuple[set[str], bool]:

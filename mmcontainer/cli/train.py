@@ -3,7 +3,7 @@ import os
 from collections.abc import Sequence
 from typing import Optional
 
-from ..data_check import check_annotations
+from ..data_check import check_annotations, check_data
 from ..engine.amp import apply_amp, check_precision, is_mixed, keep_float32
 from ..engine.checkpoint_hook import use_safe_checkpoints
 from ..engine.deploy import compile_backbone
@@ -12,17 +12,17 @@ from ..errors import UserError, find_interrupt
 from .config_changes import (
     check_pretrained,
     scale_lr,
+    scratch_advice,
     set_loader_defaults,
     set_work_dir,
     train_from_scratch,
 )
 from .configs import load_config
 from .console import build_runner, quiet_libraries
-from .data_root import check_data, set_data_root
+from .data_root import set_data_root
 from .distributed import add_hook, replace_sync_bn, setup_distributed
 from .paths import check_writable_folder
 from .resume import advice_after_interrupt, find_resume
-from .scratch_advice import scratch_advice
 from .weights import check_pretrained_weights, local_file, prepare_loading
 from .work_dir import claim_work_dir
 

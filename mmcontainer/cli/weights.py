@@ -25,7 +25,7 @@ from ..checkpoints import (
     resolve_path,
 )
 from ..checkpoints.tensors import some
-from ..data_check.agreement import check_checkpoint_classes, classes_of_split
+from ..data_check.classes import check_checkpoint_classes, classes_of_split
 from ..engine.deploy import unwrap
 from ..errors import UserError, as_user_error
 from ..type_names import type_name

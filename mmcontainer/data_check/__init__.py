@@ -11,20 +11,19 @@ from ..engine.summary import table
 from ..errors import UserError
 from .annotations import Annotations, read_annotations, read_voc
 from .classes import check_classes
-from .image_files import check_images
-from .mask_use import find_transform
+from .files import check_data, check_images
 from .repair import describe, read_instead, write_repaired
 from .report import Report
-from .sources import Source, iter_sources
-from .usage import check_usage
+from .sources import Source, data_sources
+from .usage import check_usage, find_transform
 
-__all__ = ['Report', 'check_annotations', 'examine', 'read_annotations']
+__all__ = ['Report', 'check_annotations', 'check_data', 'examine', 'read_annotations']
 
 
 def _read(source: Source) -> Optional[Annotations]:
     if source.kind == 'voc':
-        return read_voc(source.ann_file, source.image_folder, source.config)
-    return read_annotations(source.ann_file) if source.kind == 'coco' else None
+        return read_voc(source.path, source.image_folder, source.config)
+    return read_annotations(source.path) if source.kind == 'coco' else None
 
 
 def _examine_file(source: Source, report: Report) -> Optional[Annotations]:
@@ -36,7 +35,7 @@ def _examine_file(source: Source, report: Report) -> Optional[Annotations]:
         report.problems.append(str(error))
         return None
     except OSError as error:
-        report.problems.append(f'{source.ann_file} cannot be read ({error.strerror})')
+        report.problems.append(f'{source.path} cannot be read ({error.strerror})')
         return None
     if annotations is None:
         return None
@@ -46,7 +45,7 @@ def _examine_file(source: Source, report: Report) -> Optional[Annotations]:
         load = find_transform(source, 'LoadImageFromFile')
         is_turned = load.get('color_type', 'color') in ('color', 'grayscale')
         check_images(annotations, source.image_folder, own, is_turned)
-    report.problems += [f'{source.label}_dataloader ({source.ann_file}): {text}.'
+    report.problems += [f'{source.label}_dataloader ({source.path}): {text}.'
                         for text in own.problems]
     report.notes += [f'{source.label}: {text}' for text in own.notes]
     return None if own.problems else annotations
@@ -55,7 +54,7 @@ def _examine_file(source: Source, report: Report) -> Optional[Annotations]:
 def _count(cfg, source: Source, annotations: Annotations, report: Report) -> list:
     own = Report()
     counts = check_usage(cfg, source, annotations, own)
-    report.problems += [f'{source.label}_dataloader ({source.ann_file}): {text}.'
+    report.problems += [f'{source.label}_dataloader ({source.path}): {text}.'
                         for text in own.problems]
     if not own.problems:
         report.notes += [f'{source.label}: {text}' for text in own.notes]
@@ -74,12 +73,11 @@ def examine(cfg, splits: Sequence[str]) -> tuple[Report, list[tuple[Source, Anno
         tuple: What was found, and the data sets whose files are sound.
     """
     report = Report()
-    sources = {source.label: source for source in iter_sources(cfg, splits)}
-    read = {label: _examine_file(source, report) for label, source in sources.items()}
+    sources = data_sources(cfg, splits)
+    read = [(source, _examine_file(source, report)) for source in sources]
     before = len(report.problems)
-    check_classes(cfg, splits, report)
-    sound = [(source, read[source.label]) for source in iter_sources(cfg, splits)
-             if read.get(source.label) is not None]
+    check_classes(cfg, sources, report)
+    sound = [(source, annotations) for source, annotations in read if annotations is not None]
     if len(report.problems) == before:  # else nothing can be counted by class
         columns = {source.label: dict(_count(cfg, source, annotations, report))
                    for source, annotations in sound}
@@ -110,7 +108,7 @@ def check_annotations(cfg, splits: Sequence[str]) -> Report:
             + '\ntools/check_data.py CONFIG shows all of it.')
     for source, annotations in sound:
         if annotations.repairs:
-            target = write_repaired(source.ann_file, annotations.repairs,
+            target = write_repaired(source.path, annotations.repairs,
                                     Path(cfg.work_dir, 'annotations'))
             read_instead(cfg, source, target)
             report.notes.append(f'{source.label}: {describe(annotations.repairs)}, in the copy '

@@ -8,10 +8,10 @@ later ones by one.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Optional
+from typing import Any, Optional
 
-from .labels import LabelSource
 from .report import counted, listed
+from .sources import Source
 
 # The command that gives a file other numbers for its categories.
 RENUMBER = 'python tools/renumber_categories.py'
@@ -34,7 +34,7 @@ def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> Optional[st
     return plain[close[0]] if close else None
 
 
-def _flaw_of_classes(source: LabelSource) -> str:
+def _flaw_of_classes(source: Source) -> str:
     """What is wrong with ``classes`` itself; an empty string if nothing is."""
     classes = source.classes
     if isinstance(classes, str):
@@ -85,7 +85,7 @@ def _names_with_objects(annotations) -> list[str]:
     return list(dict.fromkeys(used or [category.name for category in annotations.categories]))
 
 
-def _missing_names(source: LabelSource, missing: Sequence[str], annotations) -> str:
+def _missing_names(source: Source, missing: Sequence[str], annotations) -> str:
     """Message about names that a file does not have; sets the labels that are probably meant."""
     in_file = list(dict.fromkeys(category.name for category in annotations.categories))
     meant = {name: closest(name, set(in_file) - set(source.classes)) for name in missing}
@@ -110,7 +110,7 @@ def _missing_names(source: LabelSource, missing: Sequence[str], annotations) -> 
         f'to be among its categories all the same: {RENUMBER} FILE NEW_FILE --names ...)'])
 
 
-def _left_out(source: LabelSource, annotations) -> str:
+def _left_out(source: Source, annotations) -> str:
     """Say which objects training would not see, because ``classes`` does not name them."""
     counts = {category.name: annotations.instances.get(category.id, 0)
               for category in annotations.categories if category.name not in source.classes}
@@ -122,7 +122,7 @@ def _left_out(source: LabelSource, annotations) -> str:
             f'{listing}. They count as background.')
 
 
-def _reorder(source: LabelSource, order: tuple[str, ...]) -> None:
+def _reorder(source: Source, order: tuple[str, ...]) -> None:
     """Put ``classes`` of a config, and colours given with them, into the order of the labels."""
     metainfo = dict(source.config.get('metainfo') or {})
     palette = metainfo.get('palette')
@@ -133,14 +133,14 @@ def _reorder(source: LabelSource, order: tuple[str, ...]) -> None:
     source.classes = order
 
 
-def check_coco_names(source: LabelSource, annotations, report) -> None:
+def check_coco_names(source: Source, annotations, report) -> None:
     """Compare the names of a COCO data set with the categories of its file.
 
     ``classes`` in another order is repaired: the config gets the order of the file, which labels
     follow anyway, so only names and colours change.
 
     Args:
-        source (LabelSource): The data set; ``labels``, ``agrees`` and its config are set.
+        source (Source): The data set; ``labels``, ``agrees`` and its config are set.
         annotations (Annotations): What its file holds.
         report (Report): Gets problems and notes, which do not say of what data set.
     """
@@ -172,11 +172,11 @@ def check_coco_names(source: LabelSource, annotations, report) -> None:
         report.notes.append(left_out)
 
 
-def check_voc_names(source: LabelSource, annotations, report) -> None:
+def check_voc_names(source: Source, annotations, report) -> None:
     """Compare the names of a VOC data set, whose labels follow ``classes``, with its XML files.
 
     Args:
-        source (LabelSource): The data set; ``labels`` and ``agrees`` are set.
+        source (Source): The data set; ``labels`` and ``agrees`` are set.
         annotations (Annotations, optional): What its files hold; None if that is not known.
         report (Report): Gets problems and notes, which do not say of what data set.
     """
@@ -202,3 +202,24 @@ def check_voc_names(source: LabelSource, annotations, report) -> None:
             f'Write the names as the files have them, as  {line_to_write(found)}']))
     elif left_out:
         report.notes.append(left_out)
+
+
+def names_of(value) -> Optional[tuple[str, ...]]:
+    """Class names in the types in which checkpoints and configs hold them; None for no names."""
+    if isinstance(value, str):  # classes=('cell') is a string
+        return (value, )
+    return tuple(map(str, value)) if isinstance(value, (list, tuple)) and value else None
+
+
+def saved_meta(content: Any) -> dict[str, Any]:
+    """``classes`` (names), ``palette`` ... that a checkpoint has saved, empty if it has none.
+
+    MMDetection 3.x saves them as ``meta['dataset_meta']['classes']``, 2.x as ``meta['CLASSES']``,
+    and converted files may have none.
+    """
+    meta = content.get('meta') if isinstance(content, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    saved = meta.get('dataset_meta')
+    saved = {str(key).lower(): value for key, value in saved.items()} if isinstance(
+        saved, dict) else {}
+    return {**saved, 'classes': names_of(saved.get('classes')) or names_of(meta.get('CLASSES'))}

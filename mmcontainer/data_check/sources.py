@@ -1,37 +1,60 @@
-"""Which annotation files and image folders a config reads, and in which format."""
+"""The data sets of a config: which files they read, and how they number classes."""
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Any, Optional
 
-from ..cli.data_root import iter_datasets
-from ..cli.options import find_class
+from mmengine.fileio import list_from_file
+
+from ..config_nodes import find_class, iter_datasets, join_path
+from ..type_names import type_name
+from .files import class_folder
 
 
-class Source(NamedTuple):
-    """One innermost data set of a config.
+@dataclass
+class Source:
+    """One data set of a config, below any wrapper.
 
     Attributes:
         label (str): For messages: 'train', or 'train 2' where a split has several data sets.
         split (str): 'train', 'val' or 'test'.
         config (dict): The data set's own part of the config, not a copy.
-        kind (str): 'coco', 'voc', or '' for a format that is not checked.
-        ann_file (Path): Annotation file; of VOC the list of image names.
-        image_folder (Path): What file names are relative to.
-        classes (tuple[str, ...] | str | None): As ``metainfo`` has them, or else the data set's
-            class; whatever the user wrote, checked by nobody.
+        kind (str): How it numbers classes. 'coco': in the order of the categories of its annotation
+            file. 'voc': in the order of ``classes``. 'folders': in the order of the sorted names of
+            folders. '': by rules of its class, which are not checked.
+        path (Path, optional): Its annotation file, of VOC the list of image names, of 'folders' the
+            folder of class folders.
+        classes: Names as the config, or else the class, gives them, checked by nobody; a file of
+            names is read.
+        image_folder (Path, optional): The folder that file names are relative to.
+        labels (tuple[str], optional): Names in the order of their labels, once that is known. Where
+            the config is wrong, those that are probably meant.
+        agrees (bool): Whether ``classes`` and data agree, so that others can be compared with it.
     """
     label: str
     split: str
     config: dict
     kind: str
-    ann_file: Path
-    image_folder: Path
-    classes: Optional[Sequence[str]]
+    path: Optional[Path]
+    classes: Any
+    image_folder: Optional[Path] = None
+    labels: Optional[tuple[str, ...]] = None
+    agrees: bool = False
 
     @property
-    def is_training(self) -> bool:
-        """Whether MMDetection filters its images: not in ``test_mode``."""
-        return not self.config.get('test_mode', False)
+    def type_name(self) -> str:
+        """Name of its class."""
+        return type_name(self.config.get('type'))
+
+    @property
+    def names_itself(self) -> bool:
+        """Whether the config gives names, so that those of the class do not matter."""
+        return 'classes' in (self.config.get('metainfo') or {})
+
+    @property
+    def where(self) -> str:
+        """Its name in messages."""
+        return f'{self.split}_dataloader' + (f' ({self.path})' if self.path is not None else '')
 
 
 def _kind(cls) -> str:
@@ -45,38 +68,52 @@ def _kind(cls) -> str:
     return ''
 
 
-def iter_sources(cfg, splits: Sequence[str]) -> Iterator[Source]:
-    """Yield the data sets of a config that MMDetection reads from this machine's disk.
+def _names(config: dict, cls) -> Any:
+    """Class names of a data set; a file of names is read, as MMEngine does."""
+    classes = (config.get('metainfo') or {}).get('classes')
+    if classes is None:
+        classes = (getattr(cls, 'METAINFO', None) or {}).get('classes')
+    if isinstance(classes, str) and Path(classes).is_file():
+        return tuple(list_from_file(classes))
+    return tuple(classes) if isinstance(classes, (list, tuple)) else classes
+
+
+def _detection_source(label: str, split: str, config: dict, cls) -> Optional[Source]:
+    if not config.get('ann_file') or config.get('backend_args') or not any(
+            base.__module__.startswith('mmdet.') for base in getattr(cls, '__mro__', ())):
+        return None
+    kind, root = _kind(cls), config.get('data_root')
+    prefix = config.get('data_prefix') or {}
+    folder = prefix.get('sub_data_root' if kind == 'voc' else 'img', '')
+    return Source(label, split, config, kind, join_path(root, config['ann_file']),
+                  _names(config, cls), join_path(root, folder))
+
+
+def _classification_source(label: str, split: str, config: dict, cls) -> Source:
+    folder = class_folder(config)
+    return Source(label, split, config, 'folders' if folder else '', folder, _names(config, cls))
+
+
+def _each(cfg, splits: Sequence[str]) -> Iterator[tuple[str, str, dict, Any]]:
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        leaves = list(iter_datasets(loader['dataset'])) if loader else []
+        for number, leaf in enumerate(leaves, start=1):
+            yield (split if len(leaves) == 1 else f'{split} {number}', split, leaf,
+                   find_class(leaf.get('type'), cfg.get('default_scope') or 'mmengine'))
+
+
+def data_sources(cfg, splits: Sequence[str]) -> list[Source]:
+    """Describe the data sets of a config that are read from this machine's disk.
 
     Args:
         cfg (Config): Config with ``{train,val,test}_dataloader``.
         splits (Sequence[str]): Which of 'train', 'val' and 'test'.
 
-    Yields:
-        Source: In the order of the config. Data sets of MMPretrain, and those on object storage
-        (``backend_args``), are left out.
+    Returns:
+        list[Source]: In the order of the splits; those of MMDetection, or of MMPretrain where there
+        is none of MMDetection. Data sets on object storage (``backend_args``) are left out.
     """
-    scope = cfg.get('default_scope') or 'mmengine'
-    for split in splits:
-        loader = cfg.get(f'{split}_dataloader')
-        leaves = list(iter_datasets(loader['dataset'])) if loader else []
-        for number, leaf in enumerate(leaves, start=1):
-            cls = find_class(leaf.get('type'), scope)
-            if not leaf.get('ann_file') or leaf.get('backend_args') or (
-                    not getattr(cls, '__module__', '').startswith('mmdet.') and not _is_mmdet(cls)):
-                continue
-            root = Path(leaf.get('data_root') or '').expanduser()
-            prefix = leaf.get('data_prefix') or {}
-            kind = _kind(cls)
-            folder = prefix.get('sub_data_root' if kind == 'voc' else 'img', '')
-            classes = (leaf.get('metainfo') or {}).get('classes')
-            if classes is None:
-                classes = (getattr(cls, 'METAINFO', None) or {}).get('classes')
-            yield Source(
-                label=split if len(leaves) == 1 else f'{split} {number}', split=split, config=leaf,
-                kind=kind, ann_file=root / Path(leaf['ann_file']).expanduser(),
-                image_folder=root / Path(folder).expanduser(), classes=classes)
-
-
-def _is_mmdet(cls) -> bool:
-    return any(base.__module__.startswith('mmdet.') for base in getattr(cls, '__mro__', ()))
+    found = [_detection_source(*each) for each in _each(cfg, splits)]
+    return [source for source in found if source] or [
+        _classification_source(*each) for each in _each(cfg, splits)]

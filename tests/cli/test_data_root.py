@@ -3,7 +3,9 @@ import pytest
 from mmengine.config import Config
 
 from mmcontainer.cli.configs import load_config
-from mmcontainer.cli.data_root import check_data, iter_datasets, set_data_root
+from mmcontainer.cli.data_root import set_data_root
+from mmcontainer.config_nodes import iter_datasets
+from mmcontainer.data_check import check_data
 from mmcontainer.errors import UserError
 
 

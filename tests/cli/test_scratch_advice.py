@@ -1,8 +1,8 @@
 """Which detectors are told that random weights need norms in the neck and the heads."""
 import pytest
 
+from mmcontainer.cli.config_changes import scratch_advice
 from mmcontainer.cli.configs import load_config
-from mmcontainer.cli.scratch_advice import scratch_advice
 
 MASK_RCNN = 'mmcontainer::mask_rcnn/container_light_fpn_1x_coco.py'
 PARTS = ('model.neck', 'model.roi_head.bbox_head', 'model.roi_head.mask_head')

@@ -4,7 +4,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import mmcontainer  # noqa: F401  lets configs name mmcontainer::
-from mmcontainer.data_check.heads import check_heads, iter_heads
+from mmcontainer.data_check.classes import check_heads, iter_heads
 from mmcontainer.data_check.report import Report
 
 TWO = ('red', 'blue')

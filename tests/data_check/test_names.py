@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmcontainer.data_check.agreement import check_checkpoint_classes
 from mmcontainer.data_check.annotations import Category
-from mmcontainer.data_check.classes import check_classes
-from mmcontainer.data_check.labels import LabelSource
+from mmcontainer.data_check.classes import check_checkpoint_classes, check_classes
 from mmcontainer.data_check.names import check_voc_names
 from mmcontainer.data_check.report import Report
+from mmcontainer.data_check.sources import Source, data_sources
 from mmcontainer.errors import UserError
 
 
@@ -57,7 +56,7 @@ def config(data_root, train='train.json', val='val.json', classes=('red', 'blue'
 
 def check(cfg, splits=('train', 'val')):
     report = Report()
-    check_classes(cfg, splits, report)
+    check_classes(cfg, data_sources(cfg, splits), report)
     return report
 
 
@@ -298,7 +297,7 @@ def test_folders_of_classes(tmp_path):
 def voc_source(classes):
     metainfo = {} if classes is None else dict(metainfo=dict(classes=classes))
     from mmdet.datasets import VOCDataset
-    return LabelSource('train', dict(type='VOCDataset', **metainfo), 'voc', None,
+    return Source('train', 'train', dict(type='VOCDataset', **metainfo), 'voc', None,
                        classes or VOCDataset.METAINFO['classes'])
 
 

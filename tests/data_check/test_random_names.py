@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from mmcontainer.data_check.classes import check_classes
 from mmcontainer.data_check.report import Report
+from mmcontainer.data_check.sources import data_sources
 
 pytest.importorskip('mmdet')
 NAMES = ('red', 'Red', 'blue', 'green', 'grey')
@@ -66,7 +67,7 @@ def run(folder, number):
         type='CocoDataset', ann_file=str(folder / f'{split}.json'), data_prefix=dict(img=''),
         metainfo=dict(classes=tuple(classes)), pipeline=[])) for split in ('train', 'val')}))
     before, sound, report = wrong_labels(cfg), is_sound(folder, classes), Report()
-    check_classes(cfg, ('train', 'val'), report)
+    check_classes(cfg, data_sources(cfg, ('train', 'val')), report)
     return not report.problems, sound, before, 0 if report.problems else wrong_labels(cfg)
 
 

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from mmcontainer.data_check.renumber import renumber, renumber_file
+from mmcontainer.data_check.repair import renumber, renumber_file
 from mmcontainer.errors import UserError
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mmcontainer.data_check.renumber import renumber_file
+from mmcontainer.data_check.repair import renumber_file
 from mmcontainer.errors import UserError
 
 pytestmark = pytest.mark.slow

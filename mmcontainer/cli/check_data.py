@@ -1,12 +1,12 @@
 """``tools/check_data.py``: the whole report on the data of a config."""
-from ..cli.configs import load_config
-from ..cli.console import quiet_libraries
-from ..cli.data_root import check_data, set_data_root
-from . import examine
-from .repair import describe
+from ..data_check import check_data, examine
+from ..data_check.repair import describe
+from .configs import load_config
+from .console import quiet_libraries
+from .data_root import set_data_root
 
 
-def check_data_of(args) -> int:
+def report_data(args) -> int:
     """Print what the data of a config holds.
 
     Args:
