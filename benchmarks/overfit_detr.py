@@ -13,7 +13,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,7 +82,6 @@ def train(name, work_dir, **values):
 
 def plot(report, path):
     figure = Figure(figsize=(10, 4), dpi=110, layout='constrained')
-    FigureCanvasAgg(figure)
     panels = zip(figure.subplots(1, 2), (('ap', 'box AP on the four images'),
                                          ('loss', 'training loss')))
     for axes, (key, label) in panels:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
@@ -35,7 +34,6 @@ def describe(case: dict) -> str:
 def new_axes(title: str, panels: int = 1):
     """A figure and its panels, side by side."""
     figure = Figure(figsize=(1.5 + 5.5 * panels, 4.6), dpi=110, layout='constrained')
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=9)
     grid = figure.subplots(1, panels, squeeze=False)[0]
     for axes in grid:

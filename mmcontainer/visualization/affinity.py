@@ -54,32 +54,13 @@ class Position(NamedTuple):
     place: Optional[tuple[float, float]]
 
 
-class Selection(NamedTuple):
-    """Which channels are looked at; an affinity is averaged over its heads that act on them.
-
-    Attributes:
-        kind (str): 'mean' for all channels, 'head', or 'channel'.
-        index (int): Number of the head or channel.
-    """
-    kind: str
-    index: int = 0
-
-    @property
-    def label(self) -> str:
-        return 'mean over all heads' if self.kind == 'mean' else f'{self.kind} {self.index}'
-
-    @property
-    def suffix(self) -> str:
-        """For file names."""
-        return 'mean' if self.kind == 'mean' else f'{self.kind}{self.index}'
-
-
 class AffinityRows(NamedTuple):
     """Rows of the affinity matrices of one block for P positions, as maps over its h x w grid.
 
     Attributes:
         mixture (Mixture): The block.
-        selection (Selection): What they are averaged over.
+        selection (str): What they are averaged over: 'mean' of all heads, those that act on the
+            channels of one head ('head 3'), or on one channel ('channel 5').
         positions (tuple[Position]): The P positions.
         cells (np.ndarray): (P, 2), (row, column) in the grid; -1 for the class token.
         stride (int): Pixels of the network's input along the side of a cell.
@@ -90,7 +71,7 @@ class AffinityRows(NamedTuple):
         heads (dict[str, int]): Under the same names the number of heads averaged over.
     """
     mixture: Mixture
-    selection: Selection
+    selection: str
     positions: tuple[Position, ...]
     cells: np.ndarray
     stride: int
@@ -196,42 +177,30 @@ def parse_position(text: str, image: NetworkInput, has_class_token: bool) -> Pos
 
     Args:
         text (str): 'x,y' in pixels of the image file, 'x%,y%' of its width and height, or 'cls' for
-            the class token.
+            the class token. A whole number means the centre of that pixel.
         image (NetworkInput): The image.
         has_class_token (bool): Whether the backbone has one.
 
     Raises:
-        UserError: If it is none of these, or lies where the network does not see the image.
+        UserError: If it is none of these.
     """
     if text == 'cls':
         if not has_class_token:
             raise UserError('--position cls: this backbone has no class token.')
         return Position('class token', None)
-    height, width = image.file_size
-    parts = text.split(',')
+
+    def to_pixels(part: str, size: int) -> float:
+        if part.strip().endswith('%'):
+            return float(part.strip()[:-1]) / 100 * size
+        return np.floor(float(part)) + 0.5
+
     try:
-        if len(parts) != 2:
-            raise ValueError
-        place = tuple(_to_pixels(part, size) for part, size in zip(parts, (width, height)))
+        x, y = text.split(',')
+        height, width = image.file_size
+        return Position(text, (to_pixels(x, width), to_pixels(y, height)))
     except ValueError:
         raise UserError(f"--position {text}: expected x,y in pixels of the image (as '120,80'), or "
                         "in per cent of its width and height (as '25%,50%').") from None
-    x1, y1, x2, y2 = image.content
-    seen = np.concatenate([image.geometry.to_file(corner) for corner in ((x1, y1), (x2, y2))])
-    x1, y1, x2, y2 = (max(0, int(value)) for value in np.round(seen))
-    if not (x1 <= place[0] < x2 and y1 <= place[1] < y2):
-        crop = '' if (x1, y1, x2, y2) == (0, 0, width, height) else ', which the pipeline crops'
-        raise UserError(f'--position {text}: outside of what the network sees of the image '
-                        f'({width} x {height} pixels{crop}): x from {x1} to {x2 - 1}, y from {y1} '
-                        f'to {y2 - 1}.')
-    return Position(text, place)
-
-
-def _to_pixels(text: str, size: int) -> float:
-    """A continuous coordinate: the centre of a pixel that was named by its number."""
-    if text.strip().endswith('%'):
-        return float(text.strip()[:-1]) / 100 * size
-    return np.floor(float(text)) + 0.5
 
 
 def default_positions(image: NetworkInput) -> list[Position]:
@@ -249,34 +218,38 @@ def find_cells(positions: Sequence[Position], image: NetworkInput, stride: int,
     """Cells (P, 2), (row, column), of a grid in which positions lie; -1 for the class token.
 
     Raises:
-        UserError: For a position in the strip at the right or lower edge that fills no whole patch
-            and is dropped.
+        UserError: For a position that the network does not see: outside of the image, cropped by
+            the pipeline, or in the strip at the right or lower edge that fills no whole patch.
     """
+    height, width = image.file_size
+    grid_end = image.geometry.to_file((grid_size[1] * stride, grid_size[0] * stride))
+    first = np.maximum(0, np.round(image.geometry.to_file((0, 0))))
+    last = np.minimum((width, height), np.round(grid_end))
     cells = np.full((len(positions), 2), -1)
     for cell, position in zip(cells, positions):
         if position.place is None:
             continue
-        x, y = image.geometry.to_input(position.place)
-        cell[:] = int(y // stride), int(x // stride)
-        if (cell >= grid_size).any():
-            limit = image.geometry.to_file((grid_size[1] * stride, grid_size[0] * stride))
+        if not ((first <= position.place) & (position.place < last)).all():
             raise UserError(
-                f'--position {position.label}: the outermost pixels fill no whole patch of '
-                f'{stride} x {stride} and are dropped; x below {limit[0]:.0f} and y below '
-                f'{limit[1]:.0f} are seen in this stage.')
+                f'--position {position.label}: outside of what the network sees of the image '
+                f'({width} x {height} pixels) in cells of {stride} x {stride}: x from '
+                f'{first[0]:.0f} to {last[0] - 1:.0f}, y from {first[1]:.0f} to {last[1] - 1:.0f}.')
+        x, y = image.geometry.to_input(position.place)
+        cell[:] = np.minimum((int(y // stride), int(x // stride)), np.array(grid_size) - 1)
     return cells
 
 
-def _channel_range(selection: Selection, channels: int, heads: int) -> tuple[int, int]:
+def _channel_range(selection: str, channels: int, heads: int) -> tuple[int, int]:
     """The channels [first, last) meant by a selection."""
-    if selection.kind == 'mean':
+    if selection == 'mean':
         return 0, channels
-    count = heads if selection.kind == 'head' else channels
-    if not 0 <= selection.index < count:
-        raise UserError(f'--{selection.kind} {selection.index}: this block has {count} '
-                        f'{selection.kind}s, 0 to {count - 1}.')
+    kind, index = selection.split()
+    count = heads if kind == 'head' else channels
+    if not 0 <= int(index) < count:
+        raise UserError(
+            f'--{kind} {index}: this block has {count} {kind}s, 0 to {count - 1}.')
     width = channels // count
-    return selection.index * width, (selection.index + 1) * width
+    return int(index) * width, (int(index) + 1) * width
 
 
 def _average(rows: Tensor, channels: int, first: int, last: int) -> tuple[Tensor, int]:
@@ -291,7 +264,7 @@ def _average(rows: Tensor, channels: int, first: int, last: int) -> tuple[Tensor
 
 def collect_rows(backbone: nn.Module, image: NetworkInput, mixtures: Sequence[Mixture],
                  positions: Sequence[Position],
-                 selections: Sequence[Selection]) -> list[AffinityRows]:
+                 selections: Sequence[str]) -> list[AffinityRows]:
     """Run a backbone once and build the wanted rows of the explicit matrices of some blocks.
 
     Args:
@@ -299,7 +272,8 @@ def collect_rows(backbone: nn.Module, image: NetworkInput, mixtures: Sequence[Mi
         image (NetworkInput): The image.
         mixtures (Sequence[Mixture]): The blocks.
         positions (Sequence[Position]): The rows.
-        selections (Sequence[Selection]): Heads or channels to average over; each gives one result.
+        selections (Sequence[str]): Heads or channels to average over, see :class:`AffinityRows`;
+            each gives one result.
 
     Returns:
         list[AffinityRows]: For every block, in the order of ``mixtures``, every selection.
@@ -335,7 +309,7 @@ def collect_rows(backbone: nn.Module, image: NetworkInput, mixtures: Sequence[Mi
     return [rows for mixture in mixtures for rows in found[mixture.layer]]
 
 
-def _select(rows: Affinities, module: nn.Module, mixture: Mixture, selection: Selection,
+def _select(rows: Affinities, module: nn.Module, mixture: Mixture, selection: str,
             positions: Sequence[Position], cells: np.ndarray, stride: int,
             grid_size: Sequence[int]) -> AffinityRows:
     """Average rows over heads and lay them out as maps."""

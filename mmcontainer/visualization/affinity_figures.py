@@ -4,17 +4,15 @@ from itertools import groupby
 from typing import Optional
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from .affinity import AffinityRows, Mixture
+from .figures import draw_cells, draw_picture, new_grid
 from .network_input import NetworkInput
 
-_PANEL_INCHES = 3.4  # longer side of a picture
 _TITLE_INCHES = 3.3  # what the longest line above a panel needs
-_OPACITY = 0.8
 _SEQUENTIAL, _DIVERGING = 'viridis', 'coolwarm'
 _DYNAMIC_COLOUR, _STATIC_COLOUR = '#3b6fb6', '#d98032'
 
@@ -33,15 +31,8 @@ def draw_rows(rows: AffinityRows, image: NetworkInput, title: str = '') -> Figur
         image (NetworkInput): The image that they belong to.
         title (str): Text above the figure.
     """
-    height, width = image.inputs.shape[-2:]
-    scale = _PANEL_INCHES / max(height, width)
-    columns, lines = 1 + len(rows.maps), len(rows.positions)
-    # Beside the pictures: colour bars, axis labels and two lines of text above each.
-    figure = Figure(figsize=(columns * max(width * scale + 0.9, _TITLE_INCHES) + 0.3,
-                             lines * (height * scale + 0.75) + 1.2),
-                    dpi=110, layout='compressed')
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(lines, columns, squeeze=False)
+    figure, grid = new_grid(len(rows.positions), 1 + len(rows.maps), image.inputs.shape[-2:],
+                            title, _TITLE_INCHES)
     grey = image.picture.mean(axis=2)
     for line, position in enumerate(rows.positions):
         axes = grid[line, 0]
@@ -53,38 +44,25 @@ def draw_rows(rows: AffinityRows, image: NetworkInput, title: str = '') -> Figur
         for column, name in enumerate(rows.maps, 1):
             axes = grid[line, column]
             draw_picture(axes, grey)
-            _draw_map(figure, axes, rows, name, line)
+            _draw_map(axes, rows, name, line)
             _mark(axes, image, rows, line)
             heading = f'{_heading(rows, name)}\n' if line == 0 else ''
             axes.set_title(heading + _summary(rows, name, line, image), fontsize=9)
     for axes in grid[-1]:
         axes.set_xlabel('x in the input (pixels)', fontsize=9)
-    figure.suptitle(title, fontsize=11)
     return figure
 
 
-def draw_picture(axes, picture: np.ndarray) -> None:
-    """Show a picture (h, w) or (h, w, 3) in coordinates of the network's input."""
-    height, width = picture.shape[:2]
-    axes.imshow(picture, extent=(0, width, height, 0), cmap='gray', vmin=0, vmax=255)
-    axes.tick_params(labelsize=8)
-
-
-def _draw_map(figure: Figure, axes, rows: AffinityRows, name: str, line: int) -> None:
+def _draw_map(axes, rows: AffinityRows, name: str, line: int) -> None:
     values = np.ma.masked_equal(rows.maps[name][line], 0)
-    height, width = values.shape
     # One kind of colours per column, so that its panels can be compared.
     limit, signed = _colour_limit(rows, name, line), (rows.maps[name] < 0).any()
-    style = dict(cmap=_DIVERGING if signed else _SEQUENTIAL, interpolation='nearest',
+    style = dict(cmap=_DIVERGING if signed else _SEQUENTIAL,
                  norm=Normalize(-limit if signed else 0, limit))
-    drawn = axes.imshow(values, alpha=_OPACITY, **style,
-                        extent=(0, width * rows.stride, height * rows.stride, 0))
     above, below = values.max() > limit, values.min() < -limit
     extend = {(True, True): 'both', (True, False): 'max', (False, True): 'min'}.get(
         (above, below), 'neither')
-    # Beside the panel and as high as it is, whatever its shape.
-    bar = figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0, 0.045, 1)), extend=extend)
-    bar.ax.tick_params(labelsize=8)
+    draw_cells(axes, values, (rows.stride, rows.stride), extend, **style)
     if not values.mask.all() and values.mask.any():
         _magnify(axes, values, rows.stride, style)
 
@@ -112,7 +90,8 @@ def _magnify(axes, values: np.ma.MaskedArray, stride: int, style: dict) -> None:
     corner = (0.02 if left + right > width else 0.98 - share / width,
               0.02 if top + bottom < height else 0.98 - share / height)
     inset = axes.inset_axes((*corner, share / width, share / height))
-    inset.imshow(values, **style, extent=(0, width * stride, height * stride, 0))
+    inset.imshow(values, interpolation='nearest', **style,
+                 extent=(0, width * stride, height * stride, 0))
     inset.set(xlim=(left * stride, right * stride), ylim=(bottom * stride, top * stride),
               xticks=[], yticks=[])
     axes.indicate_inset_zoom(inset, edgecolor='white', alpha=1)
@@ -182,7 +161,6 @@ def draw_mixtures(mixtures: Sequence[Mixture], title: str = '') -> Figure:
     """
     figure = Figure(figsize=(max(7.5, 0.62 * len(mixtures) + 2), 4.4), dpi=110,
                     layout='constrained')
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     top = max(1., *(value for mixture in mixtures for value in (mixture.alpha, mixture.beta)))
     ticks, x = [], 0.

@@ -3,7 +3,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from torch import nn
 
 from ..checkpoints import load_backbone
@@ -15,7 +14,6 @@ from ..fileio import write_atomically
 from .affinity import (
     AffinityRows,
     Mixture,
-    Selection,
     collect_rows,
     default_positions,
     find_layers,
@@ -23,6 +21,7 @@ from .affinity import (
     parse_position,
 )
 from .affinity_figures import draw_mixtures, draw_rows
+from .figures import save
 from .network_input import NetworkInput, prepare_image
 
 
@@ -56,11 +55,10 @@ def visualize_affinity(args) -> None:
     image = prepare_image(cfg, data_preprocessor.to(device), path)
     has_class_token = backbone.arch.get('cls_token', False)
     positions = [parse_position(text, image, has_class_token) for text in args.position or []]
-    selections = ([Selection('mean') if head == 'mean' else Selection('head', head)
-                   for head in args.head or []]
-                  + [Selection('channel', channel) for channel in args.channel or []])
+    selections = ([head if head == 'mean' else f'head {head}' for head in args.head or []]
+                  + [f'channel {channel}' for channel in args.channel or []])
     results = collect_rows(backbone, image, layers, positions or default_positions(image),
-                           selections or [Selection('mean')])
+                           selections or ['mean'])
     folder = check_writable_folder(args.out_dir, '--out-dir')
     source = f'{Path(args.config).stem}, {Path(args.checkpoint).name}'
     for rows in results:
@@ -86,35 +84,30 @@ def _build(cfg) -> tuple[nn.Module, nn.Module]:
     return build_model(model.backbone, scope), build_model(preprocessor, scope)
 
 
-def _save(figure: Figure, target: Path) -> None:
-    """Write a figure, without empty margins."""
-    write_atomically(target, lambda file: figure.savefig(
-        file, bbox_inches='tight', pad_inches=0.15))
-
-
 def _write_rows(rows: AffinityRows, image: NetworkInput, path: Path, folder: Path,
                 source: str) -> None:
-    mixture, selection = rows.mixture, rows.selection
-    target = folder / f'{path.stem}_{mixture.short_name}_{selection.suffix}.png'
+    mixture = rows.mixture
+    suffix = rows.selection.replace(' ', '')
+    selection = 'mean over all heads' if suffix == 'mean' else rows.selection
+    target = folder / f'{path.stem}_{mixture.short_name}_{suffix}.png'
     height, width = rows.grid_size
-    title = (f'{mixture.layer}, {selection.label}, grid of {height} x {width} cells of '
+    title = (f'{mixture.layer}, {selection}, grid of {height} x {width} cells of '
              f'{rows.stride} pixels\n{path.name}, {source}')
-    _save(draw_rows(rows, image, title), target)
     numbers = dict(
-        layer=mixture.layer, selection=selection.label, alpha=mixture.alpha, beta=mixture.beta,
+        layer=mixture.layer, selection=selection, alpha=mixture.alpha, beta=mixture.beta,
         stride=rows.stride, cells=rows.cells,
         positions=np.array([position.place or (np.nan, np.nan) for position in rows.positions]),
         input_size=np.array(image.inputs.shape[-2:]), file_size=np.array(image.file_size),
         scale=image.geometry.scale, offset=image.geometry.offset, content=np.array(image.content),
         **rows.maps, **{f'{name}_class_token': value for name, value in rows.class_token.items()})
-    write_atomically(target.with_suffix('.npz'), lambda file: np.savez_compressed(file, **numbers))
+    save(draw_rows(rows, image, title), target, numbers)
     missing = [name for name in ('dynamic', 'static') if name not in rows.maps]
     note = f' (no {missing[0]} affinity in this block)' if missing else ''
-    print(f'{mixture.layer}, {selection.label}{note} -> {target}, .npz', flush=True)
+    print(f'{mixture.layer}, {selection}{note} -> {target}, .npz', flush=True)
 
 
 def _write_mixtures(mixtures: list[Mixture], target: Path, source: str) -> None:
-    _save(draw_mixtures(mixtures, f'alpha dynamic + beta static, {source}'), target)
+    save(draw_mixtures(mixtures, f'alpha dynamic + beta static, {source}'), target)
     content = dict(source=source, blocks=[mixture._asdict() for mixture in mixtures])
     write_atomically(target.with_suffix('.json'), lambda file: Path(file).write_text(
         json.dumps(content, indent=1), encoding='utf-8'))

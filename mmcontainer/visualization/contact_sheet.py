@@ -6,7 +6,6 @@ from typing import Union
 import mmcv
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmdet.structures import DetDataSample
 from mmengine.dataset import pseudo_collate
@@ -58,7 +57,6 @@ def draw_contact_sheet(samples: Sequence[DetDataSample], dataset_meta: dict,
     rows = -(-len(samples) // pairs_per_row)
     figure = Figure(figsize=(2 * pairs_per_row * _TILE_INCHES, rows * _TILE_INCHES + 0.7),
                     dpi=100, layout='constrained')
-    FigureCanvasAgg(figure)
     axes = figure.subplots(rows, 2 * pairs_per_row, squeeze=False)
     for cell in axes.flat:
         cell.set_axis_off()

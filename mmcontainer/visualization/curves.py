@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Union
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -111,9 +110,8 @@ def draw_curves(scalars: Union[str, Path], out: Union[str, Path], title: str = '
         ValueError: If it is not a log of a training run.
     """
     train, val = read_scalars(scalars)
-    # Figure and canvas directly, not pyplot: no global state, no display needed.
+    # Directly, not by pyplot: no global state, no display needed.
     figure = Figure(figsize=(11, 4.2), dpi=110, layout='constrained')
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     _draw_loss(left, train)
     _draw_ap(right, val)

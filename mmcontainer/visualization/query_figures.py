@@ -2,19 +2,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..cli.infer import load_detector
 from ..errors import UserError
-from ..fileio import write_atomically
-from .affinity_figures import draw_picture
+from .figures import draw_cells, draw_picture, new_grid, save
 from .network_input import NetworkInput, prepare_image
 from .query_attention import QueryAttention, check_choice, collect_queries
 
-_PANEL_INCHES = 3.4  # longer side of a picture
 _MAPS = {'before': 'attention without the Gaussian', 'gaussian': 'the Gaussian',
          'after': 'attention'}
 
@@ -30,12 +26,7 @@ def draw_queries(rows: QueryAttention, image: NetworkInput, classes: Sequence[st
         title (str): Text above the figure.
     """
     height, width = image.inputs.shape[-2:]
-    scale = _PANEL_INCHES / max(height, width)
-    lines = len(rows.queries)
-    figure = Figure(figsize=(4 * max(width * scale + 0.9, 2.6) + 0.3,
-                             lines * (height * scale + 0.6) + 1.), dpi=110, layout='compressed')
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(lines, 4, squeeze=False)
+    figure, grid = new_grid(len(rows.queries), 4, (height, width), title, least_width=2.6)
     grey = image.picture.mean(axis=2)
     for line, (number, label, score) in enumerate(zip(rows.queries, rows.labels, rows.scores)):
         axes = grid[line, 0]
@@ -45,25 +36,18 @@ def draw_queries(rows: QueryAttention, image: NetworkInput, classes: Sequence[st
         axes.set_title(f'query {number}: {classes[label]} {score:.2f}', fontsize=9)
         for axes, (name, heading) in zip(grid[line, 1:], _MAPS.items()):
             draw_picture(axes, grey)
-            values = getattr(rows, name)[line]
-            size = np.array(values.shape[::-1]) * rows.cell_size
-            drawn = axes.imshow(values, alpha=0.8, vmin=0, interpolation='nearest',
-                                extent=(0, size[0], size[1], 0))
+            draw_cells(axes, getattr(rows, name)[line], rows.cell_size, vmin=0)
             axes.plot(*rows.points[line].T, '.', color='white', markeredgecolor='black')
-            axes.set(xlim=(0, width), ylim=(height, 0), title=heading)
-            axes.title.set_fontsize(9)
-            bar = figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0, 0.045, 1)))
-            bar.ax.tick_params(labelsize=8)
-    figure.suptitle(title, fontsize=11)
+            axes.set(xlim=(0, width), ylim=(height, 0))
+            axes.set_title(heading, fontsize=9)
     return figure
 
 
 def _draw_prediction(axes, rows: QueryAttention, line: int) -> None:
     x1, y1, x2, y2 = rows.boxes[line]
-    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor='white',
-                             linewidth=2.5))
-    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor='#d62728',
-                             linewidth=1.3))
+    for colour, linewidth in (('white', 2.5), ('#d62728', 1.3)):
+        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour,
+                                 linewidth=linewidth))
     axes.plot(*rows.points[line].T, '.', color='white', markeredgecolor='black',
               label='heads')
     axes.plot(*rows.references[line], '*', color='#ffd23f', markeredgecolor='black', markersize=11,
@@ -108,10 +92,7 @@ def visualize_queries(args, cfg, path: Path, device: str) -> None:
         height, width = rows.before.shape[1:]
         title = (f'decoder layer {layer}, {rows.head}, {height} x {width} cells\n'
                  f'{path.name}, {source}')
-        figure = draw_queries(rows, image, model.dataset_meta['classes'], title)
-        write_atomically(target, lambda file, figure=figure: figure.savefig(
-            file, bbox_inches='tight', pad_inches=0.15))
-        write_atomically(target.with_suffix('.npz'), lambda file, rows=rows: np.savez_compressed(
-            file, **rows._asdict()))
+        save(draw_queries(rows, image, model.dataset_meta['classes'], title), target,
+             rows._asdict())
         print(f'queries {", ".join(map(str, rows.queries))}, {rows.head} -> {target}, .npz',
               flush=True)

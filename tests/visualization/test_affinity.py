@@ -9,6 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
@@ -16,7 +17,6 @@ from mmcontainer.backbones import Container
 from mmcontainer.errors import UserError
 from mmcontainer.visualization.affinity import (
     Position,
-    Selection,
     collect_rows,
     default_positions,
     find_layers,
@@ -147,9 +147,9 @@ def rows_of(image, selection, layer='1.1', positions=None, backbone=None):
 
 
 @pytest.mark.parametrize(('selection', 'dynamic', 'static'), [
-    (Selection('mean'), slice(0, 4), slice(0, 16)),
-    (Selection('head', 2), slice(2, 3), slice(8, 12)),
-    (Selection('channel', 13), slice(3, 4), slice(13, 14))])
+    ('mean', slice(0, 4), slice(0, 16)),
+    ('head 2', slice(2, 3), slice(8, 12)),
+    ('channel 13', slice(3, 4), slice(13, 14))])
 def test_rows_equal_those_of_the_whole_matrix(prepare, selection, dynamic, static):
     image, backbone = prepare(), make_backbone()
     # The input is 96 x 128 and the stride 8: pixel (150, 60) is at 0.75 of that in the input.
@@ -181,7 +181,7 @@ def test_rows_equal_those_of_the_whole_matrix(prepare, selection, dynamic, stati
 def test_class_token(prepare):
     image, backbone = prepare(), make_backbone(PAM)
     positions = [parse_position('cls', image, True), parse_position('50,40', image, False)]
-    rows = rows_of(image, Selection('head', 1), '0.1', positions, backbone)
+    rows = rows_of(image, 'head 1', '0.1', positions, backbone)
     assert rows.cells.tolist() == [[-1, -1], [1, 2]] and rows.grid_size == (6, 8)
     full = full_matrices(backbone, image, 'stages.0.blocks.1.attention')
     for name, matrix in zip(rows.maps, (full.dynamic[0], full.static, full.mixed[0])):
@@ -195,9 +195,9 @@ def test_class_token(prepare):
 
 
 def test_one_affinity_alone(prepare):
-    rows = rows_of(prepare(), Selection('mean'), '0.0')
+    rows = rows_of(prepare(), 'mean', '0.0')
     assert list(rows.maps) == ['static'] and rows.mixture[2:5] == (0, 1, False)
-    rows = rows_of(prepare(), Selection('head', 1), '0.0',
+    rows = rows_of(prepare(), 'head 1', '0.0',
                    backbone=make_backbone({**ARCH, 'num_heads': (2, 2), 'static': None}))
     assert list(rows.maps) == ['dynamic'] and rows.mixture[2:5] == (1, 0, False)
 
@@ -205,7 +205,7 @@ def test_one_affinity_alone(prepare):
 def check_texts(figure):
     """Nothing leaves the figure, and no two headings overlap."""
     figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()
     box = figure.get_tightbbox(renderer)
     assert box.x0 >= 0 and box.y0 >= 0
     assert box.x1 <= figure.get_figwidth() and box.y1 <= figure.get_figheight()
@@ -219,7 +219,7 @@ def check_texts(figure):
     (PAM, '0.0', (100, 160))])
 def test_figure_of_rows(prepare, tmp_path, arch, layer, size):
     image = prepare(path=write_image(tmp_path / 'image.png', *size))
-    rows = rows_of(image, Selection('mean'), layer, backbone=make_backbone(arch))
+    rows = rows_of(image, 'mean', layer, backbone=make_backbone(arch))
     figure = draw_rows(rows, image, 'a title\nin two lines')
     panels = [axes for axes in figure.axes if axes.images]
     lines, columns = len(rows.positions), 1 + len(rows.maps)
@@ -309,12 +309,12 @@ def test_mistakes(tmp_path, changed, message):
 
 def test_crop_and_last_strip(prepare):
     image = prepare('mmpretrain')
-    with pytest.raises(UserError, match='which the pipeline crops.*: x from 40 to 119'):
-        parse_position('10,50', image, False)
+    with pytest.raises(UserError, match='--position 10,50: outside .* x from 40 to 119'):
+        rows_of(image, 'mean', positions=[parse_position('10,50', image, False)])
     image = prepare('mmdet', pipeline=[DETECTION[0], DETECTION[-1]])._replace(
         inputs=torch.zeros(1, 3, 100, 160))
-    with pytest.raises(UserError, match='fill no whole patch of 8 x 8 .* y below 96'):
-        rows_of(image, Selection('mean'), positions=[Position('5,98', (5.5, 98.5))])
+    with pytest.raises(UserError, match='cells of 8 x 8: .* y from 0 to 95'):
+        rows_of(image, 'mean', positions=[Position('5,98', (5.5, 98.5))])
 
 
 def run_tool(repo_root, arguments, *options):
@@ -385,6 +385,6 @@ def test_grey_images(tmp_path):
     assert (image.picture == image.picture[..., :1]).all()
     backbone = make_backbone(in_channels=1)
     rows = collect_rows(backbone, image, find_layers(list_mixtures(backbone), None),
-                        default_positions(image), [Selection('mean')])
+                        default_positions(image), ['mean'])
     assert len(rows) == 1 and np.isfinite(rows[0].maps['mixed']).all()
     draw_rows(rows[0], image, 'grey')
