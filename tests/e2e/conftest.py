@@ -127,24 +127,6 @@ def tiny_config(tmp_path_factory):
     return write
 
 
-@pytest.fixture
-def run_tool(repo_root, tmp_path):
-    """Return a function that runs a tool as a user would, in an empty folder."""
-
-    def run(tool, *arguments, code=0, env=None, cwd=None, timeout=300):
-        path = repo_root / 'tools' / tool
-        command = [str(path)] if tool.endswith('.sh') else [sys.executable, str(path)]
-        environment = {**os.environ, 'PYTHON': sys.executable, **(env or {})}
-        result = subprocess.run(
-            [*command, *map(str, arguments)], cwd=cwd or tmp_path, env=environment, text=True,
-            capture_output=True, timeout=timeout)
-        output = result.stdout + result.stderr
-        assert code is None or result.returncode == code, output
-        return output
-
-    return run
-
-
 @pytest.fixture(scope='session')
 def read_losses():
     """Return a function: losses that the runs in a work dir logged, {iteration: {name: loss}}."""
