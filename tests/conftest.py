@@ -1,12 +1,10 @@
 """Fixtures that every test may use."""
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from tool_server import ToolServer
+from tool_server import Tools, ToolServer
 
 # Several torch processes on few cores slow each other down many times over, so tests that start
 # processes, and pytest itself, keep to one thread each.
@@ -45,46 +43,6 @@ def tool_server():
     server = ToolServer()
     yield server
     server.close()
-
-
-class Tools:
-    """Runs tools as a user would, in an empty folder.
-
-    Args:
-        folder (Path): The folder.
-        server (ToolServer, optional): Forks the processes; without it they are launched, which
-            takes seconds for the imports.
-    """
-
-    def __init__(self, folder, server=None):
-        self.folder, self.server = folder, server
-
-    def __call__(self, tool, *arguments, code=0, env=None, cwd=None, timeout=300):
-        """Run ``tools/{tool}``, or another script by its path.
-
-        Args:
-            tool (str): Name or path; what ends with .sh is always launched.
-            arguments: Of the command line, not only strings.
-            code (int, optional): The exit code that is expected, None for any.
-            env (dict, optional): What the environment has beyond that of the tests.
-            cwd (Path, optional): Another folder.
-            timeout (float): Seconds.
-
-        Returns:
-            str: Standard output, and then the errors.
-        """
-        command = [str(REPO_ROOT / 'tools' / tool), *map(str, arguments)]
-        environment = {**os.environ, 'PYTHON': sys.executable, **(env or {})}
-        cwd, is_shell = cwd or self.folder, command[0].endswith('.sh')
-        if self.server is not None and not is_shell:
-            found, out, err = self.server.run(command, cwd, environment, timeout)
-        else:
-            done = subprocess.run(
-                [*([] if is_shell else [sys.executable]), *command], cwd=cwd, env=environment,
-                text=True, capture_output=True, timeout=timeout)
-            found, out, err = done.returncode, done.stdout, done.stderr
-        assert code is None or found == code, out + err
-        return out + err
 
 
 @pytest.fixture

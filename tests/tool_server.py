@@ -17,6 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+TOOLS = Path(__file__).resolve().parents[1] / 'tools'
+
 
 class ToolServer:
     """The other end of this file's main program."""
@@ -63,6 +65,46 @@ class ToolServer:
             self._process = None
 
 
+class Tools:
+    """Runs tools as a user would, in an empty folder.
+
+    Args:
+        folder (Path): The folder.
+        server (ToolServer, optional): Forks the processes; without it they are launched, which
+            takes seconds for the imports.
+    """
+
+    def __init__(self, folder, server=None):
+        self.folder, self.server = folder, server
+
+    def __call__(self, tool, *arguments, code=0, env=None, cwd=None, timeout=300):
+        """Run ``tools/{tool}``, or another script by its path.
+
+        Args:
+            tool (str): Name or path; what ends with .sh is always launched.
+            arguments: Of the command line, not only strings.
+            code (int, optional): The exit code that is expected, None for any.
+            env (dict, optional): What the environment has beyond that of the tests.
+            cwd (Path, optional): Another folder.
+            timeout (float): Seconds.
+
+        Returns:
+            str: Standard output, and then the errors.
+        """
+        command = [str(TOOLS / tool), *map(str, arguments)]
+        environment = {**os.environ, 'PYTHON': sys.executable, **(env or {})}
+        cwd, is_shell = cwd or self.folder, command[0].endswith('.sh')
+        if self.server is not None and not is_shell:
+            found, out, err = self.server.run(command, cwd, environment, timeout)
+        else:
+            done = subprocess.run(
+                [*([] if is_shell else [sys.executable]), *command], cwd=cwd, env=environment,
+                text=True, capture_output=True, timeout=timeout)
+            found, out, err = done.returncode, done.stdout, done.stderr
+        assert code is None or found == code, out + err
+        return out + err
+
+
 def _import_libraries():
     """What every tool needs, but nothing that starts threads, which a fork would not have."""
     import mmpretrain.utils  # noqa: F401
@@ -77,7 +119,11 @@ def _wait(pid, timeout):
     """Exit code of a child, None if it was killed because it took too long."""
     signal.signal(signal.SIGALRM, lambda *_: os.killpg(pid, signal.SIGKILL))
     signal.alarm(int(timeout))
-    status = os.waitpid(pid, 0)[1]
+    try:
+        status = os.waitpid(pid, 0)[1]
+    except KeyboardInterrupt:  # pressed where the tests run, which takes this process along
+        os.killpg(pid, signal.SIGKILL)
+        sys.exit(130)
     in_time = signal.alarm(0) or os.WIFEXITED(status)
     return os.waitstatus_to_exitcode(status) if in_time else None
 

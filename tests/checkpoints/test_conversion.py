@@ -1,8 +1,6 @@
 """Renaming, strict loading, and every message that a person may get to see."""
 import argparse
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -163,43 +161,34 @@ def test_strict_pretrained_says_where_the_weights_are(tmp_path):
     assert 'Check the path' in other and 'drive.google' not in other
 
 
-def _run_tool(repo_root, *args):
-    tool = repo_root / 'tools/convert_checkpoint.py'
-    command = [sys.executable, str(tool), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_convert_tool_end_to_end(repo_root, released_file, official, tmp_path):
+def test_convert_tool_end_to_end(launch_tool, run_tool, released_file, official, tmp_path):
     target = tmp_path / 'new' / 'container_light_in1k.pth'
-    done = _run_tool(repo_root, released_file, target)
-    assert done.returncode == 0, done.stderr
-    assert 'blocks4.0.sa_weight -> stages.3.blocks.0.aggregation.mix_logit  (1,)' in done.stdout
-    assert f'Mapped all {len(official)} entries' in done.stdout
+    output = launch_tool('convert_checkpoint.py', released_file, target)
+    assert 'blocks4.0.sa_weight -> stages.3.blocks.0.aggregation.mix_logit  (1,)' in output
+    assert f'Mapped all {len(official)} entries' in output
     written, = target.parent.iterdir()
-    assert written.stem.startswith('container_light_in1k-') and str(written) in done.stdout
+    assert written.stem.startswith('container_light_in1k-') and str(written) in output
     # The stable name finds the hashed file, and a second run writes the very same one.
-    assert _run_tool(repo_root, released_file, target).returncode == 0
+    run_tool('convert_checkpoint.py', released_file, target)
     assert list(target.parent.iterdir()) == [written]
     model = Container(init_cfg=dict(type='StrictPretrained', checkpoint=str(target)))
     model.init_weights()
     expected = convert(official)
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
     back = tmp_path / 'back.pth'
-    done = _run_tool(repo_root, written, back, '--source', 'container', '--to-official')
-    assert done.returncode == 0, done.stderr
+    run_tool('convert_checkpoint.py', written, back, '--source', 'container', '--to-official')
     restored = torch.load(next(tmp_path.glob('back-*.pth')), weights_only=True)['state_dict']
     torch.testing.assert_close(restored, official, rtol=0, atol=0)
 
 
-def test_convert_tool_messages(repo_root, tmp_path):
+def test_convert_tool_messages(run_tool, tmp_path):
     (tmp_path / 'page.pth').write_text('<html>Sign in to download</html>')
     torch.save({'conv.weight': torch.zeros(1)}, tmp_path / 'foreign.pth')
     for source, text in (('absent.pth', 'There is no file'),
                          ('page.pth', 'web page saved in place'),
                          ('foreign.pth', 'of no known source')):
-        done = _run_tool(repo_root, tmp_path / source, tmp_path / 'out' / 'dst.pth')
-        assert done.returncode == 2
-        assert text in done.stderr and 'Traceback' not in done.stderr
+        output = run_tool('convert_checkpoint.py', source, 'out/dst.pth', code=2)
+        assert text in output and 'Traceback' not in output
         assert not (tmp_path / 'out').exists()
 
 

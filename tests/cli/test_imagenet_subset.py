@@ -1,7 +1,5 @@
 """Lists of a share of a data set."""
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -123,14 +121,10 @@ def test_a_file_is_replaced_only_on_demand(folder, tmp_path):
         write_subset(folder, 0.1, 0, tmp_path, force=True)
 
 
-def test_command_line(repo_root, folder, tmp_path):
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, str(repo_root / 'tools' / 'make_imagenet_subset.py'), *arguments],
-            cwd=tmp_path, text=True, capture_output=True)
-
-    done = run('data/train', '--share', '0.5', '--seed', '2', '--out', 'data/meta/half.txt')
-    assert done.returncode == 0, done.stderr
-    assert '32 of 65 images (49.2%) of 3 classes, seed 2' in done.stdout
-    done = run('data', '--share', '0.5', '--out', 'other.txt')
-    assert done.returncode == 2 and 'data/train' in done.stderr and 'Traceback' not in done.stderr
+def test_command_line(folder, launch_tool, run_tool):
+    tool = 'make_imagenet_subset.py'
+    output = launch_tool(
+        tool, 'data/train', '--share', 0.5, '--seed', 2, '--out', 'data/meta/half.txt')
+    assert '32 of 65 images (49.2%) of 3 classes, seed 2' in output
+    output = run_tool(tool, 'data', '--share', 0.5, '--out', 'other.txt', code=2)
+    assert 'data/train' in output and 'Traceback' not in output

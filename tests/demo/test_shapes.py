@@ -13,6 +13,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from mmcontainer.demo import CLASSES, ShapesParams, generate, generate_shapes
+from mmcontainer.demo.shapes import main
 
 PARAMS = ShapesParams(num_train=60, num_val=12, size=96, seed=5)
 SPLITS = dict(train=60, val=12)
@@ -272,17 +273,17 @@ def test_bad_number_of_workers(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_command_line(tmp_path):
-    def run(*args):
-        return subprocess.run([sys.executable, '-m', 'mmcontainer.demo.shapes', *args],
-                              capture_output=True, text=True, cwd=tmp_path)
-
+def test_command_line(tmp_path, monkeypatch, capsys):
+    """The first run is a process, the others call its main function."""
     options = ['--num-train', '2', '--num-val', '1', '--size', '64', '--seed', '3']
-    result = run('deep/down/shapes', *options)
+    result = subprocess.run(
+        [sys.executable, '-m', 'mmcontainer.demo.shapes', 'deep/down/shapes', *options],
+        capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     manifest = json.loads((tmp_path / 'deep/down/shapes/manifest.json').read_text())
     assert manifest['params'] == dict(num_train=2, num_val=1, size=64, seed=3)
-    assert run('deep/down/shapes', *options).stdout.strip().endswith('there already')
-    result = run('deep/down/shapes', *options[:-1], '4')
-    assert result.returncode == 1
-    assert result.stderr.startswith('error: ') and 'Traceback' not in result.stderr
+    monkeypatch.chdir(tmp_path)
+    assert main(['deep/down/shapes', *options]) == 0
+    assert capsys.readouterr().out.strip().endswith('there already')
+    assert main(['deep/down/shapes', *options[:-1], '4']) == 1
+    assert capsys.readouterr().err.startswith('error: ')

@@ -12,6 +12,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from tool_server import Tools
 
 pytest.importorskip('mmcv.ops')
 
@@ -22,13 +23,14 @@ from mmcontainer.demo import CLASSES, ShapesParams  # noqa: E402
 from mmcontainer.demo import run as demo  # noqa: E402
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = str(REPO_ROOT / 'tools' / 'demo.py')
-ENV = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+CPU = dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
 
 
-def run_smoke(folder, *args):
-    return subprocess.run([sys.executable, SCRIPT, '--smoke', *args], cwd=folder, env=ENV,
-                          capture_output=True, text=True, timeout=600)
+@pytest.fixture
+def run_smoke(tool_server):
+    """Return a function: ``run_smoke(folder, option, ..., code=0)`` returns the output."""
+    return lambda folder, *args, code=0: Tools(folder, tool_server)(
+        'demo.py', '--smoke', *args, env=CPU, timeout=600, code=code)
 
 
 def scalars(folder):
@@ -41,14 +43,12 @@ def scalars(folder):
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp('demo')
-    return folder, run_smoke(folder)
+    return folder, Tools(folder)('demo.py', '--smoke', env=CPU, timeout=600)
 
 
 @pytest.mark.slow
 def test_demo_does_all_it_says(finished):
-    folder, result = finished
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    out = result.stdout
+    folder, out = finished
     assert [int(n) for n in re.findall(r'^\[(\d)/4\]', out, re.MULTILINE)] == [1, 2, 3, 4]
     assert 'because PyTorch finds no CUDA GPU' in out
     # The table of the evaluation, and its first number again as the result.
@@ -67,10 +67,10 @@ def test_demo_does_all_it_says(finished):
 
 
 @pytest.mark.slow
-def test_the_commands_it_names_work(finished):
+def test_the_commands_it_names_work(finished, tool_server):
     """Those that need no other data are run as printed; the COCO one only has to exist."""
-    folder, result = finished
-    commands = re.findall(r'^  (\S+ tools/\S+ .*)$', result.stdout, re.MULTILINE)
+    folder, out = finished
+    commands = re.findall(r'^  (\S+ tools/\S+ .*)$', out, re.MULTILINE)
     assert len(commands) == 3
     for command in commands:
         python, tool, *args = command.split()
@@ -78,36 +78,33 @@ def test_the_commands_it_names_work(finished):
         if 'coco.py' in command:
             assert (REPO_ROOT / args[0]).is_file()
             continue
-        done = subprocess.run([sys.executable, str(REPO_ROOT / tool), *args], cwd=folder, env=ENV,
-                              capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, command + done.stdout[-2000:] + done.stderr[-2000:]
+        Tools(folder, tool_server)(REPO_ROOT / tool, *args, env=CPU)
 
 
 @pytest.mark.slow
-def test_running_again_reuses_the_data_and_gives_the_same_numbers(finished):
+def test_running_again_reuses_the_data_and_gives_the_same_numbers(finished, run_smoke):
     folder, _ = finished
     before = scalars(folder)
-    result = run_smoke(folder)
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert 'are there already' in result.stdout
+    assert 'are there already' in run_smoke(folder)
     assert len(list((folder / 'work_dirs/demo').glob('*/vis_data'))) == 2
     assert scalars(folder) == before
 
 
 @pytest.mark.slow
-def test_another_seed_gives_other_numbers(finished):
+def test_another_seed_gives_other_numbers(finished, run_smoke):
     folder, _ = finished
     before = scalars(folder)
-    result = run_smoke(folder, '--seed', '1')
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_smoke(folder, '--seed', '1')
     assert scalars(folder) != before
 
 
 @pytest.mark.slow
 def test_ctrl_c_is_one_line(tmp_path):
-    process = subprocess.Popen([sys.executable, '-u', SCRIPT, '--smoke', '--epochs', '500'],
-                               cwd=tmp_path, env=ENV, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, start_new_session=True)
+    script = str(REPO_ROOT / 'tools' / 'demo.py')
+    process = subprocess.Popen([sys.executable, '-u', script, '--smoke', '--epochs', '500'],
+                               cwd=tmp_path, env={**os.environ, **CPU}, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               start_new_session=True)
     for line in process.stdout:
         if 'Saving checkpoint' in line:
             break
@@ -121,20 +118,18 @@ def test_ctrl_c_is_one_line(tmp_path):
     assert 'Traceback' not in errors
 
 
-def test_foreign_data_folder_is_refused(tmp_path):
+def test_foreign_data_folder_is_refused(tmp_path, run_smoke):
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'notes.txt').write_text('x')
-    result = run_smoke(tmp_path, '--data-dir', 'mine')
-    assert result.returncode == 2
-    assert 'is not a data set made by this generator' in result.stderr
-    assert 'Traceback' not in result.stderr
+    output = run_smoke(tmp_path, '--data-dir', 'mine', code=2)
+    assert 'is not a data set made by this generator' in output
+    assert 'Traceback' not in output
     assert [path.name for path in (tmp_path / 'mine').iterdir()] == ['notes.txt']
 
 
-def test_zero_epochs_are_refused(tmp_path):
-    result = run_smoke(tmp_path, '--epochs', '0')
-    assert result.returncode == 2
-    assert result.stderr.strip().splitlines()[-1] == (
+def test_zero_epochs_are_refused(tmp_path, run_smoke):
+    output = run_smoke(tmp_path, '--epochs', '0', code=2)
+    assert output.strip().splitlines()[-1] == (
         'error: --epochs: a number from 1 on is expected, not 0.')
     assert list(tmp_path.iterdir()) == []
 

@@ -59,13 +59,14 @@ def test_one_file_serves_every_size(exported):
 
 
 @pytest.mark.slow
-def test_images_have_the_channels_of_the_backbone(tmp_path, run_tool):
+def test_images_have_the_channels_of_the_backbone(tmp_path, launch_tool):
     arch = dict(embed_dims=(8, ), depths=(1, ), mlp_ratios=(1, ), patch_sizes=(4, ),
                 num_heads=(None, ), static=dict(kind='depthwise', kernel_size=3))
     config, weights, out = (tmp_path / name for name in ('config.py', 'weights.pth', 'b.onnx'))
     config.write_text(CONFIG.format(type='Container', arch=arch, extra='in_channels=1'))
     torch.save(Container(arch, in_channels=1).state_dict(), weights)
-    assert '2 x 1 x 64 x 96' in run_tool('export_onnx.py', config, weights, out, '--shape', 64, 96)
+    output = launch_tool('export_onnx.py', config, weights, out, '--shape', 64, 96)
+    assert '2 x 1 x 64 x 96' in output
     session = onnxruntime.InferenceSession(str(out), providers=['CPUExecutionProvider'])
     assert session.get_inputs()[0].shape[1] == 1
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from tool_server import Tools
 
 pytestmark = pytest.mark.slow
 
@@ -10,33 +11,27 @@ EPOCHS, ITERATIONS = 3, 6
 
 
 @pytest.fixture(scope='module')
-def runs(repo_root, tiny_config, tiny_data, tmp_path_factory, read_losses):
+def runs(repo_root, tiny_config, tiny_data, tmp_path_factory, read_losses, tool_server):
     """Losses of an unbroken run, and of one killed in epoch 2 and resumed: {iteration: losses}."""
     # Only the unbroken and the killed run have a seed: the resumed one has to find its own.
     seeded = tiny_config('retinanet', 'randomness = dict(seed=3)\n', 'seeded.py')
     unseeded = tiny_config('retinanet', '', 'unseeded.py')
 
-    def start(work_dir, config, *arguments):
-        return subprocess.Popen(
-            [sys.executable, str(repo_root / 'tools' / 'train.py'), str(config), '--data-root',
-             str(tiny_data), '--from-scratch', '--work-dir', str(work_dir), *arguments],
-            cwd=work_dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    def finish(process):
-        output = process.communicate(timeout=200)[0]
-        assert process.returncode == 0, output
-        return output
+    def command(work_dir, config):
+        return map(str, ('train.py', config, '--data-root', tiny_data, '--from-scratch',
+                         '--work-dir', work_dir))
 
     whole, broken = tmp_path_factory.mktemp('whole'), tmp_path_factory.mktemp('broken')
-    finish(start(whole, seeded))
-    with start(broken, seeded) as process:
+    Tools(whole, tool_server)(*command(whole, seeded))
+    with subprocess.Popen([sys.executable, *command(broken, seeded)], cwd=repo_root / 'tools',
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout:
             if 'Epoch(train) [2][3/6]' in line:
                 process.kill()
                 break
     before = read_losses(broken)
     assert ITERATIONS < max(before) < 2 * ITERATIONS, 'not killed in the middle of epoch 2'
-    output = finish(start(broken, unseeded, '--resume'))
+    output = Tools(broken, tool_server)(*command(broken, unseeded), '--resume')
     assert 'epoch_1.pth' in output and 'state of the random' not in output
     return read_losses(whole), read_losses(broken)
 

@@ -37,10 +37,10 @@ def test_training(trained, read_losses, detector, metric):
     assert content['meta']['dataset_meta']['classes'] == ('square', 'bar')
 
 
-def test_evaluation_equals_the_last_of_training(trained, run_tool, tiny_data, tmp_path):
+def test_evaluation_equals_the_last_of_training(trained, launch_tool, tiny_data, tmp_path):
     config, checkpoint, _, training = trained('mask_rcnn')
-    output = run_tool('test.py', config, checkpoint, '--data-root', tiny_data, '--out', 'p/out.pkl',
-                      '--show-dir', 'drawn', '--work-dir', 'work')
+    output = launch_tool('test.py', config, checkpoint, '--data-root', tiny_data, '--out',
+                         'p/out.pkl', '--show-dir', 'drawn', '--work-dir', 'work')
     assert len([line for line in output.splitlines() if 'Epoch(test)' not in line]) <= 15
     rows = re.findall(r'coco/.*', output)
     assert len(rows) == 2 and rows == re.findall(r'coco/.*', training)[-2:]
@@ -51,14 +51,14 @@ def test_evaluation_equals_the_last_of_training(trained, run_tool, tiny_data, tm
     assert pictures == ['000.jpg', '001.jpg', '002.jpg', '003.jpg']
 
 
-def test_inference(trained, run_tool, tiny_data, tmp_path):
+def test_inference(trained, launch_tool, tiny_data, tmp_path):
     config, checkpoint, _, _ = trained('mask_rcnn')
     images = tmp_path / 'images'
     shutil.copytree(tiny_data / 'val2017', images)
     (images / '0_broken.jpg').write_text('no picture')
-    output = run_tool('infer.py', images, 'gone.jpg', tiny_data / 'val2017' / '000.jpg', '--config',
-                      config, '--checkpoint', checkpoint, '--out-dir', 'found', '--score-thr', 0,
-                      code=1)
+    output = launch_tool('infer.py', images, 'gone.jpg', tiny_data / 'val2017' / '000.jpg',
+                         '--config', config, '--checkpoint', checkpoint, '--out-dir', 'found',
+                         '--score-thr', 0, code=1)
     assert '0_broken.jpg: cannot be read as an image' in output
     assert 'gone.jpg: there is no such file' in output
     # One line says which model, then there is one for each image, and nothing else.
@@ -121,17 +121,18 @@ def test_ctrl_c(repo_root, tiny_config, tiny_data, tmp_path):
     assert errors.strip().endswith('Interrupted.') and 'Traceback' not in errors
 
 
-def test_flops(run_tool):
-    output = run_tool('get_flops.py', 'mmcontainer::retinanet/container_light_paper_fpn_1x_coco.py',
-                      '--shape', 800, 1280)
+def test_flops(launch_tool):
+    output = launch_tool(
+        'get_flops.py', 'mmcontainer::retinanet/container_light_paper_fpn_1x_coco.py',
+        '--shape', 800, 1280)
     assert re.search(r'(?m)^FLOPs: 218\.\d G  Params: 29\.7 M\n', output)
 
 
-def test_tools_of_mmdetection(trained, run_tool, tiny_data, tmp_path):
+def test_tools_of_mmdetection(trained, run_tool, launch_tool, tiny_data, tmp_path):
     """They take our configs, also those based on mmcontainer:: (README shows how)."""
     config, checkpoint, work_dir, _ = trained('retinanet')
     log = next(work_dir.glob('*/vis_data/2*.json'))
-    output = run_tool('mmdet_tool.py', 'print_config', config)
+    output = launch_tool('mmdet_tool.py', 'print_config', config)
     assert "type='RNGStateHook'" in output
     style = 'ggplot' if current_stack() == 'onedl' else 'dark'  # of matplotlib, or of seaborn
     run_tool('mmdet_tool.py', 'analyze_logs', 'plot_curve', log, '--keys', 'loss_cls', '--out',

@@ -1,7 +1,5 @@
 """The numbers behind the affinity figures, the figures, and the tool that writes them."""
 import json
-import subprocess
-import sys
 from argparse import Namespace
 
 import cv2
@@ -317,20 +315,17 @@ def test_crop_and_last_strip(prepare):
         rows_of(image, 'mean', positions=[Position('5,98', (5.5, 98.5))])
 
 
-def run_tool(repo_root, arguments, *options):
-    command = [sys.executable, str(repo_root / 'tools' / 'visualize_affinity.py'),
-               *(arguments[name] for name in ('config', 'checkpoint', 'image')), *options]
-    result = subprocess.run([*command, '--out-dir', arguments['out_dir'], '--device', 'cpu'],
-                            text=True, capture_output=True, timeout=300)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+def run_on(run, arguments, *options):
+    return run('visualize_affinity.py',
+               *(arguments[name] for name in ('config', 'checkpoint', 'image')), *options,
+               '--out-dir', arguments['out_dir'], '--device', 'cpu')
 
 
 @pytest.mark.slow
-def test_tool_on_a_detector(repo_root, tmp_path):
+def test_tool_on_a_detector(launch_tool, tmp_path):
     backbone, arguments = write_run(tmp_path)
-    output = run_tool(repo_root, arguments, '--layer', 'stages.0.blocks.0', '1.0', '--position',
-                      '20,30', '75%,25%', '--head', 'mean', '1')
+    output = run_on(launch_tool, arguments, '--layer', 'stages.0.blocks.0', '1.0', '--position',
+                    '20,30', '75%,25%', '--head', 'mean', '1')
     assert 'stages.0.blocks.0, head 1 (no dynamic affinity in this block)' in output
     names = [f'image_{name}' for name in ('0.0_mean', '0.0_head1', '1.0_mean', '1.0_head1')]
     files = [*(f'{name}.{kind}' for name in names for kind in ('png', 'npz')),
@@ -358,14 +353,14 @@ def test_tool_on_a_detector(repo_root, tmp_path):
 
 
 @pytest.mark.slow
-def test_tool_on_a_classifier(repo_root, tmp_path):
+def test_tool_on_a_classifier(run_tool, tmp_path):
     _, arguments = write_run(tmp_path, scope='mmpretrain', arch=PAM)
     model = ("\nmodel.update(type='ImageClassifier', head=dict(type='LinearClsHead', "
              'num_classes=2, in_channels=16))\n'
              "model['backbone']['out_type'] = 'cls_token'\n")
     with open(arguments['config'], 'a') as file:
         file.write(model)
-    run_tool(repo_root, arguments, '--position', 'cls', '50%,50%')
+    run_on(run_tool, arguments, '--position', 'cls', '50%,50%')
     numbers = np.load(tmp_path / 'out' / 'image_0.1_mean.npz')
     assert numbers['cells'].tolist() == [[-1, -1], [2, 2]]
     assert numbers['dynamic'].shape == (2, 4, 4)

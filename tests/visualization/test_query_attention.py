@@ -1,11 +1,10 @@
 """The numbers behind the figures of SMCA-DETR's queries, the figures, and the tool."""
-import subprocess
-import sys
-
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from smca_models import build_detector
 
 from mmcontainer.errors import UserError
@@ -95,7 +94,7 @@ def test_other_detectors_are_refused():
 
 
 @pytest.mark.slow
-def test_tool_writes_pictures_and_numbers(repo_root, tmp_path):
+def test_tool_writes_pictures_and_numbers(run_tool, tmp_path):
     config = tmp_path / 'small.py'
     config.write_text("""_base_ = 'mmcontainer::detr/smca_detr_container_light_50e_coco.py'
 model = dict(num_queries=10, test_cfg=dict(max_per_img=10), backbone=dict(init_cfg=None),
@@ -104,26 +103,18 @@ test_dataloader = dict(dataset=dict(pipeline=[
     dict(type='LoadImageFromFile'), dict(type='Resize', scale=(160, 128), keep_ratio=True),
     dict(type='PackDetInputs')]))
 """)
-    code = ('import sys, torch, mmcontainer\n'
-            'from mmengine.config import Config\n'
-            'from mmengine.registry import MODELS, init_default_scope\n'
-            'cfg = Config.fromfile(sys.argv[1]); init_default_scope("mmdet")\n'
-            'torch.save({"state_dict": MODELS.build(cfg.model).state_dict()}, sys.argv[2])\n')
     checkpoint, photo = tmp_path / 'small.pth', tmp_path / 'photo.png'
-    subprocess.run([sys.executable, '-c', code, config, checkpoint], check=True)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        small = MODELS.build(Config.fromfile(config).model)
+    torch.save({'state_dict': small.state_dict()}, checkpoint)
     cv2.imwrite(str(photo), np.random.RandomState(0).randint(0, 255, (100, 130, 3), np.uint8))
 
-    def run(*options):
-        return subprocess.run(
-            [sys.executable, repo_root / 'tools' / 'visualize_affinity.py', config, checkpoint,
-             photo, '--out-dir', tmp_path / 'out', '--device', 'cpu', *options],
-            text=True, capture_output=True)
-
-    refused = run('--query', 'best', '--position', '3,4')
-    assert refused.returncode != 0 and 'leave out --position' in refused.stderr + refused.stdout
+    command = ('visualize_affinity.py', config, checkpoint, photo, '--out-dir', 'out',
+               '--device', 'cpu')
+    refused = run_tool(*command, '--query', 'best', '--position', '3,4', code=2)
+    assert 'leave out --position' in refused
     assert not (tmp_path / 'out').exists()
-    done = run('--query', '2', '5', '--head', 'mean', '3')
-    assert done.returncode == 0, done.stderr
+    run_tool(*command, '--query', '2', '5', '--head', 'mean', '3')
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
         f'photo_queries_0_{head}.{suffix}' for head in ('head3', 'mean') for suffix in (
             'npz', 'png')]
