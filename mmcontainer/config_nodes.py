@@ -1,4 +1,5 @@
 """Walking through a config: its dicts, data sets, evaluators, and the classes that it names."""
+import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -74,3 +75,19 @@ def find_class(name: Any, scope: str) -> Optional[Any]:
         if found is not None:
             return found
     return None
+
+
+def constructor_arguments(cls: Any) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Arguments of a class, followed up through ``**kwargs``; and whether it accepts any other."""
+    found = {}
+    for owner in inspect.getmro(cls) if inspect.isclass(cls) else [cls]:
+        function = vars(owner).get('__init__') if inspect.isclass(cls) else owner
+        if not inspect.isfunction(function):
+            continue
+        parameters = inspect.signature(function).parameters.values()
+        for one in parameters:
+            if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) and one.name != 'self':
+                found.setdefault(one.name, one)
+        if not any(one.kind == one.VAR_KEYWORD for one in parameters):
+            return found, False
+    return found, True

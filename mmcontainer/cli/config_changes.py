@@ -1,5 +1,4 @@
 """What the tools change in a config, and check in it, before a runner is built."""
-import inspect
 import os
 from pathlib import Path
 from typing import Any, Optional
@@ -8,7 +7,7 @@ import torch
 
 from ..checkpoints import check_file, resolve_path
 from ..checkpoints.official import missing_message
-from ..config_nodes import SPLITS, find_class, iter_dicts
+from ..config_nodes import SPLITS, constructor_arguments, find_class, iter_dicts
 from ..errors import UserError
 from ..type_names import type_name
 
@@ -84,7 +83,7 @@ def check_pretrained(cfg) -> None:
 def _default(node: dict, key: str, cfg) -> Any:
     """Default of an argument; for one that is not accepted, what means "not frozen"."""
     cls = find_class(node.get('type'), cfg.get('default_scope', 'mmengine'))
-    parameter = inspect.signature(cls).parameters.get(key) if cls is not None else None
+    parameter = constructor_arguments(cls)[0].get(key) if cls is not None else None
     return parameter.default if parameter is not None else _NOT_FROZEN[key]
 
 

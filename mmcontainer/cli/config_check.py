@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib.util import find_spec
 from numbers import Real
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from mmengine.registry import MODELS
 
@@ -18,58 +18,38 @@ _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
 
 
-class _Old(NamedTuple):
-    """A top-level key of MMDetection 2.x.
+# Top-level keys of MMDetection 2.x: the type of their values, and what takes their place.
+_OLD_KEYS = {
+    'optimizer': (dict, 'optim_wrapper = dict(optimizer=dict(...))'),
+    'optimizer_config': (dict, 'optim_wrapper = dict(clip_grad=dict(max_norm=...), '
+                               'accumulative_counts=...)'),
+    'fp16': (dict, "optim_wrapper = dict(type='AmpOptimWrapper'), or --amp fp16"),
+    'lr_config': (dict, 'param_scheduler = [...]'),
+    'momentum_config': (dict, 'param_scheduler = [...]'),
+    'runner': (dict, 'train_cfg = dict(max_epochs=..., val_interval=...)'),
+    'total_epochs': (int, 'train_cfg = dict(max_epochs=...)'),
+    'total_iters': (int, "train_cfg = dict(type='IterBasedTrainLoop', max_iters=...)"),
+    'data': (dict, 'train_dataloader, val_dataloader and test_dataloader = dict(batch_size=..., '
+                   'num_workers=..., dataset=dict(...))'),
+    'evaluation': (dict, 'val_evaluator = dict(metric=...), train_cfg = dict(val_interval=...) and '
+                         'default_hooks = dict(checkpoint=dict(save_best=...))'),
+    'checkpoint_config': (dict, 'default_hooks = dict(checkpoint=dict(interval=...))'),
+    'log_config': (dict, 'default_hooks = dict(logger=dict(interval=...)) and visualizer = '
+                         'dict(vis_backends=[...])'),
+    'resume_from': (str, '--resume FILE'),
+    'seed': (int, 'randomness = dict(seed=...)'),
+}
 
-    Attributes:
-        looks_old (Callable): Whether a value is what 2.x had there: a name alone proves nothing.
-        now (str): What takes its place.
-    """
-    looks_old: Callable[[Any], bool]
-    now: str
 
-
-def _dict_with(*keys: str) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and any(key in value for key in keys)
-
-
-def _is_old_data(value: Any) -> bool:
-    return isinstance(value, dict) and (
-        'samples_per_gpu' in value or 'workers_per_gpu' in value or any(
-            _dict_with('type', 'ann_file', 'pipeline', 'dataset', 'img_prefix')(value.get(split))
-            for split in ('train', 'val', 'test')))
+def _looks_old(key: str, value: Any) -> bool:
+    """Whether a value is one that 2.x had there: a name alone proves nothing."""
+    if key == 'data' and isinstance(value, dict):
+        return 'samples_per_gpu' in value or any(isinstance(part, dict) for part in value.values())
+    return isinstance(value, _OLD_KEYS[key][0])
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-_OLD_KEYS = {
-    'optimizer': _Old(_dict_with('type', 'lr'), 'optim_wrapper = dict(optimizer=dict(...))'),
-    'optimizer_config': _Old(_is_dict, 'optim_wrapper = dict(clip_grad=dict(max_norm=...), '
-                                       'accumulative_counts=...)'),
-    'fp16': _Old(_is_dict, "optim_wrapper = dict(type='AmpOptimWrapper'), or --amp fp16"),
-    'lr_config': _Old(_is_dict, 'param_scheduler = [...]'),
-    'momentum_config': _Old(_is_dict, 'param_scheduler = [...]'),
-    'runner': _Old(_dict_with('type', 'max_epochs', 'max_iters'),
-                   'train_cfg = dict(max_epochs=..., val_interval=...)'),
-    'total_epochs': _Old(_is_number, 'train_cfg = dict(max_epochs=...)'),
-    'total_iters': _Old(_is_number, "train_cfg = dict(type='IterBasedTrainLoop', max_iters=...)"),
-    'data': _Old(_is_old_data, 'train_dataloader, val_dataloader and test_dataloader = '
-                               'dict(batch_size=..., num_workers=..., dataset=dict(...))'),
-    'evaluation': _Old(_dict_with('interval', 'metric', 'save_best'),
-                       'val_evaluator = dict(metric=...), train_cfg = dict(val_interval=...) and '
-                       'default_hooks = dict(checkpoint=dict(save_best=...))'),
-    'checkpoint_config': _Old(_is_dict, 'default_hooks = dict(checkpoint=dict(interval=...))'),
-    'log_config': _Old(_is_dict, 'default_hooks = dict(logger=dict(interval=...)) and '
-                                 'visualizer = dict(vis_backends=[...])'),
-    'resume_from': _Old(lambda value: isinstance(value, str), '--resume FILE'),
-    'seed': _Old(_is_number, 'randomness = dict(seed=...)'),
-}
 
 
 class _Count(NamedTuple):
@@ -121,8 +101,8 @@ def check_old_keys(cfg) -> None:
     Raises:
         UserError: All such keys, with what takes their place.
     """
-    found = [f'  {key}: now {old.now}' for key, old in _OLD_KEYS.items()
-             if key in cfg and old.looks_old(cfg[key]) and not _is_used(cfg, key)]
+    found = [f'  {key}: now {now}' for key, (_, now) in _OLD_KEYS.items()
+             if key in cfg and _looks_old(key, cfg[key]) and not _is_used(cfg, key)]
     if found:
         raise UserError(f'{cfg.filename} sets keys of MMDetection 2.x, which would be ignored:\n'
                         + '\n'.join(found) + '\nMove them, and remove the old ones; one of a base '

@@ -4,8 +4,7 @@ from pathlib import Path
 from ..config_nodes import find_class
 from ..data_check.classes import check_checkpoint_classes, classes_of_split
 from ..engine.deploy import FoldNormsHook, prepare_for_inference
-from ..engine.draw_detections import DrawDetectionsHook
-from ..engine.draw_labels import DrawLabelsHook
+from ..engine.draw_hooks import DrawDetectionsHook, DrawLabelsHook
 from ..errors import UserError
 from .config_changes import set_loader_defaults, set_work_dir
 from .configs import load_config

@@ -2,13 +2,13 @@
 import inspect
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, Optional
+from typing import Optional
 
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from ..config_nodes import find_class
+from ..config_nodes import constructor_arguments, find_class
 from ..errors import UserError
 
 # Read from the top level of a config, beside the arguments of Runner.
@@ -43,24 +43,10 @@ def _suggest(word: str, known: Iterable[str]) -> str:
     return f' Did you mean {" or ".join(map(repr, close))}?' if close else ''
 
 
-def accepted_arguments(cls: Any) -> tuple[set[str], bool]:
-    """Names a constructor accepts, followed up through ``**kwargs``; and whether it accepts any."""
-    names = set()
-    for owner in inspect.getmro(cls) if inspect.isclass(cls) else [cls]:
-        function = vars(owner).get('__init__') if inspect.isclass(cls) else owner
-        if not inspect.isfunction(function):
-            continue
-        parameters = inspect.signature(function).parameters.values()
-        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
-            return names - {'self'}, False
-    return names - {'self'}, True
-
-
 def _untyped_arguments(section: str) -> Optional[set[str]]:
     """Keys of a section of the config that has no ``type``; None where they are not known."""
     if section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        return accepted_arguments(DataLoader)[0] | {'num_batch_per_epoch'}
+        return constructor_arguments(DataLoader)[0].keys() | {'num_batch_per_epoch'}
     if section == 'randomness':
         return set(inspect.signature(Runner.set_randomness).parameters) - {'self'}
     if section == 'auto_scale_lr':
@@ -74,7 +60,8 @@ def _check_new_key(parent: dict, key: str, where: str, scope: str) -> None:
     if 'type' in parent:
         cls = find_class(parent['type'], scope)
         if cls is not None:
-            known, accepts_any = accepted_arguments(cls)
+            arguments, accepts_any = constructor_arguments(cls)
+            known = set(arguments)
         known, owner = known | _BUILDER_KEYS, parent['type']
     elif _untyped_arguments(where) is not None:
         known, accepts_any = _untyped_arguments(where), False

@@ -21,10 +21,9 @@ from .configs import load_config
 from .console import build_runner, quiet_libraries
 from .data_root import set_data_root
 from .distributed import add_hook, replace_sync_bn, setup_distributed
-from .paths import check_writable_folder
+from .paths import check_writable_folder, claim_work_dir
 from .resume import advice_after_interrupt, find_resume
 from .weights import check_pretrained_weights, local_file, prepare_loading
-from .work_dir import claim_work_dir
 
 
 def say(text: str) -> None:

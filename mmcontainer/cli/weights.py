@@ -29,8 +29,7 @@ from ..data_check.classes import check_checkpoint_classes, classes_of_split
 from ..engine.deploy import unwrap
 from ..errors import UserError, as_user_error
 from ..type_names import type_name
-from .resume_check import check_resumed_settings
-from .training_state import check_training_state
+from .resume_check import check_resumed_settings, check_training_state
 
 
 def local_file(checkpoint: str) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from ..config_nodes import find_class, iter_dicts
+from ..config_nodes import constructor_arguments, find_class, iter_dicts
 from ..errors import UserError
 from .annotations import read_annotations, read_voc
 from .names import RENUMBER, check_coco_names, check_voc_names, line_to_write, quote, saved_meta
@@ -254,21 +254,6 @@ def check_category_order(cfg, source: Source, annotations, report) -> None:
             return
 
 
-def _default(cls: Any, key: str) -> Optional[int]:
-    """Default of an argument, also of one that a base class takes through ``**kwargs``."""
-    for owner in inspect.getmro(cls):
-        function = vars(owner).get('__init__')
-        if not inspect.isfunction(function):
-            continue
-        parameters = inspect.signature(function).parameters
-        if key in parameters:
-            default = parameters[key].default
-            return default if isinstance(default, int) else None
-        if not any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
-            return None
-    return None
-
-
 def _count(node: dict, cls: Any) -> Optional[tuple[int, str]]:
     """Number of classes that a module is built for and the key that says so; None if it has none.
     """
@@ -277,7 +262,8 @@ def _count(node: dict, cls: Any) -> Optional[tuple[int, str]]:
     if 'num_classes' in node:
         number = node['num_classes']
     else:
-        number = _default(cls, 'num_classes') if inspect.isclass(cls) else None
+        arguments = constructor_arguments(cls)[0] if inspect.isclass(cls) else {}
+        number = getattr(arguments.get('num_classes'), 'default', None)
     return (number, 'num_classes') if isinstance(number, int) else None
 
 

@@ -1,8 +1,7 @@
 """What the training engine needs beyond MMEngine: initialisers, hooks, wrappers."""
 from .amp import CPUAmpOptimWrapper
 from .checkpoint_hook import SafeCheckpointHook
-from .draw_detections import DrawDetectionsHook
-from .draw_labels import DrawLabelsHook
+from .draw_hooks import DrawDetectionsHook, DrawLabelsHook
 from .initializers import StrictPretrained
 from .invalid_loss import StopWhenDivergedHook
 from .precise_bn import PreciseBNHook

@@ -132,6 +132,18 @@ class SafeCheckpointHook(CheckpointHook):
             self.file_backend.flush({self.last_ckpt, *best.values()})
 
 
+def is_checkpoint_due(runner, by_epoch: bool) -> bool:
+    """Whether a checkpoint will be saved after this epoch, or after this iteration."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and hook.by_epoch == by_epoch:
+            is_multiple, is_last = ((hook.every_n_epochs, hook.is_last_train_epoch) if by_epoch else
+                                    (hook.every_n_train_iters, hook.is_last_train_iter))
+            if is_multiple(runner, hook.interval, hook.save_begin) or (
+                    hook.save_last and is_last(runner)):
+                return True
+    return False
+
+
 def use_safe_checkpoints(cfg) -> None:
     """Put :class:`SafeCheckpointHook` wherever a config has MMEngine's, in place."""
     if cfg.get('default_hooks') is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_rank
-from mmengine.hooks import CheckpointHook, EMAHook, Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATA_SAMPLERS, HOOKS
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..errors import ConfigError
+from .checkpoint_hook import is_checkpoint_due
 from .rng_state import get_rng_state, seed_worker, set_rng_state
 
 
@@ -104,19 +105,13 @@ class PreciseBNHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Update where a checkpoint is due after this iteration."""
-        for hook in runner.hooks:
-            if isinstance(hook, CheckpointHook) and not hook.by_epoch and (
-                    self.every_n_train_iters(runner, hook.interval, hook.save_begin)
-                    or hook.save_last and self.is_last_train_iter(runner)):
-                self._update_once(runner, runner.iter + 1)
+        if is_checkpoint_due(runner, by_epoch=False):
+            self._update_once(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner) -> None:
         """Update where a checkpoint is due after this epoch."""
-        for hook in runner.hooks:
-            if isinstance(hook, CheckpointHook) and hook.by_epoch and (
-                    self.every_n_epochs(runner, hook.interval, hook.save_begin)
-                    or hook.save_last and self.is_last_train_epoch(runner)):
-                self._update_once(runner, runner.iter)
+        if is_checkpoint_due(runner, by_epoch=True):
+            self._update_once(runner, runner.iter)
 
     def before_val(self, runner) -> None:
         """Update before a validation during training."""

@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from mmengine.dataset import worker_init_fn as mmengine_worker_init_fn
 from mmengine.dist import all_gather_object, get_rank, get_world_size
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
+
+from .checkpoint_hook import is_checkpoint_due
 
 _KEY = 'rng_state'
 
@@ -176,12 +178,8 @@ class RNGStateHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Take a snapshot where a checkpoint is due in the middle of an epoch."""
-        for hook in runner.hooks:
-            if isinstance(hook, CheckpointHook) and not hook.by_epoch and (
-                    self.every_n_train_iters(runner, hook.interval, hook.save_begin)
-                    or hook.save_last and self.is_last_train_iter(runner)):
-                self._take_snapshot(runner, runner.iter + 1, batch_idx + 1)
-                return
+        if is_checkpoint_due(runner, by_epoch=False):
+            self._take_snapshot(runner, runner.iter + 1, batch_idx + 1)
 
     def after_train_epoch(self, runner) -> None:
         """Take the snapshot that the next epoch starts from."""
@@ -193,17 +191,13 @@ class RNGStateHook(Hook):
             return
         now = len(runner.train_dataloader)
         then, done = (self._resumed_from.get(key) for key in ('epoch_length', 'into_epoch'))
-        if done is None:  # written by an older version
-            epochs = max(runner.epoch, 1)
-            then = now if runner.iter % epochs else runner.iter // epochs
-            done = runner.iter - runner.epoch * then
         if done:
             runner.logger.warning(
                 f'The checkpoint was written {done} iterations into epoch {runner.epoch + 1}. '
                 'MMEngine starts that epoch from its first image, so losses differ from those of '
                 'an unbroken run and the learning rate schedule runs ahead. Resume from an end of '
                 'epoch, and write checkpoints by epoch, to avoid it.')
-        elif then != now:
+        elif then not in (None, now):
             runner.logger.warning(
                 f'An epoch had {then} iterations when the checkpoint was written and has {now} '
                 'now (another batch size, number of processes or data set): schedules by '

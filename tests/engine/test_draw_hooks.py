@@ -15,9 +15,11 @@ from mmengine.structures import InstanceData  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from mmcontainer.cli.evaluate import _draw_predictions  # noqa: E402
-from mmcontainer.engine.draw_detections import DrawDetectionsHook  # noqa: E402
-from mmcontainer.engine.draw_labels import DrawLabelsHook  # noqa: E402
-from mmcontainer.engine.picture_names import PictureNames  # noqa: E402
+from mmcontainer.engine.draw_hooks import (
+    DrawDetectionsHook,  # noqa: E402
+    DrawLabelsHook,  # noqa: E402
+    PictureNames,  # noqa: E402
+)
 
 
 class Images(list):

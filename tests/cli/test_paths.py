@@ -5,12 +5,11 @@ import sys
 
 import pytest
 
-from mmcontainer.cli.paths import check_writable_file, check_writable_folder
-from mmcontainer.cli.work_dir import claim_work_dir
+from mmcontainer.cli.paths import check_writable_file, check_writable_folder, claim_work_dir
 from mmcontainer.errors import UserError
 
 # With a child that lives on, as workers of a data loader do for a while.
-CLAIM = ('import os, sys, time; from mmcontainer.cli.work_dir import claim_work_dir; '
+CLAIM = ('import os, sys, time; from mmcontainer.cli.paths import claim_work_dir; '
          'claim_work_dir(sys.argv[1], True); print("mine", flush=True); '
          'os.fork() or (os.close(1), time.sleep(5), os._exit(0)); sys.stdin.read()')
 
