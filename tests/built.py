@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _parse(path):
     return Config.fromfile(path)
 
