@@ -35,13 +35,13 @@ help:
 	@echo '                    3 min; FUZZ_ARGS="--cases 50 --seed 3 --domain options"'
 	@echo 'make lint           env, then ruff; seconds'
 	@echo 'make doctor         examine the environment, and say how to mend it; 30 s'
-	@echo 'make clean          remove the environments (compiled mmcv stays in the cache)'
+	@echo 'make clean          remove the environments (what was downloaded and compiled stays in uv's cache)'
 	@echo
 	@echo 'PYTHON=... chooses the Python (3.10 to 3.12, tested 3.11; now: $(PYTHON)), VENV=... the'
 	@echo 'folder, PYTEST_ARGS=... goes to pytest, MMCONTAINER_TEST_DATA=... is real data for tests.'
 
 env setup:
-	@$(PYTHON) tools/setup_env.py --venv $(VENV)
+	@PYTHON=$(PYTHON) tools/make_env.sh onedl $(VENV)
 
 demo: env
 	@$(VENV)/bin/python tools/demo.py
@@ -53,7 +53,7 @@ test-fast: env
 	$(VENV)/bin/python -m pytest -m 'not slow' $(PYTEST_PARALLEL) $(PYTEST_ARGS)
 
 test-upstream:
-	@$(PYTHON) tools/setup_env.py --stack upstream --venv $(VENV_UPSTREAM)
+	@PYTHON=$(PYTHON) tools/make_env.sh upstream $(VENV_UPSTREAM)
 	$(VENV_UPSTREAM)/bin/python -m pytest $(PYTEST_PARALLEL) $(PYTEST_ARGS)
 
 fuzz: env
@@ -70,4 +70,4 @@ doctor:
 clean:
 	@for folder in $(VENV) $(VENV_UPSTREAM); do \
 		if [ -f $$folder/pyvenv.cfg ]; then echo "removing $$folder"; rm -rf $$folder; fi; done
-	rm -rf build dist mmcontainer.egg-info .pytest_cache .ruff_cache
+	rm -rf .uv build dist mmcontainer.egg-info .pytest_cache .ruff_cache
