@@ -35,7 +35,7 @@ help:
 	@echo '                    3 min; FUZZ_ARGS="--cases 50 --seed 3 --domain options"'
 	@echo 'make lint           env, then ruff; seconds'
 	@echo 'make doctor         examine the environment, and say how to mend it; 30 s'
-	@echo 'make clean          remove the environments (what was downloaded and compiled stays in uv's cache)'
+	@echo 'make clean          remove the environments; the cache of uv keeps what they were made of'
 	@echo
 	@echo 'PYTHON=... chooses the Python (3.10 to 3.12, tested 3.11; now: $(PYTHON)), VENV=... the'
 	@echo 'folder, PYTEST_ARGS=... goes to pytest, MMCONTAINER_TEST_DATA=... is real data for tests.'
@@ -64,7 +64,7 @@ lint: env
 
 doctor:
 	@test -x $(VENV)/bin/python || { echo 'There is no $(VENV) yet: run `make env`.'; exit 1; }
-	@$(VENV)/bin/python -m mmcontainer.doctor
+	@$(VENV)/bin/python mmcontainer/doctor.py
 
 # Only what was made here: a folder that is no virtual environment is left alone.
 clean:

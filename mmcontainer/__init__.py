@@ -12,8 +12,12 @@ from .version import __version__
 
 __all__ = ['__version__']
 
-if not compat.running_doctor():
-    compat.check_versions()
+compat.check_versions()
+try:
     compat.register_config_scope()
     compat.allow_mmengine_checkpoints()
     from . import backbones, engine, registry  # noqa: F401
+except (ImportError, OSError) as error:  # OSError: a shared library of torch does not load
+    raise ImportError(f'mmcontainer cannot be imported, because something in this environment is '
+                      f'broken ({error}): `{compat.doctor_command()}` says how to mend it.'
+                      ) from error

@@ -1,7 +1,7 @@
-"""What mmcontainer asks of torch and OpenMMLab, and two seams that MMEngine leaves to plugins.
+"""Versions of torch and OpenMMLab that work, and two seams that MMEngine leaves to plugins.
 
-This module imports the standard library only, so that ``mmcontainer.doctor`` can use its tables
-in an environment where torch or mmcv cannot be imported.
+Only the standard library is imported here at the top: ``doctor.py`` uses these tables where torch
+or mmcv cannot be imported.
 """
 import os
 import re
@@ -11,7 +11,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import NamedTuple
 
-# The pinned versions of requirements/openmmlab-{onedl,upstream}.txt, {import name: requirement}.
+# {module: requirement} of requirements/{onedl,upstream}/pyproject.toml.
 STACKS = {
     'onedl': {
         'mmengine': 'onedl-mmengine==0.10.12',
@@ -19,7 +19,7 @@ STACKS = {
         'mmdet': 'onedl-mmdetection==3.5.1',
         'mmpretrain': 'onedl-mmpretrain==1.3.6',
     },
-    'openmmlab': {
+    'upstream': {
         'mmengine': 'mmengine==0.10.7',
         'mmcv': 'mmcv==2.1.0',
         'mmdet': 'mmdet==3.3.0',
@@ -29,12 +29,11 @@ STACKS = {
 
 
 class Supported(NamedTuple):
-    """One row of the table of supported versions: ``minimum <= version < below``."""
-    module: str
+    """The versions of one module that work: ``minimum <= version < below``."""
     minimum: str
     below: str | None
     mandatory: bool
-    # The names under which pip may know the module, those of the default stack first.
+    # The names under which pip may know the module.
     distributions: tuple
 
     @property
@@ -51,13 +50,13 @@ class Supported(NamedTuple):
 # The whole test suite runs on the two stacks above with torch 2.12; the backbones' tests also pass
 # with mmengine 0.10.0 and mmcv 2.0.0. torch 2.5 is the first with all the attention operators that
 # analysis/flops.py counts. Within a major release mmdet and mmpretrain check mmcv themselves.
-SUPPORTED = (
-    Supported('torch', '2.5.0', None, True, ('torch',)),
-    Supported('mmengine', '0.10.0', '1.0.0', True, ('onedl-mmengine', 'mmengine')),
-    Supported('mmcv', '2.0.0', '2.4.0', True, ('onedl-mmcv', 'mmcv', 'mmcv-lite')),
-    Supported('mmdet', '3.0.0', '4.0.0', False, ('onedl-mmdetection', 'mmdet')),
-    Supported('mmpretrain', '1.0.0', '2.0.0', False, ('onedl-mmpretrain', 'mmpretrain')),
-)
+SUPPORTED = {
+    'torch': Supported('2.5.0', None, True, ('torch',)),
+    'mmengine': Supported('0.10.0', '1.0.0', True, ('onedl-mmengine', 'mmengine')),
+    'mmcv': Supported('2.0.0', '2.4.0', True, ('onedl-mmcv', 'mmcv', 'mmcv-lite')),
+    'mmdet': Supported('3.0.0', '4.0.0', False, ('onedl-mmdetection', 'mmdet')),
+    'mmpretrain': Supported('1.0.0', '2.0.0', False, ('onedl-mmpretrain', 'mmpretrain')),
+}
 
 
 class IncompatibleVersionError(ImportError):
@@ -65,7 +64,7 @@ class IncompatibleVersionError(ImportError):
 
 
 def release(version):
-    """Return the numbers of a version as a tuple of three: '2.1.0rc4+cu121' -> (2, 1, 0)."""
+    """Return the first three numbers of a version: '2.1.0rc4+cu121' -> (2, 1, 0)."""
     numbers = re.match(r'\d+(?:\.\d+)*', version)
     if numbers is None:
         raise ValueError(f'expected a version such as 2.1.0, found {version!r}')
@@ -73,55 +72,60 @@ def release(version):
     return tuple(parts + [0] * (3 - len(parts)))
 
 
-def installed_distributions(supported):
-    """Return {distribution: version} of the names in ``supported`` that pip has installed."""
-    found = {}
-    for name in supported.distributions:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+def distribution_version(name):
+    """Return the version pip has on record for a distribution, None if it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
-def installed_version(supported):
+def owners(module):
+    """Return the installed distributions that provide a module of ``SUPPORTED``."""
+    return [name for name in SUPPORTED[module].distributions if distribution_version(name)]
+
+
+def installed_version(module):
     """Return the version of the code that ``import`` would run, without running it.
 
     ``version.py`` beside the module is asked before pip's record: two distributions may own the
-    same module (onedl-mmcv and mmcv), and then the record of either may be of overwritten files.
+    same module (onedl-mmcv and mmcv), and the record of either may be of files overwritten since.
 
     Args:
-        supported (Supported): A row of the table.
+        module (str): A key of ``SUPPORTED``.
 
     Returns:
         str | None: The version, None when the module cannot be found.
     """
-    module = sys.modules.get(supported.module)
-    if getattr(module, '__version__', None):
-        return str(module.__version__)
-    spec = util.find_spec(supported.module)
+    spec = util.find_spec(module)
     if spec is None or spec.origin is None:
         return None
     version_file = Path(spec.origin).with_name('version.py')
     if version_file.is_file():
-        text = version_file.read_text(encoding='utf-8')
-        literal = re.search(r"^__version__\s*(?::\s*\w+)?\s*=\s*['\"]([^'\"]+)['\"]", text, re.M)
+        literal = re.search(r"^__version__\s*(?::\s*\w+)?\s*=\s*['\"]([^'\"]+)['\"]",
+                            version_file.read_text(encoding='utf-8'), re.MULTILINE)
         if literal:
             return literal.group(1)
-    return next(iter(installed_distributions(supported).values()), None)
+    return next(map(distribution_version, owners(module)), None)
 
 
 def current_stack():
-    """Return 'openmmlab' where only upstream packages are installed, else the default 'onedl'."""
-    owners = [name for row in SUPPORTED[1:] for name in installed_distributions(row)]
-    upstream = bool(owners) and not any(name.startswith('onedl-') for name in owners)
-    return 'openmmlab' if upstream else 'onedl'
+    """Return 'upstream' where only upstream packages are installed, else the default 'onedl'."""
+    names = [name for module in STACKS['onedl'] for name in owners(module)]
+    return 'upstream' if names and not any(n.startswith('onedl-') for n in names) else 'onedl'
 
 
 def python_command():
     """Return how to call this very Python from the current folder, as a shell understands it."""
     relative = os.path.relpath(sys.executable)
     return shlex.quote(sys.executable if relative.startswith('..') else relative)
+
+
+def doctor_command():
+    """Return the command that runs the doctor, also where mmcontainer cannot be imported."""
+    file = str(Path(__file__).with_name('doctor.py'))
+    relative = os.path.relpath(file)
+    return f'{python_command()} {shlex.quote(file if relative.startswith("..") else relative)}'
 
 
 def install_command(module, stack):
@@ -132,7 +136,7 @@ def install_command(module, stack):
     """
     pip = f'{python_command()} -m pip install'
     if module == 'torch':
-        return f'{pip} "torch>={SUPPORTED[0].minimum}" torchvision'
+        return f'{pip} "torch>={SUPPORTED["torch"].minimum}" torchvision'
     requirement = STACKS[stack][module]
     if module != 'mmcv':
         return f'{pip} "{requirement}"'
@@ -142,7 +146,7 @@ def install_command(module, stack):
             f'--no-deps --no-binary {name} "{requirement}" && {pip} "{requirement}"')
 
 
-def check_versions(supported=SUPPORTED):
+def check_versions():
     """Check that every package is there in a version this project works with.
 
     torch, mmengine and mmcv are mandatory; mmdet and mmpretrain may be missing, but not of a
@@ -151,26 +155,16 @@ def check_versions(supported=SUPPORTED):
     Raises:
         IncompatibleVersionError: One sentence: what was found, what is expected, what to run.
     """
-    for row in supported:
-        version = installed_version(row)
-        if version is None and not row.mandatory:
+    for module, supported in SUPPORTED.items():
+        version = installed_version(module)
+        if version is None and not supported.mandatory:
             continue
-        if version is None or not row.accepts(version):
+        if version is None or not supported.accepts(version):
             found = 'it is not installed' if version is None else f'found {version}'
             raise IncompatibleVersionError(
-                f'mmcontainer needs {row.module} {row.range}, but {found}: run '
-                f'`{install_command(row.module, current_stack())}`, and '
-                f'`{python_command()} -m mmcontainer.doctor` if that does not help.')
-
-
-def running_doctor():
-    """True while Python locates the package for ``python -m mmcontainer.doctor``.
-
-    ``-m`` imports the package before the module. The doctor must run where the package refuses to
-    be imported, so ``__init__`` asks here and then imports nothing. ``sys.argv[0]`` is '-m' only
-    during that search (documented for ``sys.argv``).
-    """
-    return sys.argv[:1] == ['-m'] and 'mmcontainer.doctor' in sys.orig_argv
+                f'mmcontainer needs {module} {supported.range}, but {found}: run '
+                f'`{install_command(module, current_stack())}`, and `{doctor_command()}` if that '
+                'does not help.')
 
 
 def register_config_scope():
@@ -186,7 +180,7 @@ def register_config_scope():
         metadata_folder = Path(str(metadata.distribution('mmcontainer').locate_file('')))
     except metadata.PackageNotFoundError:  # on PYTHONPATH: MMEngine asks the import system itself
         return
-    upstream = 'mmengine' in installed_distributions(SUPPORTED[1])
+    upstream = 'mmengine' in owners('mmengine')
     if upstream and not (metadata_folder / 'mmcontainer').is_dir():
         MODULE2PACKAGE['mmcontainer'] = 'mmcontainer.version'
 

@@ -1,47 +1,43 @@
-"""``python -m mmcontainer.doctor``: examine the environment, and say how to mend it.
+"""Examine the environment, and say how to mend it.
 
-Imports nothing but the standard library: every package is tried out in a process of its own, so
-that one that crashes cannot take the doctor along, and the doctor runs where mmcontainer itself
-refuses to be imported.
+Run it as a file, ``python .../mmcontainer/doctor.py`` (`make doctor`): then it needs nothing but
+the standard library, and works where mmcontainer, torch or mmcv cannot be imported. Where they
+can, ``python -m mmcontainer.doctor`` is the same. Every package is tried out in a process of its
+own, so that one that crashes does not take the doctor along.
 """
-import hashlib
-import importlib.util
-import json
-import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
-from importlib import metadata
+from concurrent.futures import ThreadPoolExecutor
+from importlib import util
 from pathlib import Path
+from typing import NamedTuple
 
-from .compat import SUPPORTED, current_stack, installed_distributions, installed_version
-from .diagnosis import diagnose
+if __package__:
+    from . import compat
+else:  # run as a file: its folder is the first place where Python looks for modules
+    import compat
 
-COCO_TREE = ('annotations/instances_train2017.json', 'annotations/instances_val2017.json',
-             'train2017', 'val2017')
-OTHER_PACKAGES = ('torchvision', 'pycocotools', 'einops', 'numpy', 'setuptools')
-# Written into the environment by tools/setup_env.py: what mmcv was compiled for, what is installed.
-BUILD_RECORD, STAMP = 'mmcontainer-mmcv-build.json', 'mmcontainer-env.json'
+TESTED_TORCHVISION = {(2, 12, 1): '0.27.1'}
+OTHER_PACKAGES = ('torchvision', 'numpy', 'setuptools', 'pycocotools')
 
-# {name: code}; causes first. The code may print one JSON value, kept as 'detail'.
+# {name: code}, causes before their consequences. What the code prints is kept.
 PROBES = {
     'torch': '''
 import torch
-print(json.dumps({'cuda': torch.version.cuda, 'names': [
-    torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]}))''',
+print(', '.join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))''',
     'torchvision': 'import torchvision',
     'cv2': 'import cv2',
     'pycocotools': 'import pycocotools.mask',
-    'einops': 'import einops',
     'mmengine': 'import mmengine.runner',
     'mmcv': 'import mmcv.cnn',
+    # Prints the CUDA that the operators were compiled with, or 'not available'.
     'mmcv._ext': '''
 import torch
-from mmcv import _ext
-print(json.dumps({'compiler': _ext.get_compiler_version(),
-                  'cuda': _ext.get_compiling_cuda_version()}))''',
+from mmcv import _ext, ops
+ops.nms(torch.tensor([[0., 0., 9., 9.]]), torch.tensor([.9]), .5)
+print(_ext.get_compiling_cuda_version())''',
     'mmdet': 'import mmdet, mmdet.models',
     'mmpretrain': 'import mmpretrain',
     'mmcontainer': 'import mmcontainer, mmengine; mmengine.MODELS.get("ContainerLight").__name__',
@@ -55,167 +51,220 @@ with tempfile.TemporaryDirectory() as folder:
     torch.save({'message_hub': {'log_scalars': {'loss': HistoryBuffer([1.], [1])}}}, path)
     _load_checkpoint(path, map_location='cpu')''',
 }
-# Runs the probes named in argv, one line of JSON each.
-PROBE_LOOP = '''
-import contextlib, io, json, sys, warnings
-warnings.filterwarnings('ignore')
-for name, code in json.loads(sys.argv[1]).items():
-    result, output = {'name': name, 'error': None}, io.StringIO()
-    try:
-        with contextlib.redirect_stdout(output):
-            exec(code, {'__name__': 'probe', 'json': json})
-        printed = output.getvalue().strip()
-        result['detail'] = json.loads(printed.splitlines()[-1]) if printed.startswith('{') else {}
-    except BaseException as error:
-        lines = str(error).strip().splitlines() or ['']
-        result['error'] = type(error).__name__ + ': ' + lines[0]
-    print('PROBE ' + json.dumps(result), flush=True)
+# Runs one of them; the last line of stderr is the error, shortened to the line that tells.
+RUN_PROBE = '''
+import sys
+try:
+    exec(sys.argv[1], {'__name__': 'probe'})
+except BaseException as error:
+    text = str(error).strip().splitlines() or ['']
+    sys.exit(f'{type(error).__name__}: {text[0]}')
 '''
 
 
-def try_imports(probes=None):
-    """Run the probes in another process; after one that kills it the rest go on in a new one.
-
-    Args:
-        probes (dict): {name: code}, by default all of ``PROBES``.
-
-    Returns:
-        dict: {name: {'error': text or None, 'detail': what the code printed}}.
-    """
-    left, results = dict(PROBES if probes is None else probes), {}
-    while left:
-        done = subprocess.run([sys.executable, '-c', PROBE_LOOP, json.dumps(left)], text=True,
-                              capture_output=True)
-        for line in re.findall(r'^PROBE (.*)$', done.stdout, re.MULTILINE):
-            result = json.loads(line)
-            name = result.pop('name')
-            results[name] = result
-            left.pop(name)
-        if left:  # the first one that did not answer ended the process
-            name = next(iter(left))
-            left.pop(name)
-            results[name] = {'error': f'the process died with code {done.returncode}'}
-    return results
+class Finding(NamedTuple):
+    """One thing to tell: ``broken`` ones make the doctor exit with 1, the others are notes."""
+    broken: bool
+    what: str
+    command: str
 
 
-def is_found(name):
-    """True if a module can be found; the probes that are no modules count as found."""
-    if name == 'resume':
-        return True
-    try:
-        return importlib.util.find_spec(name.partition('.')[0]) is not None
-    except (ImportError, ValueError):
-        return False
+def try_out(code):
+    """Run a probe in a process of its own; return ``(what it prints, error or None)``."""
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', RUN_PROBE, code], text=True,
+                          capture_output=True)
+    if done.returncode == 0:
+        return done.stdout.strip().rpartition('\n')[2], None
+    if done.returncode < 0:
+        return '', f'the process died of signal {-done.returncode}'
+    last = done.stderr.strip().rpartition('\n')[2]
+    return '', last or f'the process ended with code {done.returncode}'
 
 
-def extension_file():
-    """Return the path of mmcv's compiled operators, None if there are none."""
-    spec = importlib.util.find_spec('mmcv')
-    if spec is None or spec.origin is None:
-        return None
-    return next(iter(sorted(Path(spec.origin).parent.glob('_ext.*'))), None)
-
-
-def built_for(extension, prefix=None):
-    """Return the torch version mmcv's operators were compiled for, None where nothing tells.
-
-    The file itself does not say. ``make env`` records it with the file's checksum; a file that was
-    installed by other means since then has another one.
-    """
-    try:
-        record = json.loads((Path(prefix or sys.prefix) / BUILD_RECORD).read_text('utf-8'))
-        digest = hashlib.sha256(Path(extension).read_bytes()).hexdigest()
-    except (OSError, ValueError, TypeError):
-        return None
-    return record.get('torch') if record.get('ext_sha256') == digest else None
-
-
-def setup_command(prefix=None):
-    """Return the command that mends an environment made by ``make env``; None for any other."""
-    prefix = Path(prefix or sys.prefix)
-    script = Path(__file__).resolve().parent.parent / 'tools' / 'setup_env.py'
-    try:
-        stack = json.loads((prefix / STAMP).read_text('utf-8'))['stack']
-    except (OSError, ValueError, KeyError):
-        return None
-    if not script.is_file():
-        return None
-    if stack == 'onedl' and prefix == script.parent.parent / '.venv':
-        return 'make env'
-    return f'python3 {os.path.relpath(script)} --stack {stack} --venv {os.path.relpath(prefix)}'
-
-
-def nvcc_release():
-    """Return the release of the CUDA compiler on PATH, for example '13.0', or None."""
-    if not shutil.which('nvcc'):
-        return None
-    text = subprocess.run(['nvcc', '--version'], stdout=subprocess.PIPE, text=True).stdout
-    found = re.search(r'release (\d+\.\d+)', text)
-    return found.group(1) if found else None
-
-
-def distribution_version(name):
-    """Return the version pip has on record for a distribution, None if it is not installed."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def collect(folder='.'):
+def collect():
     """Gather the facts.
 
-    Args:
-        folder (str): Where ``data/`` and ``checkpoints/`` are looked for.
-
     Returns:
-        dict: ``versions`` {module: version or None}, ``distributions`` {module: [owners]},
-        ``imports`` {module: {found, error, detail}}, ``ext`` (file, torch, compiler, cuda),
-        ``gpu`` (names, cuda, nvcc, driver), ``stack``, ``pkg_resources``, ``setup_command``,
-        ``data`` {path: there or not}, ``checkpoints`` [file names].
+        dict: ``versions`` {module: version or None}, ``owners`` {module: [distributions]},
+        ``errors`` {probe: text}, ``printed`` {probe: text}, ``ext`` (path of mmcv's compiled
+        operators or None), ``stack``, ``pkg_resources`` (there or not), ``checkout`` (True in the
+        environment that `make env` makes).
     """
-    folder, imports = Path(folder), try_imports()
-    for name, entry in imports.items():
-        entry['found'] = is_found(name)
-    versions = {row.module: installed_version(row) for row in SUPPORTED}
-    versions.update({name: distribution_version(name) for name in OTHER_PACKAGES})
-    extension, compiled = extension_file(), imports['mmcv._ext'].get('detail') or {}
+    with ThreadPoolExecutor(2) as pool:
+        results = dict(zip(PROBES, pool.map(try_out, PROBES.values()), strict=True))
+    mmcv = util.find_spec('mmcv')
+    ext = sorted(Path(mmcv.origin).parent.glob('_ext.*')) if mmcv and mmcv.origin else []
     return {
-        'versions': versions,
-        'distributions': {row.module: list(installed_distributions(row)) for row in SUPPORTED},
-        'imports': imports,
-        'ext': {**compiled, 'file': extension and str(extension), 'torch': built_for(extension)},
-        'gpu': {**(imports['torch'].get('detail') or {}), 'nvcc': nvcc_release(),
-                'driver': shutil.which('nvidia-smi') is not None},
-        'stack': current_stack(),
-        'pkg_resources': is_found('pkg_resources'),
-        'setup_command': setup_command(),
-        'data': {name: (folder / 'data' / 'coco' / name).exists() for name in COCO_TREE},
-        'checkpoints': sorted(p.name for p in folder.glob('checkpoints/*.pth')),
+        'versions': {**{module: compat.installed_version(module) for module in compat.SUPPORTED},
+                     **{name: compat.distribution_version(name) for name in OTHER_PACKAGES}},
+        'owners': {module: compat.owners(module) for module in compat.SUPPORTED},
+        'errors': {name: error for name, (_, error) in results.items() if error},
+        'printed': {name: text for name, (text, _) in results.items()},
+        'ext': str(ext[0]) if ext else None,
+        'stack': compat.current_stack(),
+        'pkg_resources': util.find_spec('pkg_resources') is not None,
+        'checkout': Path(sys.prefix) == Path(__file__).resolve().parents[1] / '.venv',
     }
+
+
+# ---------------------------------------------------------------- from facts to findings
+
+def diagnose(facts):
+    """Return the list of findings for the facts of :func:`collect`, causes first."""
+    findings = [finding for rule in (mixed_stacks, versions, torchvision, pkg_resources, numpy_2,
+                                     system_libraries, compiled_operators, mmdet_refuses, resume)
+                for finding in rule(facts)]
+    if not any(finding.broken for finding in findings):  # else they may be consequences
+        findings.extend(failing_imports(facts))
+    return sorted(findings, key=lambda finding: not finding.broken)
+
+
+def pip_install(*requirements, options=''):
+    """Return the pip command for this Python."""
+    wanted = ' '.join(f'"{requirement}"' for requirement in requirements)
+    return f'{compat.python_command()} -m pip install {options + " " if options else ""}{wanted}'
+
+
+def mend(facts, module):
+    """Return the command that installs a module of OpenMMLab in the version that is tested."""
+    if facts['checkout']:
+        return 'make clean env'
+    return compat.install_command(module, facts['stack'])
+
+
+def mixed_stacks(facts):
+    """Two distributions that own the same module have overwritten each other's files."""
+    twice = {module: names for module, names in facts['owners'].items() if len(names) > 1}
+    if not twice:
+        return
+    python = compat.python_command()
+    commands = [f'{python} -m pip uninstall -y {" ".join(sum(twice.values(), []))}']
+    commands += [compat.install_command(module, 'onedl') for module in twice]
+    what = '; '.join(f'{" and ".join(names)} both provide {m}' for m, names in twice.items())
+    yield Finding(True, f'Both stacks are installed over each other: {what}. Remove both, install '
+                        'one again (here: the default one)', ' && '.join(commands))
+
+
+def versions(facts):
+    """Missing packages, and versions out of the supported range."""
+    for module, supported in compat.SUPPORTED.items():
+        version = facts['versions'][module]
+        if version is None:
+            effect = ('mmcontainer needs it' if supported.mandatory else
+                      'the backbones work without it, the detectors and their configs do not'
+                      if module == 'mmdet' else 'only needed for work with MMPretrain')
+            yield Finding(supported.mandatory, f'{module} is not installed ({effect})',
+                          compat.install_command(module, facts['stack']))
+        elif not supported.accepts(version):
+            yield Finding(True, f'{module} {version} is installed, mmcontainer works with '
+                                f'{supported.range}', mend(facts, module))
+
+
+def torchvision(facts):
+    """It is compiled against one torch; mmdet and mmpretrain fail with it."""
+    torch, error = facts['versions']['torch'], facts['errors'].get('torchvision')
+    if torch is None or 'torch' in facts['errors'] or not error:
+        return
+    version, _, local = torch.partition('+')
+    partner = TESTED_TORCHVISION.get(compat.release(torch))
+    if partner is None:  # which torchvision belongs to another torch only pip knows
+        command = pip_install(f'torch=={version}', 'torchvision', options='--upgrade')
+    else:
+        index = ' --index-url https://download.pytorch.org/whl/cpu' if local == 'cpu' else ''
+        command = pip_install(f'torchvision=={partner}',
+                              options='--force-reinstall --no-deps' + index)
+    yield Finding(True, f'torchvision does not work with the installed torch {torch} ({error})',
+                  command)
+
+
+def pkg_resources(facts):
+    """Setuptools 82 removed pkg_resources, which upstream MMEngine and mmcv import."""
+    if not facts['pkg_resources'] and (
+            facts['stack'] == 'upstream' or 'pkg_resources' in str(facts['errors'])):
+        yield Finding(True, f'setuptools {facts["versions"]["setuptools"] or "(missing)"} has no '
+                            'pkg_resources, which the upstream packages import',
+                      pip_install('setuptools<81'))
+
+
+def numpy_2(facts):
+    """The upstream packages were written for NumPy 1."""
+    numpy = facts['versions']['numpy']
+    if facts['stack'] == 'upstream' and numpy and compat.release(numpy) >= (2, 0, 0):
+        yield Finding(True, f'NumPy {numpy} is installed, the upstream packages need NumPy 1',
+                      pip_install('numpy==1.26.4', 'opencv-python==4.11.0.86'))
+
+
+def system_libraries(facts):
+    """OpenCV's wheels expect the desktop's OpenGL and GLib."""
+    missing = re.search(r'lib(GL|gthread|glib)[\w.-]*(?=: cannot open)',
+                        facts['errors'].get('cv2', ''))
+    if missing:
+        yield Finding(True, f'OpenCV does not find the system library {missing.group()}',
+                      'sudo apt-get install libgl1 libglib2.0-0')
+
+
+def compiled_operators(facts):
+    """Operators of mmcv that are missing, are for another torch, or do not use the GPU."""
+    error = facts['errors'].get('mmcv._ext')
+    if facts['versions']['mmcv'] is None or {'torch', 'cv2', 'mmcv'} & facts['errors'].keys():
+        return
+    if facts['ext'] is None:
+        yield Finding(True, 'mmcv is installed without its compiled operators (mmcv._ext): NMS, '
+                            'RoIAlign and with them the detectors do not work', mend(facts, 'mmcv'))
+    elif error:
+        yield Finding(True, "mmcv's compiled operators do not work with the installed torch "
+                            f'{facts["versions"]["torch"]}, they were probably compiled for '
+                            f'another one ({error})', mend(facts, 'mmcv'))
+    elif facts['printed']['torch'] and facts['printed']['mmcv._ext'] == 'not available':
+        yield Finding(False, "mmcv's operators are compiled for the CPU only: detectors cannot use "
+                             f'the GPU ({facts["printed"]["torch"]}). Compiling them for it needs '
+                             'the CUDA toolkit (nvcc) of the CUDA that torch is for',
+                      mend(facts, 'mmcv'))
+
+
+def mmdet_refuses(facts):
+    """MMDetection and MMPretrain state ranges of mmcv and mmengine, and refuse all others."""
+    for name in ('mmdet', 'mmpretrain'):
+        error = facts['errors'].get(name, '')
+        if 'is used but incompatible' not in error:
+            continue
+        command = mend(facts, 'mmcv')
+        if facts['stack'] == 'onedl' and not facts['checkout']:  # upstream's, beside our default
+            command = (f'{compat.python_command()} -m pip uninstall -y '
+                       f'{" ".join(facts["owners"][name] or [name])} && '
+                       f'{compat.install_command(name, "onedl")}')
+        yield Finding(True, f'{name} refuses the installed mmcv or mmengine ({error})', command)
+
+
+def resume(facts):
+    """From torch 2.6 on, MMEngine's checkpoints need its classes on torch's list of safe ones."""
+    error = facts['errors'].get('resume')
+    if error and 'mmcontainer' not in facts['errors']:
+        yield Finding(True, 'Training cannot be resumed: torch refuses what MMEngine writes into '
+                            f'its checkpoints ({error})', mend(facts, 'mmengine'))
+
+
+def failing_imports(facts):
+    """What is installed in a right version and still cannot be imported."""
+    for name, error in facts['errors'].items():
+        if facts['versions'].get(name, name) is None and name in compat.SUPPORTED:
+            continue  # mmdet and mmpretrain may be missing
+        yield Finding(True, f'{name} cannot be imported ({error})', pip_install(
+            name, options='--force-reinstall --no-deps') if name == 'pycocotools' else
+                      f'{compat.python_command()} -m pip check')
 
 
 def overview(facts):
     """Yield the lines that describe the environment, whether or not something is wrong."""
     yield f'{"python":<13} {platform.python_version()}  {sys.executable}'
     for name, version in facts['versions'].items():
-        owners = facts['distributions'].get(name) or []
-        others = [owner for owner in owners if owner != name]
+        others = [owner for owner in facts['owners'].get(name, []) if owner != name]
         yield f'{name:<13} {version or "-"}' + (f'  ({", ".join(others)})' if others else '')
-    ext, error = facts['ext'], facts['imports']['mmcv._ext']['error']
-    if ext['file'] is None:
-        state = 'missing'
-    else:
-        built = ext['torch'] or 'an unrecorded version (not compiled by `make env`)'
-        state = f'compiled for torch {built}, ' + (f'does not load: {error}' if error else
-                f'loads; {ext["compiler"]}, CUDA {ext["cuda"]}')
-    yield f'{"mmcv._ext":<13} {state}'
-    gpu = facts['gpu']
-    yield (f'{"GPU":<13} {", ".join(gpu.get("names") or []) or "none"}; torch is for CUDA '
-           f'{gpu.get("cuda") or "-"}, nvcc {gpu["nvcc"] or "-"}')
-    there = [name for name, found in facts['data'].items() if found]
-    yield f'{"data/coco":<13} {", ".join(there) or "nothing there"}'
-    yield f'{"checkpoints":<13} {", ".join(facts["checkpoints"]) or "nothing there"}'
+    cuda = facts['printed']['mmcv._ext']
+    yield f'{"mmcv._ext":<13} ' + (
+        'missing' if facts['ext'] is None else facts['errors'].get('mmcv._ext') or
+        ('works, on the CPU only' if cuda == 'not available' else f'works, CUDA {cuda}'))
+    yield f'{"GPU":<13} {facts["printed"]["torch"] or "none"}'
 
 
 def main():
@@ -224,11 +273,11 @@ def main():
     facts = collect()
     print('\n'.join(overview(facts)))
     findings = diagnose(facts)
-    for finding in sorted(findings, key=lambda finding: not finding.broken):
+    for finding in findings:
         print(f'\n{"BROKEN" if finding.broken else "note"}: {finding.what}\n    '
               f'{finding.command}')
     broken = sum(finding.broken for finding in findings)
-    print(f'\n{broken} thing(s) to mend, in the order above.' if broken
+    print(f'\n{broken} thing(s) to mend, in the order above; then run this again.' if broken
           else '\nNothing is broken.')
     return 1 if broken else 0
 

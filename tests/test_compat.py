@@ -1,7 +1,6 @@
 """The version check, and the two seams that mmcontainer fills in MMEngine."""
 import io
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,15 +15,12 @@ from mmengine.runner.checkpoint import _load_checkpoint
 from mmcontainer import compat
 from mmcontainer.checkpoints import load_file
 
-ROWS = {row.module: row for row in compat.SUPPORTED}
-REQUIREMENTS = Path(__file__).resolve().parent.parent / 'requirements'
-
 
 def fake_versions(monkeypatch, **versions):
     """Let the check find these versions, and the installed ones for the other packages."""
     real = compat.installed_version
-    monkeypatch.setattr(compat, 'installed_version', lambda row: (
-        versions[row.module] if row.module in versions else real(row)))
+    monkeypatch.setattr(compat, 'installed_version', lambda module: (
+        versions[module] if module in versions else real(module)))
 
 
 def run_python(code, *paths):
@@ -61,7 +57,7 @@ def test_release_refuses_what_is_no_version():
     ('mmdet', '3.5.1', True), ('mmdet', '2.28.2', False), ('mmpretrain', '1.2.0', True),
     ('mmpretrain', '0.25.0', False)])
 def test_ranges(module, version, accepted):
-    assert ROWS[module].accepts(version) is accepted
+    assert compat.SUPPORTED[module].accepts(version) is accepted
 
 
 def test_installed_stack_passes():
@@ -77,7 +73,7 @@ def test_incompatible_version_is_one_sentence_with_the_command(monkeypatch, modu
         compat.check_versions()
     message = str(caught.value)
     assert '\n' not in message
-    assert f'needs {module} {ROWS[module].range}, but found {version}' in message
+    assert f'needs {module} {compat.SUPPORTED[module].range}, but found {version}' in message
     assert compat.install_command(module, compat.current_stack()) in message
     assert 'mmcontainer.doctor' in message
 
@@ -95,35 +91,35 @@ def test_missing_optional_package_is_no_error(monkeypatch, module):
     compat.check_versions()
 
 
-def test_commands_pin_what_the_requirement_files_pin():
-    for stack, name in (('onedl', 'openmmlab-onedl.txt'), ('openmmlab', 'openmmlab-upstream.txt')):
-        lines = (REQUIREMENTS / name).read_text().splitlines()
-        assert set(compat.STACKS[stack].values()) <= set(lines)
-
-
 def test_mmcv_command_compiles_against_the_installed_torch():
     command = compat.install_command('mmcv', 'onedl')
     for needed in ('--no-build-isolation', '--no-cache-dir', 'MMCV_WITH_OPS=1', '--no-binary'):
         assert needed in command
 
 
-def test_version_of_a_module_is_read_without_running_it(tmp_path, monkeypatch):
+@pytest.fixture
+def supported(monkeypatch):
+    """A table of supported versions that holds made-up modules."""
+    table = {'mm_fake': compat.Supported('1.0.0', None, True, ('mm-fake',)),
+             'mm_absent': compat.Supported('1.0.0', None, True, ('mm-absent',))}
+    monkeypatch.setattr(compat, 'SUPPORTED', table)
+
+
+def test_version_of_a_module_is_read_without_running_it(tmp_path, monkeypatch, supported):
     fake_module(tmp_path, 'mm_fake', '1.2.3', body='raise RuntimeError("must not run")')
     monkeypatch.syspath_prepend(tmp_path)
-    row = compat.Supported('mm_fake', '1.0.0', None, True, ('mm-fake',))
-    assert compat.installed_version(row) == '1.2.3'
-    assert compat.installed_version(row._replace(module='mm_absent')) is None
+    assert compat.installed_version('mm_fake') == '1.2.3'
+    assert compat.installed_version('mm_absent') is None
 
 
-def test_version_falls_back_to_the_record_of_pip(tmp_path, monkeypatch):
-    (tmp_path / 'mm_fake2').mkdir()
-    (tmp_path / 'mm_fake2' / '__init__.py').touch()
-    info = tmp_path / 'mm_fake2-4.5.dist-info'
+def test_version_falls_back_to_the_record_of_pip(tmp_path, monkeypatch, supported):
+    (tmp_path / 'mm_fake').mkdir()
+    (tmp_path / 'mm_fake' / '__init__.py').touch()
+    info = tmp_path / 'mm_fake-4.5.dist-info'
     info.mkdir()
-    (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: mm-fake2\nVersion: 4.5\n')
+    (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: mm-fake\nVersion: 4.5\n')
     monkeypatch.syspath_prepend(tmp_path)
-    row = compat.Supported('mm_fake2', '1.0', None, True, ('mm-fake2',))
-    assert compat.installed_version(row) == '4.5'
+    assert compat.installed_version('mm_fake') == '4.5'
 
 
 def test_import_refuses_an_old_mmcv(tmp_path):
@@ -236,11 +232,14 @@ def test_what_comes_out_of_our_configs_is_built_without_warnings(tmp_path, caplo
                 if record.levelname == 'WARNING' and 'mmcontainer' in record.message]
 
 
-def test_doctor_runs_where_the_import_fails(tmp_path):
-    fake_module(tmp_path, 'mmcv', '1.7.0')
-    done = run_python(['-m', 'mmcontainer.doctor'], tmp_path, Path(compat.__file__).parents[1])
-    assert done.returncode == 1, done.stderr
-    assert re.search(r'BROKEN: mmcv 1\.7\.0 is installed, mmcontainer works with >=', done.stdout)
+def test_broken_library_names_the_doctor(tmp_path):
+    """For example an mmcv that finds no pkg_resources, or an OpenCV without libGL."""
+    fake_module(tmp_path, 'mmcv', '2.1.0', body="import no_such_library")
+    done = run_python(['-c', 'import mmcontainer'], tmp_path, Path(compat.__file__).parents[1])
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "No module named 'no_such_library'" in last
+    assert f'{compat.doctor_command()}` says how to mend it' in last
 
 
 UNINSTALLED = '''
