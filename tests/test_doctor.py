@@ -128,7 +128,7 @@ def test_resume_blocked_by_weights_only():
 @pytest.mark.parametrize('module', ['torch', 'mmengine', 'mmcv'])
 def test_missing_mandatory_package(module):
     error = f"ModuleNotFoundError: No module named '{module}'"
-    later = {'torchvision': error, 'mmcv._ext': error, 'mmdet': error,
+    later = {'torchvision': error, 'mmcv': error, 'mmcv._ext': error, 'mmdet': error,
              'mmcontainer': 'IncompatibleVersionError: mmcontainer needs ...'}
     if module != 'torch':
         later.pop('torchvision')
