@@ -24,7 +24,7 @@ def infer(backbone: nn.Module, images: Tensor) -> None:
 
 
 def loss(backbone: nn.Module, images: Tensor) -> Tensor:
-    """Any scalar of all maps; its own cost is small."""
+    """A scalar that depends on all maps and costs little itself."""
     return sum(maps.float().mean() for maps in backbone(images))
 
 

@@ -1,4 +1,4 @@
-"""What every benchmark shares: alternating calls, memory, the machine, and its matrix speed.
+"""Shared by all benchmarks: calls in turns, memory, the machine, and its matrix speed.
 
 All contestants of a case live in one process and take turns within every round, so that whatever
 else the machine does meets them alike. Ratios are taken within rounds.

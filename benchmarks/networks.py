@@ -1,4 +1,4 @@
-"""What ``benchmarks.backbones`` and ``benchmarks.detectors`` do alike: cases, memory, a command."""
+"""Shared by ``benchmarks.backbones`` and ``benchmarks.detectors``: cases, memory, command line."""
 import argparse
 import gc
 import itertools
@@ -26,12 +26,12 @@ from .store import case_table, save_cases
 
 PASSES = ('inference', 'training step')
 DTYPES = ('float32', 'bfloat16')
-# From here on the memory of a batch is foretold from that of one image.
+# From here on the memory of a batch is predicted from that of one image.
 BIG_BATCH = 4
 
 
 class Workload(NamedTuple):
-    """What to run.
+    """One combination of pass, batch, size and type that all contestants run.
 
     Attributes:
         passes (str): 'inference' or 'training step'.
@@ -105,7 +105,7 @@ def count(suite: Suite, name: str, size: Sequence[int]) -> dict:
 
 
 def too_big(suite: Suite, network: nn.Module, work: Workload, device: torch.device) -> str:
-    """Why a batch does not fit into memory; empty if it does."""
+    """Return the reason why a batch does not fit into memory, an empty string if it does."""
     if work.batch < BIG_BATCH:
         return ''
     single = suite.make_inputs(work._replace(batch=1), device)

@@ -1,6 +1,6 @@
 """Let the DETR family overfit four photographs, to see that it learns and how fast.
 
-    python benchmarks/overfit_detr.py DATA --json overfit.json --plot overfit.png
+    python -m benchmarks.overfit_detr DATA --json overfit.json --plot overfit.png
 
 DATA is laid out like COCO (annotations/instances_train2017.json, train2017/). DETR, Deformable DETR
 and SMCA-DETR with Container-Light start from random weights and see the same four images in every
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from matplotlib.figure import Figure
+from .plots import new_axes
 
 ROOT = Path(__file__).resolve().parents[1]
 DETECTORS = {'detr': 'DETR', 'deformable_detr': 'Deformable DETR', 'smca_detr': 'SMCA-DETR'}
@@ -81,16 +81,14 @@ def train(name, work_dir, **values):
 
 
 def plot(report, path):
-    figure = Figure(figsize=(10, 4), dpi=110, layout='constrained')
-    panels = zip(figure.subplots(1, 2), (('ap', 'box AP on the four images'),
-                                         ('loss', 'training loss')))
-    for axes, (key, label) in panels:
-        for name, title in DETECTORS.items():
-            if name in report['runs']:
-                axes.plot(*zip(*report['runs'][name][key]), label=title)
+    """Draw AP and loss against the iterations, in two panels."""
+    figure, *panels = new_axes('', panels=2)
+    for axes, key, label in zip(panels, ('ap', 'loss'),
+                                ('box AP on the four images', 'training loss')):
+        for name, run in report['runs'].items():
+            axes.plot(*zip(*run[key]), label=DETECTORS[name])
         axes.set(xlabel='iteration (4 images)', ylabel=label)
-        axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(frameon=False)
     figure.savefig(path)
 
 

@@ -25,7 +25,7 @@ def chosen(cases: Sequence[dict]) -> list[dict]:
 
 
 def describe(case: dict) -> str:
-    """What the whole picture has in common."""
+    """The workload and machine of a whole picture, in words."""
     machine = case['machine']
     return (f'one image, float32 ({machine["hardware"]}, {machine["threads"]} thread(s), '
             f'{machine["allocator"]})')
@@ -59,12 +59,12 @@ def draw_growth(axes, cases: Sequence[dict], value: Callable, label: str) -> Non
 
 
 def milliseconds(row: dict) -> float:
-    """Of a contestant."""
+    """Median time of a contestant."""
     return 1e3 * row['seconds']
 
 
 def megabytes(row: dict) -> float:
-    """Of a contestant; a little more than nothing, for logarithmic axes."""
+    """Peak memory of a contestant, never 0, which logarithmic axes do not show."""
     return max(row['memory_mb'], 0.1)
 
 

@@ -14,7 +14,7 @@ MACHINE_KEY = ('hardware', 'threads', 'allocator')
 
 
 def case_key(case: dict) -> tuple:
-    """What makes a case the same as another: workload, hardware, threads and allocator."""
+    """Two cases with the same key measure the same: workload, hardware, threads and allocator."""
     values = [case.get(key) for key in CASE_KEY] + [case['machine'][key] for key in MACHINE_KEY]
     return tuple(str(value) for value in values)
 
@@ -56,7 +56,7 @@ def save_cases(path: Path, cases: Sequence[dict]) -> None:
 
 
 def speedup(row: dict, reference: Optional[dict]) -> Optional[float]:
-    """How many times as fast as a reference: median of the ratios within the rounds."""
+    """Speed relative to a reference: the median of the ratios within the rounds."""
     if reference is None or 'times' not in row or 'times' not in reference:
         return None
     return statistics.median(b / a for a, b in zip(row['times'], reference['times']))

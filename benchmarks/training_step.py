@@ -1,4 +1,4 @@
-"""Where the time of ``tools/train.py`` goes: its start, its data pipeline, and a training step.
+"""Split the time of ``tools/train.py`` into parts: its start, its data pipeline, a training step.
 
     python -m benchmarks.training_step mmcontainer::retinanet/container_light_fpn_1x_coco.py \
         --data-root DATA --json training_step.json
@@ -16,7 +16,7 @@ class Marks:
         self.last, self.rows = time.perf_counter(), []
 
     def __call__(self, name: str) -> None:
-        """What has happened since the last call."""
+        """Record the time since the last call under a name."""
         moment = time.perf_counter()
         self.rows.append(dict(form=name, seconds=moment - self.last))
         self.last = moment
@@ -58,7 +58,7 @@ HOOKS, LOGGING, DATA = 'hooks', 'logging in every step', 'waiting for data'
 
 
 class Stop(Exception):
-    """Enough steps."""
+    """Raised when enough steps are timed."""
 
 
 class Clock:

@@ -26,7 +26,7 @@ NUM_MASKS = 100
 
 
 class FlopCount(NamedTuple):
-    """What a forward pass costs.
+    """The cost of a forward pass.
 
     Attributes:
         flops (float): Multiply-adds.
@@ -76,7 +76,7 @@ def _pointwise(x: Sequence[int], weight: Sequence[int], *args, **kwargs) -> int:
 
 
 def _pointwise_into(out: Sequence[int], *args, **kwargs) -> int:
-    """The same with a map to add to in front."""
+    """The same operator in place: the map that it adds to is the first argument."""
     return _pointwise(*args)
 
 
@@ -109,7 +109,7 @@ def _count(function: Callable, *args) -> tuple[float, object, dict[str, float]]:
 
 
 def _count_plain(model: nn.Module, image: Tensor) -> dict[str, float]:
-    """Any model that is called once: a backbone, classifier, one-stage detector or DETR."""
+    """Count a model in one call: a backbone, classifier, one-stage detector or DETR."""
     parameters = inspect.signature(model.forward).parameters
     kwargs = {'mode': 'tensor'} if 'mode' in parameters else {}
     if 'data_samples' in parameters:
@@ -178,7 +178,7 @@ def count_flops(model: nn.Module, inputs: Union[Tensor, Sequence[int]]) -> FlopC
     try:
         parts = count(copied.to('meta'), torch.empty(shape, device='meta'))
     except (NotImplementedError, RuntimeError) as error:
-        notes.append('ran on the CPU, because shapes alone do not do '
+        notes.append('ran on the CPU, because shapes alone do not suffice '
                      f'({str(error).splitlines()[0]})')
         copied = revert_sync_batchnorm(copy.deepcopy(model)).to('cpu')
         copied.requires_grad_(False).eval()

@@ -171,7 +171,7 @@ def _read_manifest(root: Path) -> Optional[dict]:
 
 
 def _is_intact(root: Path, params: ShapesParams) -> bool:
-    """Whether the files a complete set has are still there (by name, in milliseconds)."""
+    """Check that all files of a complete set are still there, by name."""
     for split in _SPLITS:
         expected = {_file_name(i) for i in range(params.num_images(split))}
         folder = root / split

@@ -1,6 +1,6 @@
-"""Numbers of the affinity figures: rows of the explicit affinity matrices of a backbone.
+"""Compute the numbers of the affinity figures: rows of a backbone's explicit affinity matrices.
 
-Nothing is drawn here; see :mod:`mmcontainer.visualization.affinity_figures`.
+The figures are drawn in :mod:`mmcontainer.visualization.affinity_figures`.
 """
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
@@ -15,7 +15,7 @@ from .network_input import NetworkInput
 
 
 class Mixture(NamedTuple):
-    """How a block mixes its affinities: ``alpha * dynamic + beta * static``.
+    """The mixture of affinities in a block: ``alpha * dynamic + beta * static``.
 
     Attributes:
         layer (str): Name of the block in its backbone, 'stages.3.blocks.0'.

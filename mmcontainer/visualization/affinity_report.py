@@ -46,7 +46,7 @@ def visualize_affinity(args) -> None:
         visualize_queries(args, cfg, path, device)
         return
     backbone, data_preprocessor = _build(cfg)
-    find_layers(list_mixtures(backbone), args.layer)  # mistakes first, files later
+    find_layers(list_mixtures(backbone), args.layer)  # before reading files
     with as_user_error():
         load_backbone(backbone, args.checkpoint)
     mixtures = list_mixtures(backbone)

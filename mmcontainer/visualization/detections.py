@@ -93,7 +93,7 @@ class DetectionVisualizer(DetLocalVisualizer):
 
     def _move(self, instances: InstanceData, image: np.ndarray,
               canvas: np.ndarray) -> InstanceData:
-        """What is drawn of instances, from pixels of the image to those of the canvas."""
+        """Copy the parts of instances that are drawn, in pixels of the canvas."""
         moved = InstanceData()
         if 'bboxes' not in instances:  # no annotations were loaded
             return moved

@@ -1,4 +1,4 @@
-"""What the figures of affinities and of queries share."""
+"""Shared by the figures of affinities and of queries."""
 from pathlib import Path
 from typing import Any, Optional
 

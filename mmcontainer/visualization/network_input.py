@@ -1,4 +1,4 @@
-"""An image as a config's network sees it, and where its pixels went on the way there."""
+"""Prepare an image as a config does for its network, and follow its pixels on the way."""
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ class Geometry(NamedTuple):
 
 
 class NetworkInput(NamedTuple):
-    """What a backbone is given for one image.
+    """One image in the form in which a backbone gets it.
 
     Attributes:
         inputs (Tensor): (1, C, H, W), normalised and padded.
