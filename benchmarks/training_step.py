@@ -6,6 +6,7 @@
 Trains from random weights on real images as the tool does, in a work dir that is thrown away, and
 times the parts from outside. Steps count after a warm-up. Validation and checkpoints never come.
 """
+# ruff: noqa: E402  importing is part of what is measured
 import time
 
 
@@ -24,33 +25,33 @@ class Marks:
 
 # What tools/train.py imports, in the order of what rests on what: importing is measured, too.
 mark = Marks()
-import torch  # noqa: E402
+import torch
 
 mark('import torch')
-import mmcv  # noqa: E402, F401
-import mmengine.runner  # noqa: E402, F401
+import mmcv  # noqa: F401
+import mmengine.runner  # noqa: F401
 
 mark('import mmengine, mmcv')
-import mmcontainer.cli.train  # noqa: E402, F401
+import mmcontainer.cli.train  # noqa: F401
 
 mark('import mmcontainer')
 
-import argparse  # noqa: E402
-import functools  # noqa: E402
-import statistics  # noqa: E402
-import tempfile  # noqa: E402
-from collections import defaultdict  # noqa: E402
-from pathlib import Path  # noqa: E402
+import argparse
+import functools
+import statistics
+import tempfile
+from collections import defaultdict
+from pathlib import Path
 
-from mmengine.config import DictAction  # noqa: E402
-from mmengine.hooks import Hook, LoggerHook  # noqa: E402
+from mmengine.config import DictAction
+from mmengine.hooks import Hook, LoggerHook
 
-from mmcontainer.cli.console import build_runner  # noqa: E402
-from mmcontainer.cli.tool import run_tool  # noqa: E402
-from mmcontainer.cli.train import prepare_config  # noqa: E402
+from mmcontainer.cli.console import build_runner
+from mmcontainer.cli.tool import run_tool
+from mmcontainer.cli.train import prepare_config
 
-from .harness import default_device, describe_machine  # noqa: E402
-from .store import format_table, save_cases  # noqa: E402
+from .harness import default_device, describe_machine
+from .store import format_table, save_cases
 
 WARM_UP = 3
 OVERHEAD = 'everything else'
