@@ -7,7 +7,7 @@ from typing import Any, Optional
 from mmengine import registry
 
 SPLITS = ('train', 'val', 'test')
-# Where the classes of a config are registered; libraries have all of these.
+# The registries of the classes that configs name; every library has all of these.
 _REGISTRIES = (
     registry.MODELS, registry.DATASETS, registry.DATA_SAMPLERS, registry.TRANSFORMS, registry.HOOKS,
     registry.LOOPS, registry.OPTIMIZERS, registry.OPTIM_WRAPPERS, registry.PARAM_SCHEDULERS,

@@ -1,4 +1,4 @@
-"""What the tools change in a config, and check in it, before a runner is built."""
+"""Changes and checks of a config before a runner is built."""
 import os
 from pathlib import Path
 from typing import Any, Optional

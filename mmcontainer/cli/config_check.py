@@ -42,7 +42,7 @@ _OLD_KEYS = {
 
 
 def _looks_old(key: str, value: Any) -> bool:
-    """Whether a value is one that 2.x had there: a name alone proves nothing."""
+    """Tell values of 2.x from those of a variable that happens to have the same name."""
     if key == 'data' and isinstance(value, dict):
         return 'samples_per_gpu' in value or any(isinstance(part, dict) for part in value.values())
     return isinstance(value, _OLD_KEYS[key][0])
@@ -82,7 +82,7 @@ def _values(node: Any) -> Iterator[Any]:
 
 
 def _is_used(cfg, key: str) -> bool:
-    """Whether a variable of a config file is read in it: then it is the user's own."""
+    """Tell whether a config file reads one of its variables, which then is the user's own."""
     value = cfg[key]
     if isinstance(value, dict) and any(
             value == other for name, node in cfg.items() if name != key
@@ -159,7 +159,7 @@ def check_values(cfg) -> None:
 
 
 def import_custom_modules(cfg) -> None:
-    """Import ``custom_imports``; one that fails is no small matter, whatever the config allows.
+    """Import ``custom_imports``, and raise if one fails, even where the config allows that.
 
     Raises:
         ImportError: With the name of the module and what its import raised.

@@ -1,4 +1,4 @@
-"""What a run shows on the console; its log file keeps everything.
+"""A quiet console for runs, whose log file keeps everything.
 
 Errors, warnings and lines of unknown origin are always shown. Left out are what OpenMMLab's
 libraries report at level INFO, except for the rows of ``SHOWN``, and the rows of ``HARMLESS``.

@@ -1,4 +1,4 @@
-"""Several processes: what MMEngine's launchers do not cover."""
+"""Several processes, on CPUs too, and checks of the launchers' environments."""
 import os
 from typing import Optional
 

@@ -1,4 +1,4 @@
-"""Image files named on a command line: which they are, and whether they can be worked on."""
+"""Finding the images that a command line names, and checking that they can be decoded."""
 import os
 import warnings
 from collections import Counter
@@ -25,7 +25,7 @@ class ImageFile(NamedTuple):
 
 @dataclass
 class ImageFiles:
-    """What the names on a command line stand for.
+    """Images found by the names on a command line.
 
     Attributes:
         images: Images, in the order of the names; those of one folder sorted.

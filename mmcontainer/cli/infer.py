@@ -268,7 +268,7 @@ def infer(args) -> int:
         print(message, flush=True)
     for problem in found.problems:
         print(f'error: {problem}', file=sys.stderr, flush=True)
-    # MMDetection, which this module does not need to be imported, has been found by now.
+    # Imported late: this module has to work without MMDetection.
     from ..visualization.detections import DetectionVisualizer, as_rgb, style_of
     meta = detector.model.dataset_meta
     visualizer = DetectionVisualizer(meta, **style_of(detector.cfg))

@@ -22,7 +22,7 @@ _BUILDER_KEYS = {
     '_delete_', '_scope_', 'constructor', 'convert_to_iter_based', 'paramwise_cfg', 'priority',
     'type'
 }
-# How much alike a new key and a known one are, where a class takes any key, to be a misspelling.
+# Where a class takes any key, a new one that is so similar to a known one is a misspelling.
 _MISSPELT = 0.85
 
 

@@ -1,4 +1,4 @@
-"""Places that results go to, tried before the work begins."""
+"""Checks, before the work begins, that results can be written; one training per work dir."""
 import fcntl
 import os
 import tempfile
@@ -27,7 +27,7 @@ def check_writable_folder(path, option: str) -> Path:
         folder = Path(path).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of nobody
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of an unknown user
         reason = getattr(error, 'strerror', None) or error
         raise UserError(f'{option} {path}: this folder cannot be written ({reason}). Name another '
                         'one, or change its permissions.') from error
@@ -40,7 +40,7 @@ def check_writable_file(path, option: str) -> Path:
     Raises:
         UserError: The path is a folder, or its folder cannot be written.
     """
-    file = Path(os.path.expanduser(path))  # leaves a ~ of nobody, which the folder is refused for
+    file = Path(os.path.expanduser(path))  # a ~ of an unknown user stays, and is refused below
     if file.is_dir() or str(path).endswith(os.sep):
         raise UserError(f'{option} {path}: the name of a file is expected, this is a folder.')
     return check_writable_folder(file.parent, option) / file.name

@@ -1,4 +1,4 @@
-"""Which checkpoint of a work dir a training goes on from."""
+"""Finding the checkpoint of a work dir that a training goes on from."""
 import shlex
 import sys
 from pathlib import Path

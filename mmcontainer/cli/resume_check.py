@@ -19,10 +19,10 @@ from ..engine.deploy import unwrap
 from ..errors import UserError
 from ..type_names import type_name
 
-# What MMEngine writes beside the weights, without which training cannot go on as it was.
+# MMEngine writes these beside the weights; without them training cannot go on as it was.
 _PARTS = ('meta', 'message_hub', 'optimizer')
 _AVERAGES, _MODULE = 'ema_state_dict', 'module.'
-# Of optim_wrapper: what ends up in the groups of parameters that the checkpoint holds.
+# Keys of optim_wrapper that end up in the groups of parameters that the checkpoint holds.
 _OF_OPTIMIZER = ('optimizer', 'paramwise_cfg', 'constructor')
 _UNSET = 'not set'
 _NAMES = {'inf': float('inf'), 'nan': float('nan')}
@@ -97,7 +97,7 @@ def _schedulers(cfg: Mapping) -> Any:
 
 
 def _settings(cfg: Mapping) -> dict[str, Any]:
-    """What a checkpoint brings along, {dotted key: value}."""
+    """Settings of a config that resuming takes from the checkpoint, {dotted key: value}."""
     wrapper = cfg.get('optim_wrapper') or {}
     scale = cfg.get('auto_scale_lr') or {}
     chosen = dict(
@@ -120,7 +120,7 @@ def _flatten(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def _progress(old: Mapping, new: Mapping, epoch: int) -> Optional[str]:
-    """What another length of training, which is allowed, or a finished one means."""
+    """A remark on a training that is finished, or that was made longer or shorter."""
     before, now = ((cfg.get('train_cfg') or {}).get('max_epochs') for cfg in (old, new))
     if isinstance(now, int) and epoch >= now:
         return (f'--resume: all {now} epochs of the config are done already. To train longer: '

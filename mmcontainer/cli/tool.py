@@ -1,4 +1,4 @@
-"""What all command line tools share: how they fail, and their common options."""
+"""Exit codes, messages and common options of all command line tools."""
 import errno
 import os
 import signal
@@ -17,7 +17,7 @@ _MESSAGES = (UserError, UnsafeCheckpointError, CorruptCheckpointError, KeyMismat
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as clusters send it before they kill: the same as Ctrl-C to whoever cleans up."""
+    """SIGTERM, which clusters send before they kill; everything cleans up as after Ctrl-C."""
 
 
 def _listen_to_sigterm() -> None:
@@ -63,9 +63,9 @@ def run_tool(main: Callable[[], Optional[int]]) -> None:
     Exit codes: what ``main`` returned (None is 0), 2 after a mistake of the user, which is shown
     without a traceback, 130 after Ctrl-C, 143 after SIGTERM. Defects keep their traceback.
     """
-    # No file that is read may run code: torch.load never falls back to unrestricted unpickling.
+    # Reading a file must not run code: torch.load never falls back to unrestricted unpickling.
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
-    # Its contrary; PyTorch refuses to read anything where both are set.
+    # PyTorch refuses to read anything if this variable, which means the opposite, is set, too.
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
     # A file name that the terminal's encoding does not have is no reason to stop.
     sys.stdout.reconfigure(errors='backslashreplace')

@@ -1,4 +1,4 @@
-"""Weights of whole models: what was checked is what is loaded, completely or not at all.
+"""Loading the weights of whole models, completely or not at all.
 
 MMEngine reads checkpoints by rules of its own and only logs what does not fit. The tools read every
 file with :func:`mmcontainer.checkpoints.read_weights` instead, as soon as the model is built, and

@@ -1,4 +1,4 @@
-"""What a config's data holds, before anything is trained or tested on it.
+"""Checks of a config's data before anything is trained or tested on it.
 
 ``check_annotations`` reads every annotation file once and compares it with its images, with the
 class names and heads of the config, with the evaluators, and with the other splits.

@@ -31,7 +31,7 @@ class Category(NamedTuple):
 
 @dataclass
 class Annotations:
-    """What an annotation file holds: I images and N objects.
+    """Content of an annotation file with I images and N objects.
 
     Attributes:
         path (Path): The file.
@@ -193,7 +193,7 @@ def parse_voc(path: Path, root: Path, config: dict) -> dict[str, Any]:
     table = np.array(rows, np.float64).reshape(-1, 7)
     if not problems and not len(table):
         problems.append('none of its XML files has an object')
-    # Where the size is not stated, MMDetection opens the image: nothing can be said here.
+    # Where no size is stated, MMDetection opens the image, and this check has to accept any box.
     sizes = np.nan_to_num(np.array(sizes, np.float64), nan=np.inf)
     return dict(
         categories=[(number, name) for name, number in labels.items()], sizes=sizes,

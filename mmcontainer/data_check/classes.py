@@ -58,10 +58,10 @@ def _folders(path: Path) -> tuple[str, ...]:
 
 
 def _has_one_head_per_class(source: Source) -> bool:
-    """Whether a model for a data set has one output per class.
+    """Tell whether a model for a data set has one output per class.
 
-    Models that read the names of classes as text have not, panoptic ones have heads for some of the
-    classes only, and trackers detect one of the many that MOT's files name.
+    Models that read the names of classes as text do not, panoptic models have heads for some of the
+    classes only, and trackers detect one of the many classes that MOT's files name.
     """
     return bool(source.labels) and not source.config.get('return_classes') and not any(
         word in source.type_name for word in ('Panoptic', 'MOT'))

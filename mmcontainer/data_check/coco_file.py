@@ -1,4 +1,4 @@
-"""Reading a COCO annotation file, and what can be wrong with it whatever reads it."""
+"""Reading a COCO annotation file, and mistakes that matter to every reader of it."""
 import contextlib
 import gc
 import json
@@ -153,7 +153,7 @@ def _flaws_of_images(images: Sequence[dict]) -> list[str]:
 
 def _flaws_of_links(annotations: Sequence[dict], category: Sequence[Optional[int]],
                     known: set[int]) -> list[str]:
-    """What is wrong with image_id, category_id and iscrowd of objects."""
+    """Mistakes in image_id, category_id and iscrowd of objects."""
     flaws = []
     odd = [repr(item.get('image_id')) for item in annotations
            if _as_id(item.get('image_id')) is None]

@@ -1,4 +1,4 @@
-"""Whether the files that a config reads are there, and its images readable and of their size."""
+"""Checks that the files of a config exist, and that images are readable and of the stated size."""
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -79,7 +79,7 @@ def _num_classes(leaf: dict) -> int:
 
 
 def _image_folder_parts(leaf: dict, root: str) -> Iterator[_Part]:
-    """What an ImageNet or CustomDataset reads: see their docstrings in MMPretrain."""
+    """Files of an ImageNet or CustomDataset, by the rules in their docstrings in MMPretrain."""
     split = leaf.get('split', '')
     ann_file = leaf.get('ann_file')
     if not ann_file and split and join_path(root, f'meta/{split}.txt').is_file():
@@ -166,7 +166,7 @@ def _list_folders(folders: set[Path]) -> dict[Path, dict[str, int]]:
 
 
 def _is_cut_off(path: Path, image: Image.Image) -> bool:
-    """Whether an image ends early. It is decoded only if it lacks the ending of its format."""
+    """Tell whether an image ends early; decode it only if it lacks the ending of its format."""
     ending = _ENDINGS.get(image.format)
     with open(path, 'rb') as file:
         file.seek(-min(64, path.stat().st_size), os.SEEK_END)

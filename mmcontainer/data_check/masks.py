@@ -1,11 +1,11 @@
-"""Whether segmentations can become masks; pycocotools crashes on some that cannot."""
+"""A check that segmentations can become masks; pycocotools crashes on some that cannot."""
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-# What a segmentation is; the codes of the array that check_masks returns.
+# Kinds of segmentations, in the array that check_masks returns.
 USABLE, MISSING, TOO_FEW_POINTS, FAR_AWAY, WRONG_SIZE, BROKEN = range(6)
 MEANINGS = {
     MISSING: 'no segmentation',

@@ -35,7 +35,7 @@ def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> Optional[st
 
 
 def _flaw_of_classes(source: Source) -> str:
-    """What is wrong with ``classes`` itself; an empty string if nothing is."""
+    """Describe a mistake in ``classes`` itself; an empty string if there is none."""
     classes = source.classes
     if isinstance(classes, str):
         return (f'classes is the string {classes!r}, and there is no file of that name; a tuple of '
@@ -49,7 +49,7 @@ def _flaw_of_classes(source: Source) -> str:
 
 
 def _flaw_of_file(classes: Sequence[str], annotations) -> str:
-    """What makes the categories of a file ambiguous; an empty string if nothing does."""
+    """Describe why categories of a file are ambiguous; an empty string if they are not."""
     ids = Counter(category.id for category in annotations.categories)
     twice = [number for number, times in ids.items() if times > 1]
     if twice:

@@ -24,7 +24,7 @@ _WHAT = {
 
 
 def describe(repairs: Sequence[str]) -> str:
-    """What is done to a file, for the user to read."""
+    """Describe the repairs of a file, for the user to read."""
     return '; '.join(_WHAT[repair] for repair in repairs)
 
 

@@ -1,4 +1,4 @@
-"""What a check of data sets found, for people to read."""
+"""The result of a check of data sets, for people to read."""
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 

@@ -48,7 +48,7 @@ class Source:
 
     @property
     def names_itself(self) -> bool:
-        """Whether the config gives names, so that those of the class do not matter."""
+        """True if the config gives names, so that those of the class do not matter."""
         return 'classes' in (self.config.get('metainfo') or {})
 
     @property

@@ -1,4 +1,4 @@
-"""What the training engine needs beyond MMEngine: initialisers, hooks, wrappers."""
+"""Hooks, initialisers and optimizer wrappers, registered in MMEngine."""
 from .amp import CPUAmpOptimWrapper
 from .checkpoint_hook import SafeCheckpointHook
 from .draw_hooks import DrawDetectionsHook, DrawLabelsHook

@@ -17,7 +17,7 @@ from ..ops.precision import without_autocast
 from ..type_names import type_name
 
 DTYPES = {'fp16': 'float16', 'bf16': 'bfloat16'}
-# What stays float32: (class of MMDetection or MMPretrain that has it or inherits it, method).
+# Methods that stay float32, with the class of MMDetection or MMPretrain that they belong to.
 # bfloat16 would round coordinates to 8 bits, which is 4 pixels at 1000.
 FLOAT32 = (
     ('BaseModule', 'loss_by_feat'),  # matches predictions and targets, and compares them
@@ -100,7 +100,7 @@ def use_bfloat16(model: nn.Module) -> None:
 
 
 def is_mixed(optim_wrapper: Any) -> bool:
-    """Whether a wrapper of an optimizer, built or as a config, trains in mixed precision."""
+    """Tell whether an optimizer wrapper, built or as a config, trains in mixed precision."""
     if isinstance(optim_wrapper, dict):
         return type_name(optim_wrapper.get('type')) in (
             AmpOptimWrapper.__name__, CPUAmpOptimWrapper.__name__)

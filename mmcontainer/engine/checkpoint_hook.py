@@ -1,4 +1,4 @@
-"""Checkpoints that no kill can cost: written whole, and the old one goes after the new one came."""
+"""Checkpoints that survive a killed process, and finding the newest of a work dir."""
 import re
 from pathlib import Path
 from typing import Optional
@@ -30,7 +30,7 @@ register_backend(_BACKEND, WholeFileBackend, force=True)
 
 
 class _LaterRemoval(WholeFileBackend):
-    """Takes note of what is to be removed, for :meth:`flush` to do it."""
+    """Remembers which files are to be removed, until :meth:`flush` removes them."""
 
     def __init__(self):
         self._outdated: list[str] = []
@@ -41,7 +41,7 @@ class _LaterRemoval(WholeFileBackend):
     rmtree = remove
 
     def flush(self, kept: set) -> None:
-        """Remove what was noted, but what was written under the same name since."""
+        """Remove the remembered files, except those that were written anew since."""
         for path in self._outdated:
             if path in kept:
                 continue
@@ -56,19 +56,18 @@ class _LaterRemoval(WholeFileBackend):
 class SafeCheckpointHook(CheckpointHook):
     """:class:`mmengine.hooks.CheckpointHook` that always leaves a whole checkpoint.
 
-    MMEngine removes an outdated checkpoint before it writes the next one, because the list of those
-    that are kept goes into the file, and writes in place: whoever is killed meanwhile has neither.
-    Here files are written under a temporary name and moved into place, ``last_checkpoint`` too, and
-    removed are outdated ones (the best ones included) after that. There is one more file on the
-    disk meanwhile. Other places than local folders (``backend_args``) are written as MMEngine does.
-    What a kill left unfinished is removed by the next training. Names of what is published hold the
-    hash of the file, as everywhere; MMEngine's is one of something else.
+    MMEngine removes an outdated checkpoint before it writes the next one in place. A process that
+    is killed between the two leaves neither. This hook writes files, ``last_checkpoint`` too, under
+    a temporary name, moves them into place, and only then removes outdated ones, so that the disk
+    holds one more file for a while. The next training removes unfinished files of a killed one.
+    Other places than local folders (``backend_args``) are written as MMEngine does. Names of
+    published files hold the hash of the very file.
     """
 
     _is_saving_best = False
 
     def before_train(self, runner) -> None:
-        """Choose the backend, unless the config has, and clear up behind a killed training."""
+        """Choose the backend, unless the config does, and remove files of a killed training."""
         is_local = self.backend_args is None and self.file_client_args is None and (
             '://' not in str(self.out_dir or runner.work_dir))
         if is_local:
@@ -133,7 +132,7 @@ class SafeCheckpointHook(CheckpointHook):
 
 
 def is_checkpoint_due(runner, by_epoch: bool) -> bool:
-    """Whether a checkpoint will be saved after this epoch, or after this iteration."""
+    """Tell whether a checkpoint will be saved after this epoch, or after this iteration."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.by_epoch == by_epoch:
             is_multiple, is_last = ((hook.every_n_epochs, hook.is_last_train_epoch) if by_epoch else

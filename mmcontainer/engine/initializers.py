@@ -1,4 +1,4 @@
-"""Weight initialisation that cannot fail in silence."""
+"""An initialiser that loads all weights of a backbone, or raises."""
 from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn

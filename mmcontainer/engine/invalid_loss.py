@@ -1,4 +1,4 @@
-"""Training that has diverged is stopped before anything of it is saved."""
+"""A hook that stops a training that has diverged before anything of it is saved."""
 import math
 from typing import Optional
 
@@ -10,8 +10,8 @@ from mmengine.registry import HOOKS
 from ..errors import UserError
 from .checkpoint_hook import newest_checkpoint
 
-# fp16 skips steps whose gradients overflow and lowers the scale of the loss; twenty in a row are
-# no longer the search for a scale.
+# fp16 skips steps whose gradients overflow and lowers the scale of the loss. A search for the right
+# scale takes fewer steps than these.
 _PATIENCE_WITH_LOSS_SCALING = 20
 
 
@@ -20,9 +20,9 @@ class StopWhenDivergedHook(Hook):
     """Stop when a loss is NaN or infinite, and never save weights that are.
 
     Looks at every iteration: MMEngine's RuntimeInfoHook fetches every loss from the device in every
-    iteration too, so there is nothing more to wait for. MMDetection's CheckInvalidLossHook looks
-    every ``interval`` iterations, and lets what is saved between be lost. Under fp16 with loss
-    scaling, 20 iterations in a row may have such a loss. Several processes stop together.
+    iteration too, so this costs no time. MMDetection's CheckInvalidLossHook looks every
+    ``interval`` iterations, so that a checkpoint saved in between may be worthless. Under fp16 with
+    loss scaling, 20 iterations in a row may have such a loss. Several processes stop together.
 
     Raises:
         UserError: Which loss or weights, when, the last good checkpoint, and what to try.

@@ -64,11 +64,12 @@ class PreciseBNHook(Hook):
     has the same weight. (detectron2 averaged :math:`\sigma_b^2`, unbiased, and so left out how
     batches differ, which is what matters for norms that see one value per image.)
 
-    The checkpoint holds exactly what is evaluated, and training goes on with these statistics,
-    which it does not use. Nothing else changes: weights, gradients, all other buffers, the counters
-    of the norms, norms in evaluation mode, the order of the training data, and the random number
-    generators. Dropout and drop path stay on, as in training. The batches have a loader of their
-    own on the same data set, with a seed that depends on the run and the iteration.
+    The checkpoint holds exactly the model that is evaluated. Training goes on with the new
+    statistics, which it only updates and never reads. Nothing else changes: weights, gradients, all
+    other buffers, the counters of the norms, norms in evaluation mode, the order of the training
+    data, and the random number generators. Dropout and drop path stay on, as in training. The
+    batches have a loader of their own on the same data set, with a seed that depends on the run and
+    the iteration.
 
     Args:
         num_iters (int): Batches per process; all of an epoch if it has fewer.

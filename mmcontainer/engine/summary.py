@@ -1,4 +1,4 @@
-"""The lines with which a run begins, and the table with which an evaluation ends."""
+"""A hook that logs a summary when a run begins, and a table when an evaluation ends."""
 import datetime
 import os
 import re
