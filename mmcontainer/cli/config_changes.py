@@ -4,10 +4,14 @@ from pathlib import Path
 from typing import Any, Optional
 
 import torch
+from mmengine.hooks import CheckpointHook
+from mmengine.optim import AmpOptimWrapper
 
 from ..checkpoints import check_file, resolve_path
 from ..checkpoints.official import missing_message
 from ..config_nodes import SPLITS, constructor_arguments, find_class, iter_dicts
+from ..engine.amp import CPUAmpOptimWrapper
+from ..engine.checkpoint_hook import SafeCheckpointHook
 from ..errors import UserError
 from ..type_names import type_name
 
@@ -176,3 +180,71 @@ def scratch_advice(cfg) -> list[str]:
         return []
     return [f'made for pretrained weights: {"; ".join(found)} '
             '(see docs/numerics.md, "Mask R-CNN from random weights")']
+
+
+def check_precision(cfg) -> None:
+    """Check that the precision which a config itself asks for is possible on this machine.
+
+    Raises:
+        UserError: MMEngine's AmpOptimWrapper without a GPU, which it would refuse after the data
+            was read.
+    """
+    kind = type_name((cfg.get('optim_wrapper') or {}).get('type'))
+    if kind == AmpOptimWrapper.__name__ and not torch.cuda.is_available():
+        raise UserError('optim_wrapper.type of the config is AmpOptimWrapper, which needs a CUDA '
+                        'GPU, and none was found: on the CPU use --amp bf16, or --cfg-options '
+                        'optim_wrapper.type=OptimWrapper and no loss_scale or dtype.')
+
+
+def apply_amp(cfg, precision: str) -> None:
+    """Train in mixed precision.
+
+    Args:
+        cfg (Config): Config whose ``optim_wrapper`` is changed in place.
+        precision (str): 'fp16' (with dynamic loss scaling, GPU only) or 'bf16' (GPU or CPU).
+
+    Raises:
+        UserError: If the machine cannot, or the config has an optimizer wrapper of another kind.
+    """
+    has_cuda = torch.cuda.is_available()
+    if precision == 'fp16' and not has_cuda:
+        raise UserError('--amp fp16 needs a CUDA GPU, and none was found: on the CPU use --amp '
+                        'bf16, or train without --amp.')
+    if precision == 'bf16' and has_cuda and not torch.cuda.is_bf16_supported():
+        raise UserError(f'--amp bf16: {torch.cuda.get_device_name()} has no bfloat16; '
+                        'use --amp fp16.')
+    wrapper = cfg.get('optim_wrapper')
+    if wrapper is None:
+        raise UserError('--amp: the config has no optim_wrapper, so there is nothing to train.')
+    known = ('OptimWrapper', 'AmpOptimWrapper', CPUAmpOptimWrapper.__name__)
+    kind = type_name(wrapper.get('type', known[0]))
+    if kind not in known:
+        raise UserError(f'--amp replaces one of {", ".join(known)}, but optim_wrapper.type of this '
+                        f'config is {kind}: set its precision in the config.')
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):
+        wrapper.pop(key, None)
+    if has_cuda:
+        wrapper.update(
+            type='AmpOptimWrapper',
+            dtype={'fp16': 'float16', 'bf16': 'bfloat16'}[precision],
+            loss_scale='dynamic' if precision == 'fp16' else dict(enabled=False))
+    else:
+        wrapper.type = CPUAmpOptimWrapper.__name__
+
+
+def use_safe_checkpoints(cfg) -> None:
+    """Put :class:`SafeCheckpointHook` wherever a config has MMEngine's, in place."""
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = {}
+    if 'checkpoint' not in cfg.default_hooks:  # the runner would add MMEngine's
+        cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
+    for hook in (*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or [])):
+        if type_name((hook or {}).get('type')) == CheckpointHook.__name__:
+            hook['type'] = SafeCheckpointHook.__name__
+
+
+def add_hook(cfg, name: str) -> None:
+    """Add a hook to a config that does not have it yet."""
+    hooks = list(cfg.get('custom_hooks') or [])
+    if not any(type_name(hook.get('type')) == name for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type=name)]

@@ -8,6 +8,7 @@ from torch import distributed
 from ..config_nodes import iter_dicts
 from ..errors import UserError
 from ..type_names import type_name
+from .config_changes import add_hook
 
 _SYNCED = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 _TORCHRUN = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
@@ -17,13 +18,6 @@ def launched_rank(launcher: str) -> int:
     """Number of this process in all that a launcher started, before they form a group."""
     variable = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
     return int(os.environ.get(variable.get(launcher, ''), 0))
-
-
-def add_hook(cfg, name: str) -> None:
-    """Add a hook to a config that does not have it yet."""
-    hooks = list(cfg.get('custom_hooks') or [])
-    if not any(type_name(hook.get('type')) == name for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type=name)]
 
 
 def setup_distributed(cfg, launcher: str) -> None:

@@ -4,23 +4,26 @@ from collections.abc import Sequence
 from typing import Optional
 
 from ..data_check import check_annotations, check_data
-from ..engine.amp import apply_amp, check_precision, is_mixed, keep_float32
-from ..engine.checkpoint_hook import use_safe_checkpoints
+from ..engine.amp import is_mixed, keep_float32
 from ..engine.deploy import compile_backbone
 from ..engine.invalid_loss import StopWhenDivergedHook
 from ..errors import UserError, find_interrupt
 from .config_changes import (
+    add_hook,
+    apply_amp,
+    check_precision,
     check_pretrained,
     scale_lr,
     scratch_advice,
     set_loader_defaults,
     set_work_dir,
     train_from_scratch,
+    use_safe_checkpoints,
 )
 from .configs import load_config
 from .console import build_runner, quiet_libraries
 from .data_root import set_data_root
-from .distributed import add_hook, replace_sync_bn, setup_distributed
+from .distributed import replace_sync_bn, setup_distributed
 from .paths import check_writable_folder, claim_work_dir
 from .resume import advice_after_interrupt, find_resume
 from .weights import check_pretrained_weights, local_file, prepare_loading

@@ -16,7 +16,6 @@ from ..errors import UserError
 from ..ops.precision import without_autocast
 from ..type_names import type_name
 
-DTYPES = {'fp16': 'float16', 'bf16': 'bfloat16'}
 # Methods that stay float32, with the class of MMDetection or MMPretrain that they belong to.
 # bfloat16 would round coordinates to 8 bits, which is 4 pixels at 1000.
 FLOAT32 = (
@@ -132,53 +131,3 @@ class CPUAmpOptimWrapper(AmpOptimWrapper):
         """Autocast to bfloat16 on the CPU, whatever devices the machine has besides."""
         with OptimWrapper.optim_context(self, model), torch.autocast('cpu', torch.bfloat16):
             yield
-
-
-def check_precision(cfg) -> None:
-    """Check that the precision which a config itself asks for is possible on this machine.
-
-    Raises:
-        UserError: MMEngine's AmpOptimWrapper without a GPU, which it would refuse after the data
-            was read.
-    """
-    kind = type_name((cfg.get('optim_wrapper') or {}).get('type'))
-    if kind == AmpOptimWrapper.__name__ and not torch.cuda.is_available():
-        raise UserError('optim_wrapper.type of the config is AmpOptimWrapper, which needs a CUDA '
-                        'GPU, and none was found: on the CPU use --amp bf16, or --cfg-options '
-                        'optim_wrapper.type=OptimWrapper and no loss_scale or dtype.')
-
-
-def apply_amp(cfg, precision: str) -> None:
-    """Train in mixed precision.
-
-    Args:
-        cfg (Config): Config whose ``optim_wrapper`` is changed in place.
-        precision (str): 'fp16' (with dynamic loss scaling, GPU only) or 'bf16' (GPU or CPU).
-
-    Raises:
-        UserError: If the machine cannot, or the config has an optimizer wrapper of another kind.
-    """
-    has_cuda = torch.cuda.is_available()
-    if precision == 'fp16' and not has_cuda:
-        raise UserError('--amp fp16 needs a CUDA GPU, and none was found: on the CPU use --amp '
-                        'bf16, or train without --amp.')
-    if precision == 'bf16' and has_cuda and not torch.cuda.is_bf16_supported():
-        raise UserError(f'--amp bf16: {torch.cuda.get_device_name()} has no bfloat16; '
-                        'use --amp fp16.')
-    wrapper = cfg.get('optim_wrapper')
-    if wrapper is None:
-        raise UserError('--amp: the config has no optim_wrapper, so there is nothing to train.')
-    known = ('OptimWrapper', 'AmpOptimWrapper', CPUAmpOptimWrapper.__name__)
-    kind = type_name(wrapper.get('type', known[0]))
-    if kind not in known:
-        raise UserError(f'--amp replaces one of {", ".join(known)}, but optim_wrapper.type of this '
-                        f'config is {kind}: set its precision in the config.')
-    for key in ('loss_scale', 'dtype', 'use_fsdp'):
-        wrapper.pop(key, None)
-    if has_cuda:
-        wrapper.update(
-            type='AmpOptimWrapper',
-            dtype=DTYPES[precision],
-            loss_scale='dynamic' if precision == 'fp16' else dict(enabled=False))
-    else:
-        wrapper.type = CPUAmpOptimWrapper.__name__

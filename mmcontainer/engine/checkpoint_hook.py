@@ -11,7 +11,6 @@ from mmengine.registry import HOOKS
 from ..checkpoints import CorruptCheckpointError, check_file
 from ..checkpoints.files import load_file, write_with_hash
 from ..fileio import remove_unfinished, write_atomically
-from ..type_names import type_name
 
 _BACKEND = 'mmcontainer.whole'
 _NUMBERED = re.compile(r'(epoch|iter)_(\d+)')
@@ -141,17 +140,6 @@ def is_checkpoint_due(runner, by_epoch: bool) -> bool:
                     hook.save_last and is_last(runner)):
                 return True
     return False
-
-
-def use_safe_checkpoints(cfg) -> None:
-    """Put :class:`SafeCheckpointHook` wherever a config has MMEngine's, in place."""
-    if cfg.get('default_hooks') is None:
-        cfg.default_hooks = {}
-    if 'checkpoint' not in cfg.default_hooks:  # the runner would add MMEngine's
-        cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
-    for hook in (*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or [])):
-        if type_name((hook or {}).get('type')) == CheckpointHook.__name__:
-            hook['type'] = SafeCheckpointHook.__name__
 
 
 def numbered_checkpoints(folder: Path) -> list[Path]:

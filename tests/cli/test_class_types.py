@@ -8,12 +8,17 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmcontainer.backbones import ContainerLight
-from mmcontainer.cli.config_changes import check_pretrained, scale_lr, train_from_scratch
+from mmcontainer.cli.config_changes import (
+    add_hook,
+    apply_amp,
+    check_pretrained,
+    scale_lr,
+    train_from_scratch,
+)
 from mmcontainer.cli.configs import load_config
-from mmcontainer.cli.distributed import add_hook, replace_sync_bn
+from mmcontainer.cli.distributed import replace_sync_bn
 from mmcontainer.cli.resume_check import check_resumed_settings
 from mmcontainer.cli.weights import check_pretrained_weights
-from mmcontainer.engine.amp import apply_amp
 from mmcontainer.engine.initializers import StrictPretrained
 from mmcontainer.errors import UserError
 from mmcontainer.type_names import type_name

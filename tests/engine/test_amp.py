@@ -9,14 +9,9 @@ from mmengine.registry import OPTIM_WRAPPERS, DefaultScope
 from mmengine.structures import InstanceData
 from torch import nn
 
+from mmcontainer.cli.config_changes import apply_amp, check_precision
 from mmcontainer.cli.configs import find_config, load_config
-from mmcontainer.engine.amp import (
-    CPUAmpOptimWrapper,
-    apply_amp,
-    check_precision,
-    keep_float32,
-    use_bfloat16,
-)
+from mmcontainer.engine.amp import CPUAmpOptimWrapper, keep_float32, use_bfloat16
 from mmcontainer.errors import UserError
 
 

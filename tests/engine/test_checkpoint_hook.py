@@ -16,12 +16,9 @@ from torch.utils.data import Dataset
 
 from mmcontainer import fileio
 from mmcontainer.checkpoints import check_file
+from mmcontainer.cli.config_changes import use_safe_checkpoints
 from mmcontainer.cli.tool import user_message
-from mmcontainer.engine.checkpoint_hook import (
-    SafeCheckpointHook,
-    newest_checkpoint,
-    use_safe_checkpoints,
-)
+from mmcontainer.engine.checkpoint_hook import SafeCheckpointHook, newest_checkpoint
 
 
 class Numbers(Dataset):
