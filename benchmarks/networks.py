@@ -4,6 +4,7 @@ import gc
 import itertools
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -64,33 +65,25 @@ class Suite(NamedTuple):
     padded: Callable = tuple
 
 
-def inference_call(suite: Suite, network: nn.Module, inputs: tuple, dtype: str,
-                   device: torch.device) -> Callable:
-    """One forward pass in evaluation mode."""
-    def call():
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, dtype == 'bfloat16'):
-            suite.infer(network, *inputs)
+def make_call(suite: Suite, network: nn.Module, inputs: tuple, work: Workload,
+              device: torch.device) -> Callable:
+    """One forward pass, or one training step: forward, loss, backward and a step of AdamW."""
+    autocast = partial(torch.autocast, device.type, torch.bfloat16, work.dtype == 'bfloat16')
+    if work.passes == 'inference':
+        def call():
+            with torch.no_grad(), autocast():
+                suite.infer(network, *inputs)
+    else:
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-6)
 
+        def call():
+            with autocast():
+                loss = suite.loss(network, *inputs)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
     return call
-
-
-def training_call(suite: Suite, network: nn.Module, inputs: tuple, dtype: str,
-                  device: torch.device) -> Callable:
-    """Forward, loss, backward and a step of AdamW; gradients are dropped at the end."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-6)
-
-    def call():
-        with torch.autocast(device.type, torch.bfloat16, dtype == 'bfloat16'):
-            loss = suite.loss(network, *inputs)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return call
-
-
-CALLS = {'inference': inference_call, 'training step': training_call}
 
 
 def count(suite: Suite, name: str, size: Sequence[int]) -> dict:
@@ -109,7 +102,7 @@ def too_big(suite: Suite, network: nn.Module, work: Workload, device: torch.devi
     if work.batch < BIG_BATCH:
         return ''
     single = suite.make_inputs(work._replace(batch=1), device)
-    call = CALLS[work.passes](suite, network, single, work.dtype, device)
+    call = make_call(suite, network, single, work, device)
     call()
     needed, free = measure_memory(call, device) * work.batch, available_memory_mb(device)
     if needed <= MEMORY_SHARE * free:
@@ -139,7 +132,7 @@ def run_case(suite: Suite, names: Sequence[str], work: Workload, rounds: int,
             print(f'{name}: skipped, {reason}', flush=True)
             rows[name].update(skipped=reason)
         else:
-            calls[name] = CALLS[work.passes](suite, network, inputs, work.dtype, device)
+            calls[name] = make_call(suite, network, inputs, work, device)
     for name, measured in alternate(calls, rounds, device).items():
         rows[name].update(measured)
     peak = max(peak, measure_gemm(device, dtype))  # the faster one: others may use the machine

@@ -7,7 +7,7 @@ from typing import Callable
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from mmcontainer.cli.infer import write_atomically
+from mmcontainer.fileio import write_atomically
 
 from .store import code_of, find_row
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from mmcontainer.cli.infer import write_atomically
 from mmcontainer.errors import UserError
+from mmcontainer.fileio import write_atomically
 
 # A case is what is measured in one run; measuring it again replaces it as a whole.
 CASE_KEY = ('suite', 'name', 'passes', 'batch', 'size', 'dtype')
