@@ -182,10 +182,11 @@ def make_call(form: Callable, inputs: list[Tensor], passes: str) -> Callable:
 
 
 def run_case(name: str, operator: Operator, passes: str, rounds: int, device: torch.device,
-             all_forms: bool = False) -> dict:
+             all_forms: bool = False, dtype: str = 'float32') -> dict:
     """Measure one operator, in the form that :mod:`benchmarks.store` keeps."""
     torch.manual_seed(0)
-    inputs = [tensor.to(device) for tensor in operator.make_inputs()]
+    kind = getattr(torch, dtype)
+    inputs = [tensor.to(device, kind) for tensor in operator.make_inputs()]
     rows = {form: dict(form=form) for form in operator.forms
             if all_forms or form in (EXPLICIT, FAST)}
     free = MEMORY_SHARE * available_memory_mb(device)
@@ -195,10 +196,10 @@ def run_case(name: str, operator: Operator, passes: str, rounds: int, device: to
              for form, row in rows.items() if 'skipped' not in row}
     for form, measured in alternate(calls, rounds, device).items():
         rows[form].update(measured)
-    peak = measure_gemm(device, torch.float32)
+    peak = measure_gemm(device, kind)
     return dict(suite='ops', name=name, passes=passes, batch=operator.batch, size=operator.size,
-                dtype='float32', rows=list(rows.values()),
-                machine=describe_machine(device, dict(float32=peak)))
+                dtype=dtype, rows=list(rows.values()),
+                machine=describe_machine(device, {dtype: peak}))
 
 
 def parse_args() -> argparse.Namespace:
@@ -211,6 +212,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--passes', nargs='+', default=list(PASSES), choices=PASSES)
     parser.add_argument('--forms', choices=('two', 'all'), default='two',
                         help='the explicit and the package\'s, or all')
+    parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16', 'float16'),
+                        help='keep results of other types than float32 in a file of their own: '
+                        'docs/performance.md states float32')
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--device', type=torch.device, default=default_device())
     parser.add_argument('--json', metavar='FILE', help='merge the results into this file')
@@ -225,7 +229,8 @@ def main() -> None:
     for name in args.cases:
         operator = {**CASES, **SCALING}[name]
         for passes in args.passes:
-            case = run_case(name, operator, passes, args.rounds, args.device, args.forms == 'all')
+            case = run_case(name, operator, passes, args.rounds, args.device, args.forms == 'all',
+                            args.dtype)
             print(f'\n{name}, {passes}, batch {case["batch"]}\n\n{case_table(case)}', flush=True)
             if args.json:
                 save_cases(args.json, [case])
