@@ -1,4 +1,6 @@
 """Fixtures that every test may use."""
+import copy
+import functools
 import os
 import signal
 from pathlib import Path
@@ -17,6 +19,26 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session', autouse=True)
+def configs_are_parsed_once():
+    """``Config.fromfile`` takes up to half a second for each of ours, and many tests read one.
+
+    Every call gets a copy. Files that tests write are parsed as ever.
+    """
+    from mmengine.config import Config
+    parse = Config.fromfile
+    cached = functools.cache(parse)
+
+    def fromfile(filename, *args, **kwargs):
+        if (REPO_ROOT / 'configs') in Path(filename).resolve().parents:
+            return copy.deepcopy(cached(str(filename), *args, **kwargs))
+        return parse(filename, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, 'fromfile', staticmethod(fromfile))
+        yield
 
 
 @pytest.fixture(scope='session')
