@@ -90,7 +90,7 @@ def aggregate(x: Tensor, weight: Tensor, *args) -> Tensor:
 def unfold_aggregation() -> Iterator[None]:
     """Let CoTNets aggregate with ``F.unfold``, and keep the memory format of their images."""
     replaced = [('mmcontainer.layers.cot', 'local_aggregation', aggregate)] + [
-        ('mmcontainer.backbones.cotnet', name, lambda x: x)
+        ('mmcontainer.backbones.base', name, lambda x: x)
         for name in ('prefer_channels_last', 'as_output')]
     with ExitStack() as stack:
         for module, name, function in replaced:

@@ -20,7 +20,9 @@ class PlainPatchEmbed(nn.Module):
 
     def __init__(self, patch_embed: PatchEmbed):
         super().__init__()
-        self.proj, self.norm = patch_embed.proj, patch_embed.norm
+        self.proj = patch_embed.proj
+        self.norm = nn.LayerNorm(len(patch_embed.norm.weight), eps=patch_embed.norm.eps)
+        self.norm.weight, self.norm.bias = patch_embed.norm.weight, patch_embed.norm.bias
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.proj(x)
@@ -39,7 +41,7 @@ class PlainBlock(nn.Module):
     def __init__(self, block: ContainerBlock):
         super().__init__()
         mixer = block.aggregation
-        if block.deployed or block.pos_embed is None or not isinstance(
+        if type(block) is not ContainerBlock or block.pos_embed is None or not isinstance(
                 mixer.static, DepthwiseAffinity) or mixer.static.head_dim > 1:
             raise ValueError('A block of Container-Light in its training form is expected: its '
                              'static affinity is a depth-wise convolution.')
@@ -91,8 +93,8 @@ class PlainContainerLight(nn.Module):
         super().__init__()
         # On their way through a channels_last model weights may have taken that format.
         backbone = copy.deepcopy(backbone).to(memory_format=torch.contiguous_format)
-        if backbone.norm is not None or any(stage.pos_table is not None
-                                            for stage in backbone.stages):
+        if backbone.norm is not None or any('pos_table' in dict(
+                stage.named_children()) for stage in backbone.stages):
             raise ValueError('Container-Light without its last norm is expected.')
         self.norm_eval, self.out_indices = backbone.norm_eval, backbone.out_indices
         self.stages = nn.ModuleList(

@@ -2,6 +2,7 @@
 from .base import BaseBackbone
 from .coatnet import CoAtNet
 from .container import Container, ContainerLight
+from .container_pam import ContainerPAM
 from .cotnet import CoTNet
 
-__all__ = ['BaseBackbone', 'CoAtNet', 'CoTNet', 'Container', 'ContainerLight']
+__all__ = ['BaseBackbone', 'CoAtNet', 'CoTNet', 'Container', 'ContainerLight', 'ContainerPAM']

@@ -84,7 +84,6 @@ _RULES = {
                    "None, or a dict with a kind such as dict(kind='depthwise', kernel_size=3)"),
     'act': _ACTIVATION,
     'gate_act': _ACTIVATION,
-    'cls_token': Rule(lambda value: isinstance(value, bool), 'True or False'),
     'stem': Rule(lambda value: value == 'conv7' or is_count(value),
                  "'conv7' or a whole number from 1"),
 }

@@ -1,6 +1,6 @@
-"""What every backbone of this package does alike: outputs, freezing, initialisation, deployment."""
-from collections.abc import Iterable, Sequence
-from typing import Optional
+"""What all backbones of this package share: arguments, outputs, freezing, weights, deployment."""
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Optional, Union
 
 import torch
 from mmengine.model import BaseModule, initialize, update_init_info
@@ -8,46 +8,78 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..layers.deployed import deploy
+from ..layers.memory_format import as_output, prefer_channels_last
 from ..type_names import type_name
+from .arch import resolve_arch
 from .arguments import check_drop_path_rate, check_in_channels, check_norm_cfg
 
 
 class BaseBackbone(BaseModule):
-    """Staged backbone with multi-scale output.
+    """Backbone in stages, with a map out of each.
 
-    A subclass builds its stages, defines ``stem_modules()`` and ``stage_modules(stage)`` (what
-    ``frozen_stages`` freezes) and ``forward``, calls ``self.freeze()`` at the end of its
-    constructor, and lets its blocks have ``switch_to_deploy()``.
+    ::
+
+        image -> forward_stem -> stage 0 -> stage 1 -> ... -> the last stage -> norm, if any
+                                    |          |                                  |
+                                  out_indices choose what is returned ------------+
+
+    A subclass has ``arch_settings`` and ``default_arch``; its constructor calls this one, builds
+    its stem and its ``stages`` from ``self.arch``, and calls ``finish()``.
 
     Args:
-        strides (Sequence[int]): Down-sampling factor of every stage's output.
+        arch (str | dict, optional): Name of a row of ``arch_settings``, or a dict with the same
+            keys; ``default_arch`` without it.
+        in_channels (int): Channels of the input image.
         out_indices (Sequence[int], optional): Stages whose output is returned, 0-based, in
             ascending order; all without it.
         frozen_stages (int): -1 freezes nothing, 0 the stem, k > 0 the stem and the first k stages:
             no gradients, and norms keep their statistics.
-        norm_cfg (dict): Config of the norms. With ``requires_grad=False`` norms are frozen
+        drop_path_rate (float): Drop-path rate of the last block, 0 <= rate < 1; it grows linearly
+            from 0 in the first one.
+        norm_cfg (dict): Config of the batch norms. With ``requires_grad=False`` norms are frozen
             entirely: affine parameters and, unlike in MMDetection's ResNet, running statistics.
+            Layer and group norms, which have none, stay as they are.
         norm_eval (bool): Keep all batch norms in evaluation mode (fixed statistics) in training.
-        in_channels (int): Channels of the input image.
-        drop_path_rate (float): Drop-path rate of the last block, 0 <= rate < 1.
+        with_cp (bool): Recompute blocks in the backward pass to save memory.
+        final_norm (bool): Apply the classifier's last norm to the output of the last stage.
         init_cfg (dict | list[dict], optional): Initialisation config. A ``StrictPretrained`` entry
             is applied after everything else.
 
     Raises:
-        ValueError: If an argument is of the wrong type or out of range.
+        ValueError: If an argument is of the wrong type or out of range; in ``forward``, if images
+            are smaller than the last stride.
     """
 
+    arch_settings: Mapping[str, Mapping[str, Any]] = {}
+    # Entries that a row may leave out.
+    arch_defaults: Mapping[str, Any] = {}
+    default_arch = ''
+    # Rows that have become classes, by name.
+    moved_archs: Mapping[str, str] = {}
+
     def __init__(self,
-                 strides: Sequence[int],
-                 out_indices: Optional[Sequence[int]],
-                 frozen_stages: int,
-                 norm_cfg: dict,
-                 norm_eval: bool,
-                 in_channels: int,
-                 drop_path_rate: float,
+                 arch: Union[str, Mapping, None] = None,
+                 in_channels: int = 3,
+                 out_indices: Optional[Sequence[int]] = None,
+                 frozen_stages: int = -1,
+                 drop_path_rate: float = 0.,
+                 norm_cfg: dict = dict(type='BN'),  # noqa: B006
+                 norm_eval: bool = False,
+                 with_cp: bool = False,
+                 final_norm: bool = False,
                  init_cfg=None):
         super().__init__(init_cfg)
-        num_stages = len(strides)
+        if isinstance(arch, str) and arch in self.moved_archs:
+            raise ValueError(f'arch {arch!r} is a backbone of its own: write '
+                             f'type={self.moved_archs[arch]!r} without an arch.')
+        self.arch = resolve_arch(self.default_arch if arch is None else arch, self.arch_settings,
+                                 type(self).__name__, self.arch_defaults)
+        self.strides = self.strides_of(self.arch)
+        num_stages = len(self.strides)
+        if len(self.arch['depths']) != num_stages:
+            raise ValueError(f'An arch of {type(self).__name__} has {num_stages} stages, got '
+                             f'{len(self.arch["depths"])}.')
         if out_indices is None:
             out_indices = range(num_stages)
         indices = list(out_indices) if isinstance(out_indices, Iterable) else [out_indices]
@@ -61,18 +93,68 @@ class BaseBackbone(BaseModule):
         check_in_channels(in_channels)
         check_drop_path_rate(drop_path_rate)
         self.in_channels = in_channels
-        self.strides = tuple(strides)
         self.out_indices: tuple[int, ...] = tuple(indices)
         self.frozen_stages = frozen_stages
+        self.drop_path_rate = drop_path_rate
+        self.norm_cfg = norm_cfg
         self.norm_eval = norm_eval or not norm_cfg.get('requires_grad', True)
+        self.with_cp = with_cp
+        self.final_norm = final_norm
+        self.norm: Optional[nn.Module] = None
+
+    def finish(self) -> None:
+        """Build the last norm, and freeze what is frozen: the end of every constructor."""
+        if self.final_norm:
+            self.norm = self.build_final_norm()
+        self.freeze()
+
+    def strides_of(self, arch: Mapping[str, Any]) -> tuple[int, ...]:
+        """Down-sampling factor of every stage's output."""
+        return (4, 8, 16, 32)
+
+    def build_final_norm(self) -> nn.Module:
+        """Build the norm that ``final_norm`` asks for."""
+        raise NotImplementedError
+
+    def drop_path_rates(self) -> list[list[float]]:
+        """Drop-path rates of the blocks of every stage."""
+        depths = self.arch['depths']
+        step = self.drop_path_rate / max(sum(depths) - 1, 1)
+        return [[step * (sum(depths[:stage]) + block) for block in range(depth)]
+                for stage, depth in enumerate(depths)]
+
+    def stage(self, index: int) -> nn.Module:
+        """The module that maps the output of stage ``index - 1``, or of the stem, to the next."""
+        return self.stages[index]
 
     def stem_modules(self) -> list[nn.Module]:
         """Modules that ``frozen_stages >= 0`` freezes."""
         raise NotImplementedError
 
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        """Modules of stage ``stage`` (0-based), frozen when ``stage < frozen_stages``."""
-        raise NotImplementedError
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """Map images (B, in_channels, H, W) to the input of the first stage."""
+        return x
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Map images to feature maps.
+
+        Args:
+            x (Tensor): Images (B, in_channels, H, W).
+
+        Returns:
+            tuple[Tensor, ...]: Of each stage in ``out_indices`` (B, C_i, H / s_i, W / s_i), rounded
+            as the class says, contiguous.
+        """
+        self.check_input(x)
+        x = self.forward_stem(prefer_channels_last(x))
+        outs = []
+        for index in range(self.out_indices[-1] + 1):
+            x = self.stage(index)(x)
+            if index == len(self.strides) - 1 and self.norm is not None:
+                x = self.norm(x)
+            if index in self.out_indices:
+                outs.append(as_output(x))
+        return tuple(outs)
 
     def freeze(self) -> None:
         """Freeze the stem and the first ``frozen_stages`` stages."""
@@ -80,7 +162,7 @@ class BaseBackbone(BaseModule):
             return
         modules = self.stem_modules()
         for stage in range(self.frozen_stages):
-            modules = modules + self.stage_modules(stage)
+            modules = [*modules, self.stage(stage)]
         for module in modules:
             module.eval()
             module.requires_grad_(False)
@@ -119,21 +201,20 @@ class BaseBackbone(BaseModule):
             update_init_info(self, f'Loaded by {strict[-1]}')
 
     def switch_to_deploy(self) -> 'BaseBackbone':
-        """Re-parameterise in place for inference and return the model, in evaluation mode.
+        """Replace layers in place by what is fast at inference; return the model, evaluating.
 
-        Norms and identities are folded into convolutions: outputs stay equal up to rounding,
-        running statistics are gone. A deployed model can neither be trained on nor load ordinary
-        weights.
+        Norms and identities are folded into convolutions, and on a CPU maps are overwritten, in
+        chunks and with fused operators (:mod:`mmcontainer.layers.deployed`): outputs stay equal up
+        to rounding, running statistics are gone. A deployed model can neither be trained on nor
+        load ordinary weights. A layer with hooks on what would be folded stays as it is.
         """
         self.eval()
         self.fold_stem()
-        for module in self.modules():
-            if module is not self and hasattr(module, 'switch_to_deploy'):
-                module.switch_to_deploy()
+        deploy(self)
         return self.eval()  # what took the place of a norm is in training mode when it is made
 
     def fold_stem(self) -> None:
-        """Fold what is part of no block, in place; a second call changes nothing."""
+        """Fold norms that are part of no layer, in place; a second call changes nothing."""
 
     def check_input(self, x: Tensor) -> None:
         """Check an image batch, for a message in place of PyTorch's about some convolution.

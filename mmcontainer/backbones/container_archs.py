@@ -12,14 +12,12 @@
                     map per stage).
 ``image_size``      Side of the square images for which position tables and static matrices are
                     learned (default 224); they are resized to others.
-``cls_token``       True for DeiT's blocks on a class token and a grid (one stage only), False (the
-                    default) for the paper's, on maps.
 ==================  ==================================================================
 
 An entry that is a sequence has one value per stage. Source of sizes: the released code for 'light',
 Tables 1 and 2 of arXiv 2106.01401 for the others (``docs/container_family.md``).
 """
-CONTAINER_DEFAULTS = dict(pos_embed='conv', image_size=224, cls_token=False)
+CONTAINER_DEFAULTS = dict(pos_embed='conv', image_size=224)
 
 _STAGES = dict(
     embed_dims=(64, 128, 320, 512),
@@ -68,14 +66,4 @@ CONTAINER_ARCHS = {
         num_heads=_NO_HEADS,
         static=dict(
             kind='low-rank', rank_ratio=(1 / 8, 1 / 4, 1 / 2, 1.), num_heads=_HEADS)),
-    # Container-PAM: DeiT-S with a learned matrix per head, added after the softmax.
-    'pam': dict(
-        embed_dims=(384, ),
-        depths=(12, ),
-        mlp_ratios=(4, ),
-        patch_sizes=(16, ),
-        num_heads=(6, ),
-        static=dict(kind='dense'),
-        pos_embed='table',
-        cls_token=True),
 }

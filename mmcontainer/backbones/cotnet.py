@@ -1,17 +1,12 @@
 """CoTNet, CoTNeXt and SE-CoTNetD (arXiv 2107.12292) as multi-scale backbones."""
-from collections.abc import Sequence
-from typing import Optional, Union
-
-import torch
 from mmcv.cnn import build_norm_layer
 from mmengine.model import Sequential
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..layers import BlurPool, CotBlock, CotLayer, GatedConv
-from ..layers.memory_format import as_output, prefer_channels_last
-from .arch import of_stage, resolve_arch
+from ..layers import BlurPool, CotBlock, CotLayer, GatedConv, Stage
+from ..layers.deployed import fold_pair
+from .arch import of_stage
 from .base import BaseBackbone
 
 _COTNET = dict(
@@ -42,17 +37,9 @@ class CoTNet(BaseBackbone):
             'coxt', 'gated', or 'cot-gated' for alternating ones) with one entry per stage;
             ``stem`` ('conv7' with max-pooling, or the width of three 3x3 convolutions without)
             and ``blur`` (down-sample behind the spatial layer by blur pooling).
-        in_channels (int): Channels of the input image.
-        out_indices (Sequence[int], optional): Stages to return, all of them by default.
-        frozen_stages (int): -1 nothing; 0 the stem; k the stem and stages 1 ... k.
-        drop_path_rate (float): Drop-path rate of the last block; grows linearly from 0.
-        norm_cfg (dict): Config of the batch norms, 'BN' or 'SyncBN'; ``requires_grad=False``
-            freezes affine parameters and statistics. The group norms of CoT layers have no
-            statistics and stay.
-        norm_eval (bool): Keep batch norms in evaluation mode during training.
-        with_cp (bool): Recompute blocks in the backward pass to save memory.
-        final_norm (bool): Must be False: CoTNet's classifier has no norm of its own.
-        init_cfg (dict, optional): Initialisation config, see ``StrictPretrained``.
+        *args, **kwargs: See :class:`BaseBackbone`. The classifier has no norm of its own, so
+            ``final_norm`` must be False. With batch norms that train, a batch of one image per
+            process is refused, because some see one value per image.
 
     Raises:
         ValueError: Unknown or incomplete ``arch``, bad ``out_indices`` or ``frozen_stages``; in
@@ -78,45 +65,30 @@ class CoTNet(BaseBackbone):
         'se-cotnetd-152': dict(_SE_COTNETD, stem=64, depths=(3, 8, 36, 3), blur=True),
     }
 
-    def __init__(self,
-                 arch: Union[str, dict] = 'cotnet-50',
-                 in_channels: int = 3,
-                 out_indices: Optional[Sequence[int]] = None,
-                 frozen_stages: int = -1,
-                 drop_path_rate: float = 0.,
-                 norm_cfg: dict = dict(type='BN'),  # noqa: B006
-                 norm_eval: bool = False,
-                 with_cp: bool = False,
-                 final_norm: bool = False,
-                 init_cfg=None):
-        super().__init__((4, 8, 16, 32), out_indices, frozen_stages, norm_cfg, norm_eval,
-                         in_channels, drop_path_rate, init_cfg)
-        if final_norm:
-            raise ValueError('final_norm must be False: the classifier of CoTNet has no such norm.')
-        self.arch = resolve_arch(arch, self.arch_settings, type(self).__name__)
-        if len(self.arch['depths']) != len(self.strides):
-            raise ValueError(f'An arch of CoTNet has {len(self.strides)} stages, got '
-                             f'{len(self.arch["depths"])}.')
-        self.norm_cfg = norm_cfg
-        self.with_cp = with_cp
-        channels = self._build_stem(in_channels)
-        depths = self.arch['depths']
-        rates = torch.linspace(0, drop_path_rate, sum(depths)).split(depths)
-        for stage, out_channels in enumerate(self.arch['embed_dims']):
+    default_arch = 'cotnet-50'
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        channels = self._build_stem()
+        for stage, rates in enumerate(self.drop_path_rates()):
+            out_channels = self.arch['embed_dims'][stage]
             blocks = [self._build_block(stage, i, channels if i == 0 else out_channels, rate)
-                      for i, rate in enumerate(rates[stage].tolist())]
+                      for i, rate in enumerate(rates)]
             # Named as in the official checkpoints, which is as in ResNet.
-            self.add_module(f'layer{stage + 1}', Sequential(*blocks))
+            self.add_module(f'layer{stage + 1}', Stage(*blocks, with_cp=self.with_cp))
             channels = out_channels
         self._reset_parameters()
-        self.freeze()
+        self.finish()
+
+    def build_final_norm(self) -> nn.Module:
+        raise ValueError('final_norm must be False: the classifier of CoTNet has no such norm.')
 
     def _norm(self, channels: int) -> nn.Module:
         return build_norm_layer(self.norm_cfg, channels)[1]
 
-    def _build_stem(self, in_channels: int) -> int:
+    def _build_stem(self) -> int:
         """Build conv1, bn1 and maxpool; return the number of channels behind them."""
-        width = self.arch['stem']
+        in_channels, width = self.in_channels, self.arch['stem']
         if width == 'conv7':
             self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
             self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -161,7 +133,7 @@ class CoTNet(BaseBackbone):
         if index == 0:
             downsample = self._build_shortcut(in_channels, row['embed_dims'], stride, is_deep)
         return CotBlock(in_channels, width, row['embed_dims'], layer, before, after, downsample,
-                        rate, self.norm_cfg, self.with_cp)
+                        rate, self.norm_cfg)
 
     def _build_shortcut(self, in_channels: int, out_channels: int, stride: int,
                         pool: bool) -> Sequential:
@@ -183,30 +155,15 @@ class CoTNet(BaseBackbone):
     def stem_modules(self) -> list[nn.Module]:
         return [self.conv1, self.bn1]
 
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        return [getattr(self, f'layer{stage + 1}')]
+    def stage(self, index: int) -> nn.Module:
+        return getattr(self, f'layer{index + 1}')
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Map images (B, C, H, W) to the chosen stages' maps (B, C_i, ceil(H / s_i), ...)."""
-        self.check_input(x)
-        x = self.maxpool(self.relu(self.bn1(self.conv1(prefer_channels_last(x)))))
-        outs = []
-        for i in range(self.out_indices[-1] + 1):
-            x = getattr(self, f'layer{i + 1}')(x)
-            if i in self.out_indices:
-                outs.append(as_output(x))
-        return tuple(outs)
+    def forward_stem(self, x: Tensor) -> Tensor:
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
 
-    @torch.no_grad()
     def fold_stem(self) -> None:
-        """Fold the norms of the stem into its convolutions."""
-        if isinstance(self.bn1, nn.Identity):
-            return
         if isinstance(self.conv1, nn.Conv2d):
-            self.conv1 = fuse_conv_bn_eval(self.conv1, self.bn1)
-        else:
-            for conv, norm in ((0, 1), (3, 4)):
-                self.conv1[conv] = fuse_conv_bn_eval(self.conv1[conv], self.conv1[norm])
-                self.conv1[norm] = nn.Identity()
-            self.conv1[6] = fuse_conv_bn_eval(self.conv1[6], self.bn1)
-        self.bn1 = nn.Identity()
+            fold_pair(self, 'conv1', 'bn1')
+            return
+        for conv, norm in (('conv1.0', 'conv1.1'), ('conv1.3', 'conv1.4'), ('conv1.6', 'bn1')):
+            fold_pair(self, conv, norm)

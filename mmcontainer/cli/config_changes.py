@@ -248,3 +248,9 @@ def add_hook(cfg, name: str) -> None:
     hooks = list(cfg.get('custom_hooks') or [])
     if not any(type_name(hook.get('type')) == name for hook in hooks):
         cfg.custom_hooks = [*hooks, dict(type=name)]
+
+
+def remove_hook(cfg, name: str) -> None:
+    """Take a hook out of a config that has it."""
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or []
+                        if type_name(hook.get('type')) != name]

@@ -3,10 +3,10 @@ from pathlib import Path
 
 from ..config_nodes import find_class
 from ..data_check.classes import check_checkpoint_classes, classes_of_split
-from ..engine.deploy import FoldNormsHook, prepare_for_inference
+from ..engine.deploy import DeployHook, prepare_for_inference
 from ..engine.draw_hooks import DrawDetectionsHook, DrawLabelsHook
 from ..errors import UserError
-from .config_changes import set_loader_defaults, set_work_dir
+from .config_changes import add_hook, remove_hook, set_loader_defaults, set_work_dir
 from .configs import load_config
 from .console import build_runner, quiet_libraries
 from .data_root import set_data_root
@@ -67,10 +67,9 @@ def evaluate(args) -> dict:
     check_and_report_data(cfg, ('test', ))
     setup_distributed(cfg, args.launcher)
     replace_sync_bn(cfg)
+    (remove_hook if args.no_deploy else add_hook)(cfg, DeployHook.__name__)
     runner = build_runner(cfg, args.verbose)
     content = prepare_loading(runner, cfg.load_from)
     check_checkpoint_classes(content, classes_of_split(cfg, 'test'), cfg.load_from)
-    if not args.no_deploy:
-        runner.register_hook(FoldNormsHook())
     prepare_for_inference(runner.model, args.amp, args.compile)
     return runner.test()

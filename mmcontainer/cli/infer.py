@@ -16,7 +16,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from torch import nn
 
-from ..engine.deploy import fold_norms, prepare_for_inference
+from ..engine.deploy import own_backbones, prepare_for_inference
 from ..errors import ConfigError, UserError
 from ..fileio import write_atomically
 from ..pipeline import build_pipeline, decode
@@ -233,7 +233,8 @@ def _prepare(args) -> Detector:
         raise UserError(f'{args.config} is no MMDetection config; this tool draws detections.')
     model = load_detector(cfg, args.checkpoint, choose_device(args.device))
     if not args.no_deploy:
-        fold_norms(model)
+        for backbone in own_backbones(model):
+            backbone.switch_to_deploy()
     prepare_for_inference(model, args.amp, args.compile)
     print(f'{type(model).__name__} of {readable(args.checkpoint)}; '
           f'{len(model.dataset_meta["classes"] or ())} classes, {model.names_from}; on '

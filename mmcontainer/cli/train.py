@@ -5,7 +5,7 @@ from typing import Optional
 
 from ..data_check import check_annotations, check_data
 from ..engine.amp import is_mixed, keep_float32
-from ..engine.deploy import compile_backbone
+from ..engine.deploy import DeployHook, compile_backbone
 from ..engine.invalid_loss import StopWhenDivergedHook
 from ..errors import UserError, find_interrupt
 from .config_changes import (
@@ -87,6 +87,7 @@ def prepare_config(args):
                    launcher=args.launcher)
     use_safe_checkpoints(cfg)
     add_hook(cfg, StopWhenDivergedHook.__name__)
+    add_hook(cfg, DeployHook.__name__)
     # An empty val_cfg, as MMPretrain's schedules have it, means validation all the same.
     splits = ('train', 'val') if cfg.get('val_cfg') is not None else ('train', )
     check_all(lambda: check_pretrained(cfg), lambda: check_and_report_data(cfg, splits))

@@ -1,6 +1,7 @@
 """Hooks, initialisers and optimizer wrappers, registered in MMEngine."""
 from .amp import CPUAmpOptimWrapper
 from .checkpoint_hook import SafeCheckpointHook
+from .deploy import DeployHook
 from .draw_hooks import DrawDetectionsHook, DrawLabelsHook
 from .initializers import StrictPretrained
 from .invalid_loss import StopWhenDivergedHook
@@ -8,6 +9,6 @@ from .precise_bn import PreciseBNHook
 from .rng_state import RNGStateHook
 
 __all__ = [
-    'CPUAmpOptimWrapper', 'DrawDetectionsHook', 'DrawLabelsHook', 'PreciseBNHook', 'RNGStateHook',
-    'SafeCheckpointHook', 'StopWhenDivergedHook', 'StrictPretrained'
+    'CPUAmpOptimWrapper', 'DeployHook', 'DrawDetectionsHook', 'DrawLabelsHook', 'PreciseBNHook',
+    'RNGStateHook', 'SafeCheckpointHook', 'StopWhenDivergedHook', 'StrictPretrained'
 ]

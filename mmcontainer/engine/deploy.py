@@ -1,4 +1,5 @@
-"""What inference does to a model before the first image: fold norms, choose precision, compile."""
+"""Models for inference: deployed, in bfloat16, compiled."""
+import copy
 import os
 import shutil
 from typing import Optional
@@ -20,16 +21,9 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
-def fold_norms(model: nn.Module) -> int:
-    """Re-parameterise all backbones of this package inside a model, in place.
-
-    Returns:
-        int: How many there are.
-    """
-    backbones = [module for module in model.modules() if isinstance(module, BaseBackbone)]
-    for backbone in backbones:
-        backbone.switch_to_deploy()
-    return len(backbones)
+def own_backbones(model: nn.Module) -> list[BaseBackbone]:
+    """Backbones of this package inside a model."""
+    return [module for module in model.modules() if isinstance(module, BaseBackbone)]
 
 
 def compile_backbone(model: nn.Module) -> None:
@@ -67,16 +61,38 @@ def prepare_for_inference(model: nn.Module, amp: Optional[str], compiled: bool) 
 
 
 @HOOKS.register_module()
-class FoldNormsHook(Hook):
-    """Fold the norms of backbones when a test begins: once all weights are loaded."""
-    priority = 'LOWEST'
+class DeployHook(Hook):
+    """Let validation and tests run on deployed copies of this package's backbones.
+
+    The model itself stays as it is: training goes on with it, checkpoints hold its weights, and
+    other hooks may exchange them before and after a validation (EMA). Add it to any config as
+    ``custom_hooks = [dict(type='DeployHook')]``.
+    """
+    priority = 'LOWEST'  # behind the hooks that change weights or statistics before a validation
+
+    def __init__(self):
+        self._replaced: list[nn.Module] = []
+
+    def before_val_epoch(self, runner) -> None:
+        for backbone in own_backbones(runner.model):
+            # A new copy would be compiled anew, which takes minutes.
+            if backbone._compiled_call_impl is None:
+                backbone.forward = copy.deepcopy(backbone).switch_to_deploy().forward
+                self._replaced.append(backbone)
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        for backbone in self._replaced:
+            del backbone.forward
+        self._replaced.clear()
 
     def before_test_epoch(self, runner) -> None:
-        if any(type(hook).__name__ == 'EMAHook' for hook in runner.hooks):
-            # It exchanges weights one by one, before and after the test.
-            print_log('Norms stay unfolded, because EMAHook exchanges the weights of the model.',
-                      logger='current')
-            return
-        if fold_norms(runner.model):
-            print_log('The norms of the backbone are folded into its convolutions; --no-deploy '
-                      'leaves them.', logger='current')
+        # Nothing is trained after a test, so that a compiled backbone itself can be deployed;
+        # unless its weights will be exchanged one by one.
+        if not any(type(hook).__name__ == 'EMAHook' for hook in runner.hooks):
+            for backbone in own_backbones(runner.model):
+                if backbone._compiled_call_impl is not None:
+                    backbone.switch_to_deploy()
+        self.before_val_epoch(runner)
+
+    def after_test_epoch(self, runner, metrics=None) -> None:
+        self.after_val_epoch(runner)

@@ -1,15 +1,17 @@
 """Building blocks of the backbones, one idea per file."""
 from .blur_pool import BlurPool
 from .container_block import ContainerBlock
-from .context_aggregation import Affinities, ContextAggregation
+from .context_aggregation import AffinityMatrices, ContextAggregation
 from .cot import CotLayer
 from .cot_block import CotBlock
 from .gated_conv import GatedConv
-from .mbconv import MBConv
+from .map_norm import MapNorm
+from .mbconv import CoAtNetStem, MBConv
 from .mlp import ConvMlp
 from .patch_embed import PatchEmbed
 from .position_table import PositionTable
-from .relative_attention import MapNorm, RelativeAttention, RelativeBlock
+from .relative_attention import RelativeAttention, RelativeBlock
+from .stage import Stage, recompute
 from .static_affinity import (
     DenseAffinity,
     DepthwiseAffinity,
@@ -21,9 +23,9 @@ from .token_attention import DenseTokenAffinity, TokenAttention
 from .token_block import TokenBlock, TokenEmbed
 
 __all__ = [
-    'Affinities', 'BlurPool', 'ContainerBlock', 'ContextAggregation', 'ConvMlp', 'CotBlock',
-    'CotLayer', 'DenseAffinity', 'DenseTokenAffinity', 'DepthwiseAffinity', 'GatedConv',
-    'GroupedConvolution', 'LowRankAffinity', 'MBConv', 'MapNorm', 'PatchEmbed', 'PositionTable',
-    'RelativeAttention', 'RelativeBlock', 'TokenAttention', 'TokenBlock', 'TokenEmbed',
-    'build_static_affinity'
+    'AffinityMatrices', 'BlurPool', 'CoAtNetStem', 'ContainerBlock', 'ContextAggregation',
+    'ConvMlp', 'CotBlock', 'CotLayer', 'DenseAffinity', 'DenseTokenAffinity', 'DepthwiseAffinity',
+    'GatedConv', 'GroupedConvolution', 'LowRankAffinity', 'MBConv', 'MapNorm', 'PatchEmbed',
+    'PositionTable', 'RelativeAttention', 'RelativeBlock', 'Stage', 'TokenAttention', 'TokenBlock',
+    'TokenEmbed', 'build_static_affinity', 'recompute'
 ]

@@ -6,10 +6,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import attention_affinity, mix, mixed_affinity, self_attention
-from .inference import infer_pointwise
 
 
-class Affinities(NamedTuple):
+class AffinityMatrices(NamedTuple):
     """Rows of explicit affinity matrices, for P chosen positions of N.
 
     Attributes:
@@ -81,21 +80,18 @@ class ContextAggregation(BaseModule):
             return self.mix_logit.sigmoid()
         return self.out_proj.bias.new_full((1, ), 1. if self.num_heads else 0.)
 
-    def forward(self, x: Tensor, out: Optional[Tensor] = None) -> Tensor:
-        """Aggregate x (B, C, H, W); at inference ``out``, of the same shape, is added in place."""
-        if out is None:
-            return self.out_proj(self._aggregate(self.in_proj(x)))
-        projected = infer_pointwise(self.in_proj, x)
-        return infer_pointwise(self.out_proj, self._aggregate(projected), out=out)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out_proj(self.aggregate(self.in_proj(x)))
 
-    def _aggregate(self, projected: Tensor) -> Tensor:
+    def aggregate(self, projected: Tensor) -> Tensor:
+        """Mix the positions of what ``in_proj`` gives, to (B, C, H, W)."""
         if not self.num_heads:
             return self.static(projected)
         query, key, value = projected.chunk(3, dim=1)
         out = self_attention(query, key, value, self.num_heads, self.kv_stride)
         return out if self.static is None else mix(out, self.static(value), self.alpha)
 
-    def affinities(self, x: Tensor, positions: Optional[Tensor] = None) -> Affinities:
+    def affinities(self, x: Tensor, positions: Optional[Tensor] = None) -> AffinityMatrices:
         """Build the affinity matrices that ``forward`` never builds.
 
         Args:
@@ -114,8 +110,8 @@ class ContextAggregation(BaseModule):
         if self.static is not None:
             static = self.static.affinity(*x.shape[-2:], positions)
         if not self.num_heads:
-            return Affinities(None, static, static.expand(len(x), *static.shape))
+            return AffinityMatrices(None, static, static.expand(len(x), *static.shape))
         query, key, _ = self.in_proj(x).chunk(3, dim=1)
         dynamic = attention_affinity(query, key, self.num_heads, self.kv_stride, positions)
         mixed = dynamic if static is None else mixed_affinity(dynamic, static, self.alpha)
-        return Affinities(dynamic, static, mixed)
+        return AffinityMatrices(dynamic, static, mixed)

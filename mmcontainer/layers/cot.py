@@ -4,25 +4,10 @@ import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..ops import local_aggregation, mix
 from ..ops.precision import without_autocast
-from .inference import infer_pointwise, infer_pointwise_nchw, may_overwrite
-from .memory_format import prefer_channels_last
 from .pooled_norm import check_pooled_norm
-
-
-class ChannelBias(nn.Module):
-    """Add one value per channel: what is left of a norm whose scale was folded away."""
-
-    def __init__(self, bias: Tensor):
-        super().__init__()
-        self.bias = nn.Parameter(bias, requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # In the type of x, which under autocast is not that of the weights.
-        return x + self.bias.to(x.dtype).view(1, -1, 1, 1)
 
 
 class WeightNorm(nn.GroupNorm):
@@ -107,29 +92,18 @@ class CotLayer(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         key = self.key_embed(x)
-        both = self._concatenate(x, key)
-        if self.deployed and x.device.type == 'cpu' and may_overwrite(self):
-            dynamic = self._infer_dynamic(x, both)
-        else:
-            dynamic = self.bn(self._aggregate(self.conv1x1(x), self.embed(both)))
-        dynamic = self.act(dynamic)
-        return mix(dynamic, key, self._dynamic_share(dynamic, key))
+        weight = self.embed(self.concatenate(x, key))
+        return self.mix(self.bn(self.aggregate(self.conv1x1(x), weight)), key)
 
-    def _infer_dynamic(self, x: Tensor, both: Tensor) -> Tensor:
-        """The dynamic context before its activation; no norm is left but that of the weights."""
-        hidden = infer_pointwise(self.embed[0], both, self.embed[2])
-        # Aggregation in NCHW takes half the time, and a matrix product gives either layout.
-        weight = self.embed[4](infer_pointwise_nchw(self.embed[3], hidden))
-        value = infer_pointwise_nchw(self.conv1x1[0], x)
-        return self.bn(prefer_channels_last(self._aggregate(value, weight)))
-
-    def _concatenate(self, x: Tensor, key: Tensor) -> Tensor:
+    def concatenate(self, x: Tensor, key: Tensor) -> Tensor:
+        """Both maps (B, C, H, W) as one (B, 2 C, H, W), in the order of the weights."""
         if self.groups == 1:
             return torch.cat((x, key), dim=1)
         # Interleaved, so that a group of channels holds the same channels of both.
         return torch.stack((x, key), dim=2).flatten(1, 2)
 
-    def _aggregate(self, value: Tensor, weight: Tensor) -> Tensor:
+    def aggregate(self, value: Tensor, weight: Tensor) -> Tensor:
+        """Sum over the neighbours of each position, with its own weights (B, K C / 8, H, W)."""
         batch, channels, height, width = value.shape
         # The groups share nothing: they become samples of a larger batch.
         value = value.reshape(batch * self.groups, channels // self.groups, height, width)
@@ -138,30 +112,10 @@ class CotLayer(BaseModule):
         out = local_aggregation(value, weight, self.kernel_size)
         return out.reshape(batch, channels, height, width)
 
-    def _dynamic_share(self, dynamic: Tensor, key: Tensor) -> Tensor:
-        """Share p of the dynamic context, (B, C, 1, 1)."""
+    def mix(self, dynamic: Tensor, key: Tensor) -> Tensor:
+        """Activate the dynamic context, and mix it with the static one."""
+        dynamic = self.act(dynamic)
         check_pooled_norm(self.se[1], dynamic)
         context = dynamic.mean((2, 3), keepdim=True) + key.mean((2, 3), keepdim=True)
         logits = self.se(context)  # channels 2c and 2c + 1 belong to channel c of both contexts
-        return (logits[:, ::2] - logits[:, 1::2]).sigmoid()
-
-    @property
-    def deployed(self) -> bool:
-        """bool: Whether the norms are folded."""
-        return isinstance(self.bn, ChannelBias)
-
-    @torch.no_grad()
-    def switch_to_deploy(self) -> None:
-        """Fold every batch norm into the convolution before it, in place.
-
-        The norm behind the aggregation scales channels, and aggregation keeps channels apart: its
-        scale goes into the values' convolution, its shift stays. The group norm stays.
-        """
-        if self.deployed:
-            return
-        for branch in (self.key_embed, self.embed, self.conv1x1, self.se):
-            branch[0], branch[1] = fuse_conv_bn_eval(branch[0], branch[1]), nn.Identity()
-        scale = self.bn.weight / torch.sqrt(self.bn.running_var + self.bn.eps)
-        self.conv1x1[0].weight.mul_(scale.view(-1, 1, 1, 1))
-        self.conv1x1[0].bias.mul_(scale)
-        self.bn = ChannelBias(self.bn.bias - self.bn.running_mean * scale)
+        return mix(dynamic, key, (logits[:, ::2] - logits[:, 1::2]).sigmoid())

@@ -1,13 +1,8 @@
 """The bottleneck of CoTNet and SE-CoTNetD."""
-import torch
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-from .inference import infer_pointwise, may_overwrite
-from .recompute import recompute
 
 
 class CotBlock(BaseModule):
@@ -29,7 +24,6 @@ class CotBlock(BaseModule):
             modules are a convolution and a norm.
         drop_path_rate (float): Probability to drop the branch of one sample during training.
         norm_cfg (dict): Config of the batch norms.
-        with_cp (bool): Recompute the branch in the backward pass.
         init_cfg (dict, optional): Initialisation config.
     """
 
@@ -43,10 +37,8 @@ class CotBlock(BaseModule):
                  downsample: nn.Module = None,
                  drop_path_rate: float = 0.,
                  norm_cfg: dict = dict(type='BN'),  # noqa: B006
-                 with_cp: bool = False,
                  init_cfg=None):
         super().__init__(init_cfg)
-        self.with_cp = with_cp
         # Names are those of the official checkpoints; `before` and `after` have no parameters.
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = build_norm_layer(norm_cfg, width)[1]
@@ -60,45 +52,8 @@ class CotBlock(BaseModule):
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and x.requires_grad:
-            return recompute(self._forward, x, module=self)
-        return self._forward(x)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        if self.deployed and x.device.type == 'cpu' and may_overwrite(self):
-            return self._infer(x)
         y = self.relu(self.bn1(self.conv1(x)))
-        if self.before is not None:
-            y = self.before(y)
-        y = self.conv2(y)
-        if self.after is not None:
-            y = self.after(y)
-        y = self.drop_path(self.bn3(self.conv3(y)))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-    def _infer(self, x: Tensor) -> Tensor:
-        """The same without norms, with activations and the sum inside of the convolutions."""
-        y = infer_pointwise(self.conv1, x, self.relu)
         for layer in (self.before, self.conv2, self.after):
             y = y if layer is None else layer(y)
-        if self.downsample is None:
-            out = x.clone()  # x is the caller's
-        else:
-            out = infer_pointwise(self.downsample[-2], self.downsample[:-2](x))
-        return infer_pointwise(self.conv3, y, self.relu, out=out)
-
-    @property
-    def deployed(self) -> bool:
-        """bool: Whether the norms are folded."""
-        return isinstance(self.bn1, nn.Identity)
-
-    @torch.no_grad()
-    def switch_to_deploy(self) -> None:
-        """Fold the norms of the 1x1 convolutions and of the shortcut into them, in place."""
-        if self.deployed:
-            return
-        self.conv1, self.bn1 = fuse_conv_bn_eval(self.conv1, self.bn1), nn.Identity()
-        self.conv3, self.bn3 = fuse_conv_bn_eval(self.conv3, self.bn3), nn.Identity()
-        if self.downsample is not None:
-            self.downsample[-2] = fuse_conv_bn_eval(self.downsample[-2], self.downsample[-1])
-            self.downsample[-1] = nn.Identity()
+        y = self.drop_path(self.bn3(self.conv3(y)))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))

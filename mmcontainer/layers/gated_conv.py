@@ -1,9 +1,7 @@
 """Gated convolution of SE-CoTNetD: squeeze-and-excitation behind a 3x3 convolution."""
-import torch
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .pooled_norm import check_pooled_norm
 
@@ -46,11 +44,3 @@ class GatedConv(BaseModule):
         check_pooled_norm(self.bn1, x)
         gate = self.fc2(self.act(self.bn1(self.fc1(x.mean((2, 3), keepdim=True)))))
         return x * gate.sigmoid()
-
-    @torch.no_grad()
-    def switch_to_deploy(self) -> None:
-        """Fold both norms into the convolutions before them, in place."""
-        if isinstance(self.bn0, nn.Identity):
-            return
-        self.conv, self.bn0 = fuse_conv_bn_eval(self.conv, self.bn0), nn.Identity()
-        self.fc1, self.bn1 = fuse_conv_bn_eval(self.fc1, self.bn1), nn.Identity()

@@ -1,13 +1,8 @@
-"""MBConv block of CoAtNet: inverted bottleneck with squeeze-and-excitation, norm first."""
-import torch
+"""CoAtNet's stem, and its MBConv block: inverted bottleneck with squeeze-and-excitation."""
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-from ..ops import fold_norm_into_conv
-from .recompute import recompute
 
 ACTIVATIONS = {'gelu': nn.GELU, 'silu': nn.SiLU, 'relu': nn.ReLU}
 # Where a block with stride 2 gets smaller.
@@ -45,6 +40,23 @@ class SqueezeExcite(nn.Module):
         return x * self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))).sigmoid()
 
 
+class CoAtNetStem(BaseModule):
+    """Stage S0: two 3x3 convolutions, the first with stride 2, norm and activation between them.
+
+    Shapes: (B, in_channels, H, W) -> (B, width, ceil(H / 2), ceil(W / 2)).
+    """
+
+    def __init__(self, in_channels: int, hidden: int, width: int, act: str, norm_cfg: dict):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, hidden, 3, stride=2, padding=1, bias=False)
+        self.norm1 = build_norm_layer(norm_cfg, hidden)[1]
+        self.act = ACTIVATIONS[act]()
+        self.conv2 = nn.Conv2d(hidden, width, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(self.act(self.norm1(self.conv1(x))))
+
+
 class MBConv(BaseModule):
     """``x + conv1x1(SE(act(BN(depth-wise(act(BN(conv1x1(BN(x)))))))))``.
 
@@ -63,7 +75,6 @@ class MBConv(BaseModule):
         output_bias (bool): Biases of the last convolution and of the shortcut's.
         drop_path_rate (float): Probability of dropping the branch.
         norm_cfg (dict): Config of the batch norms.
-        with_cp (bool): Recompute the branch in the backward pass.
         init_cfg (dict, optional): Initialisation config.
 
     Raises:
@@ -87,7 +98,6 @@ class MBConv(BaseModule):
                  output_bias: bool = True,
                  drop_path_rate: float = 0.,
                  norm_cfg: dict = dict(type='BN'),  # noqa: B006
-                 with_cp: bool = False,
                  init_cfg=None):
         super().__init__(init_cfg)
         if downsample_in not in DOWNSAMPLES:
@@ -115,36 +125,12 @@ class MBConv(BaseModule):
         self.act = ACTIVATIONS[act]()
         self.conv3 = nn.Conv2d(hidden, out_channels, 1, bias=output_bias)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
-        self.with_cp = with_cp
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.with_cp and self.training and x.requires_grad:
-            branch = recompute(self._branch, x, self)
-        else:
-            branch = self._branch(x)
-        return self.shortcut(x) + self.drop_path(branch)
-
-    def _branch(self, x: Tensor) -> Tensor:
-        x = self.down(self.pre_act(self.pre_norm(x)))
-        x = self.conv2(self.act(self.norm1(self.conv1(x))))
+        y = self.down(self.pre_act(self.pre_norm(x)))
+        y = self.conv2(self.act(self.norm1(self.conv1(y))))
         if self.gate_early:
-            x = self.act(self.norm2(self.gate(x)))
+            y = self.act(self.norm2(self.gate(y)))
         else:
-            x = self.gate(self.act(self.norm2(x)))
-        return self.conv3(x)
-
-    @torch.no_grad()
-    def switch_to_deploy(self) -> None:
-        """Fold norms into convolutions beside them, in place; what has no such neighbour stays.
-
-        The first norm folds into the 1x1 convolution behind it unless an activation or a maximum
-        lies between; the last one does not where the gate does.
-        """
-        if isinstance(self.norm1, nn.Identity):
-            return
-        self.conv1, self.norm1 = fuse_conv_bn_eval(self.conv1, self.norm1), nn.Identity()
-        if isinstance(self.pre_act, nn.Identity) and not isinstance(self.down, nn.MaxPool2d):
-            fold_norm_into_conv(self.pre_norm, self.conv1)
-            self.pre_norm = nn.Identity()
-        if not self.gate_early:
-            self.conv2, self.norm2 = fuse_conv_bn_eval(self.conv2, self.norm2), nn.Identity()
+            y = self.gate(self.act(self.norm2(y)))
+        return self.shortcut(x) + self.drop_path(self.conv3(y))

@@ -20,6 +20,16 @@ def prefer_channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if _chooses(x) else x
 
 
+def as_stage_input(x: Tensor) -> Tensor:
+    """``x`` of a norm over channels, which works on (B, H, W, C), as convolutions like it best.
+
+    That memory is channels_last, and on a CPU it stays. Elsewhere the map is made contiguous; so it
+    is for Inductor, which (2.12) cannot order these strides when shapes are dynamic.
+    """
+    is_free = x.device.type == 'cpu' and not torch.compiler.is_compiling()
+    return x if is_free else x.contiguous()
+
+
 def with_channels_last_gradient(x: Tensor) -> Tensor:
     """``x``, whose gradient continues in the best format, whatever loss it comes from."""
     if not (x.requires_grad and _chooses(x)):

@@ -1,7 +1,9 @@
 """Non-overlapping patch embedding that opens every stage of a Container."""
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+
+from .map_norm import MapNorm
+from .memory_format import as_stage_input
 
 
 class PatchEmbed(BaseModule):
@@ -24,13 +26,7 @@ class PatchEmbed(BaseModule):
     def __init__(self, in_channels: int, embed_dims: int, patch_size: int, init_cfg=None):
         super().__init__(init_cfg)
         self.proj = nn.Conv2d(in_channels, embed_dims, patch_size, stride=patch_size)
-        self.norm = nn.LayerNorm(embed_dims, eps=1e-5)
+        self.norm = MapNorm(embed_dims, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.proj(x).permute(0, 2, 3, 1)  # B C H W -> B H W C
-        x = self.norm(x).permute(0, 3, 1, 2)  # B H W C -> B C H W, in memory still B H W C
-        # Compiled, it is always contiguous: with dynamic shapes Inductor (2.12) cannot order these
-        # strides, and it chooses memory formats itself.
-        if x.device.type == 'cpu' and not torch.compiler.is_compiling():
-            return x
-        return x.contiguous()
+        return as_stage_input(self.norm(self.proj(x)))

@@ -9,26 +9,16 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import merge_heads, relative_attention, relative_bias
-from ..ops.capture import is_captured
+from .map_norm import MapNorm
 from .mbconv import PooledShortcut, build_pool
 from .mlp import ConvMlp
-from .recompute import recompute
-
-
-class MapNorm(nn.LayerNorm):
-    """Layer norm over the channels of every position of a map (B, C, H, W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class RelativeAttention(BaseModule):
     """Multi-head self-attention of a map, with a learned bias for every offset of positions.
 
     The table belongs to one grid; for another it is resized bicubically (as timm does), so that the
-    largest offsets stay the largest. In evaluation mode the last resized table is kept until the
-    table changes; a change by ``table.data``, which PyTorch does not see, takes ``train()`` or
-    ``eval()`` to be noticed.
+    largest offsets stay the largest.
 
     Args:
         in_channels (int): Channels of the input.
@@ -64,27 +54,12 @@ class RelativeAttention(BaseModule):
         self.table = nn.Parameter(
             torch.zeros(self.num_heads, 2 * grid_size[0] - 1, 2 * grid_size[1] - 1))
         self.proj = nn.Conv2d(dims, embed_dims, 1)
-        self._resized: Optional[tuple] = None
-
-    def train(self, mode: bool = True) -> 'RelativeAttention':
-        """Set the mode and forget the resized table: weights may change before the next use."""
-        self._resized = None
-        return super().train(mode)
 
     def resized_table(self, grid_size: Sequence[int]) -> Tensor:
         """Table (M, 2H - 1, 2W - 1) for a grid (H, W)."""
         size = tuple(2 * length - 1 for length in grid_size)
         if not torch.jit.is_tracing() and size == tuple(self.table.shape[1:]):
             return self.table
-        if (self.training or torch.is_grad_enabled() or is_captured()
-                or self.table.is_inference()):
-            return self._resize(size)
-        key = size, self.table._version, self.table.data_ptr(), self.table.dtype
-        if self._resized is None or self._resized[0] != key:
-            self._resized = key, self._resize(size)
-        return self._resized[1]
-
-    def _resize(self, size: Sequence[int]) -> Tensor:
         return F.interpolate(self.table[None], size, mode='bicubic', align_corners=False)[0]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,7 +118,6 @@ class RelativeBlock(BaseModule):
         pool (str): Pooling, see :func:`mmcontainer.layers.mbconv.build_pool`.
         shortcut_bias (bool): Bias of the shortcut's projection.
         drop_path_rate (float): Probability of dropping a branch.
-        with_cp (bool): Recompute both branches in the backward pass.
         init_cfg (dict, optional): Initialisation config.
         kwargs: Arguments of :class:`RelativeAttention`.
 
@@ -159,7 +133,6 @@ class RelativeBlock(BaseModule):
                  pool: str = 'max2',
                  shortcut_bias: bool = True,
                  drop_path_rate: float = 0.,
-                 with_cp: bool = False,
                  init_cfg=None,
                  **kwargs):
         super().__init__(init_cfg)
@@ -172,18 +145,7 @@ class RelativeBlock(BaseModule):
         self.norm2 = MapNorm(embed_dims, eps=1e-6)
         self.mlp = ConvMlp(embed_dims, 4)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
-        self.with_cp = with_cp
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.shortcut(x) + self.drop_path(self._run(self._attend, x))
-        return x + self.drop_path(self._run(self._transform, x))
-
-    def _run(self, branch, x: Tensor) -> Tensor:
-        return recompute(branch, x, self) if (
-            self.with_cp and self.training and x.requires_grad) else branch(x)
-
-    def _attend(self, x: Tensor) -> Tensor:
-        return self.attn(self.down(self.norm1(x)))
-
-    def _transform(self, x: Tensor) -> Tensor:
-        return self.mlp(self.norm2(x))
+        x = self.shortcut(x) + self.drop_path(self.attn(self.down(self.norm1(x))))
+        return x + self.drop_path(self.mlp(self.norm2(x)))

@@ -10,7 +10,7 @@ from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
 
 from ..ops import dense_aggregation, merge_heads, resize_map, split_heads
-from .context_aggregation import Affinities
+from .context_aggregation import AffinityMatrices
 
 
 class DenseTokenAffinity(BaseModule):
@@ -94,7 +94,7 @@ class TokenAttention(BaseModule):
         return self.in_proj(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
 
     def affinities(self, x: Tensor, size: Sequence[int],
-                   positions: Optional[Tensor] = None) -> Affinities:
+                   positions: Optional[Tensor] = None) -> AffinityMatrices:
         """Build the affinity matrices that ``forward`` never builds.
 
         Args:
@@ -109,4 +109,4 @@ class TokenAttention(BaseModule):
             query = query[:, :, positions]
             static = static[:, positions] if static is not None else None
         dynamic = (query @ key.transpose(-2, -1) / query.shape[-1]**0.5).softmax(dim=-1)
-        return Affinities(dynamic, static, dynamic if static is None else dynamic + static)
+        return AffinityMatrices(dynamic, static, dynamic if static is None else dynamic + static)

@@ -6,7 +6,6 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from .position_table import PositionTable
 
@@ -49,7 +48,6 @@ class TokenBlock(BaseModule):
         embed_dims (int): Channels C.
         mlp_ratio (float): Hidden channels of the MLP over C.
         drop_path_rate (float): Probability to drop a branch of one sample during training.
-        with_cp (bool): Recompute both branches in the backward pass.
         init_cfg (dict, optional): Initialisation config.
 
     Shapes: (B, L, C) -> (B, L, C).
@@ -60,10 +58,8 @@ class TokenBlock(BaseModule):
                  embed_dims: int,
                  mlp_ratio: float = 4.,
                  drop_path_rate: float = 0.,
-                 with_cp: bool = False,
                  init_cfg=None):
         super().__init__(init_cfg)
-        self.with_cp = with_cp
         hidden_dims = int(embed_dims * mlp_ratio)
         self.norm1 = nn.LayerNorm(embed_dims, eps=1e-6)
         self.attention = attention
@@ -77,16 +73,5 @@ class TokenBlock(BaseModule):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        x = x + self.drop_path(self._maybe_recompute(self._attend, x, size))
-        return x + self.drop_path(self._maybe_recompute(self._transform, x))
-
-    def _attend(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        return self.attention(self.norm1(x), size)
-
-    def _transform(self, x: Tensor) -> Tensor:
-        return self.mlp(self.norm2(x))
-
-    def _maybe_recompute(self, function, x: Tensor, *args) -> Tensor:
-        if self.with_cp and x.requires_grad:
-            return checkpoint(function, x, *args, use_reentrant=False)
-        return function(x, *args)
+        x = x + self.drop_path(self.attention(self.norm1(x), size))
+        return x + self.drop_path(self.mlp(self.norm2(x)))

@@ -20,10 +20,8 @@ from .aggregation import (
     self_attention,
     split_heads,
 )
-from .fold import add_identity_to_depthwise, fold_norm_into_conv
 from .local_aggregation import local_aggregation, unfold_local_aggregation
 from .modulated_attention import gaussian_attention
-from .pointwise import pointwise_conv, pointwise_conv_nchw
 from .relative_attention import relative_attention
 from .resize import at_grid_size, resize_map
 
@@ -31,7 +29,7 @@ __all__ = [
     'aggregate', 'attention_affinity', 'depthwise_affinity', 'gaussian_affinity', 'gaussian_bias',
     'local_affinity', 'mixed_affinity', 'resize_affinity', 'dense_aggregation',
     'depthwise_aggregation', 'low_rank_aggregation', 'merge_heads', 'mix', 'self_attention',
-    'split_heads', 'add_identity_to_depthwise', 'fold_norm_into_conv', 'local_aggregation',
+    'split_heads', 'local_aggregation',
     'unfold_local_aggregation', 'gaussian_attention', 'relative_affinity', 'relative_attention',
-    'relative_bias', 'at_grid_size', 'resize_map', 'pointwise_conv', 'pointwise_conv_nchw'
+    'relative_bias', 'at_grid_size', 'resize_map'
 ]

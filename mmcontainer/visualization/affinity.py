@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..layers import Affinities
+from ..layers import AffinityMatrices
 from .network_input import NetworkInput
 
 
@@ -309,7 +309,7 @@ def collect_rows(backbone: nn.Module, image: NetworkInput, mixtures: Sequence[Mi
     return [rows for mixture in mixtures for rows in found[mixture.layer]]
 
 
-def _select(rows: Affinities, module: nn.Module, mixture: Mixture, selection: str,
+def _select(rows: AffinityMatrices, module: nn.Module, mixture: Mixture, selection: str,
             positions: Sequence[Position], cells: np.ndarray, stride: int,
             grid_size: Sequence[int]) -> AffinityRows:
     """Average rows over heads and lay them out as maps."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from ..backbones import ContainerPAM
 from ..checkpoints import load_backbone
 from ..cli.configs import build_model, load_config
 from ..cli.infer import choose_device
@@ -53,7 +54,7 @@ def visualize_affinity(args) -> None:
     layers = find_layers(mixtures, args.layer)
     backbone.to(device).eval()
     image = prepare_image(cfg, data_preprocessor.to(device), path)
-    has_class_token = backbone.arch.get('cls_token', False)
+    has_class_token = isinstance(backbone, ContainerPAM)
     positions = [parse_position(text, image, has_class_token) for text in args.position or []]
     selections = ([head if head == 'mean' else f'head {head}' for head in args.head or []]
                   + [f'channel {channel}' for channel in args.channel or []])

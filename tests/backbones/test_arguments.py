@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from mmcontainer.backbones import CoAtNet, Container, CoTNet
+from mmcontainer.backbones import CoAtNet, Container, ContainerPAM, CoTNet
 
 CLASSES = [CoAtNet, Container, CoTNet]
 NAN = float('nan')
@@ -57,7 +57,6 @@ def test_legitimate_arguments_stay_so(cls):
     ('static', dict(kind='low-rank', rank_ratio=2), 'rank_ratio'),
     ('static', dict(kind='convolution'), 'Unknown static affinity'),
     ('static', dict(kind=3), 'Unknown static affinity'),
-    ('cls_token', 'no', 'True or False'),
 ])
 def test_bad_rows_of_container_are_named(key, value, expected):
     row = dict(Container.arch_settings['light'], depths=(1, 1, 1, 1))
@@ -91,8 +90,7 @@ def test_bad_rows_of_the_others_are_named():
     ([torch.zeros(3, 64, 64)], TypeError, 'one tensor of shape .*got list'),
     (torch.zeros(1, 3, 64, 64).numpy(), TypeError, 'got ndarray'),
 ])
-@pytest.mark.parametrize('cls', [*CLASSES, 'pam'])
+@pytest.mark.parametrize('cls', [*CLASSES, ContainerPAM])
 def test_wrong_inputs_are_named(cls, images, error, message):
-    model = Container('pam') if cls == 'pam' else cls()
     with pytest.raises(error, match=message):
-        model(images)
+        cls()(images)

@@ -4,10 +4,11 @@ import torch
 from largest_tensor import LargestTensor
 
 from mmcontainer.analysis.flops import count_flops
-from mmcontainer.backbones import Container
+from mmcontainer.backbones import Container, ContainerPAM
 from mmcontainer.paper import load_tables
 
 ARCHS = Container.arch_settings
+PAM = ContainerPAM.arch_settings['pam']
 # {row of the paper's table: arch}; the paper counts a classifier of 1000 classes.
 ROWS = {
     'container': 'base', 'container_light': 'light-paper', 'container_light_released': 'light',
@@ -16,8 +17,9 @@ ROWS = {
 
 
 def _shallow(arch, **kwargs):
-    row = ARCHS[arch]
-    return Container({**row, 'depths': (1, ) * len(row['depths'])}, **kwargs)
+    cls = ContainerPAM if arch == 'pam' else Container
+    row = cls.arch_settings[arch]
+    return cls({**row, 'depths': (1, ) * len(row['depths'])}, **kwargs)
 
 
 def _images(*size, batch=2, dtype=torch.float32):
@@ -26,7 +28,7 @@ def _images(*size, batch=2, dtype=torch.float32):
 
 
 def test_every_arch_is_a_row_of_a_table():
-    assert set(ROWS.values()) | {'pam'} == set(ARCHS)
+    assert set(ROWS.values()) == set(ARCHS)
 
 
 @pytest.mark.parametrize('row', ROWS)
@@ -45,8 +47,8 @@ def test_pam_without_static_affinity_is_deit():
     from mmpretrain.models import VisionTransformer
     peer = VisionTransformer('deit-small', img_size=224, patch_size=16).double()
     peer.eval()  # returns None
-    model = Container(
-        {**ARCHS['pam'], 'static': None}, final_norm=True, out_type='cls_token').double().eval()
+    model = ContainerPAM(
+        {**PAM, 'static': None}, final_norm=True, out_type='cls_token').double().eval()
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(22.05e6 - 385e3, rel=1e-3)
     names = (('ffn.layers.0.0', 'mlp.0'), ('ffn.layers.1', 'mlp.2'),
              ('layers.', 'stages.0.blocks.'), ('attn.qkv', 'attention.in_proj'),
@@ -179,14 +181,9 @@ def test_class_token_and_map_come_from_the_same_tokens():
     ('base', dict(kv_stride=1.5), 'kv_stride must be a positive integer'),
     ('dw-3', dict(kv_stride=2), 'kv_stride pools .* not every stage'),
     ('light', dict(kv_stride=(2, 1, 1, 1)), 'kv_stride pools .* not every stage'),
-    ('pam', dict(kv_stride=2), 'kv_stride pools'),
-    ('base', dict(out_type='cls_token'), "out_type must be 'featmap' for this arch"),
-    ('pam', dict(out_type='raw'), "'featmap' or 'cls_token'"),
-    ('pam', dict(out_indices=(0, 1)), r'out_indices must be .* 0 \.\.\. 0'),
+    ('pam', {}, "write type='ContainerPAM'"),
     ({**ARCHS['base'], 'pos_embed': 'sine'}, {}, "pos_embed of an arch must be 'conv' or 'table'"),
     ({**ARCHS['base'], 'image_size': 100}, {}, r'multiple of its last stride \(32\), got 100'),
-    ({**ARCHS['base'], 'cls_token': True}, {}, 'class token has one stage'),
-    ({**ARCHS['pam'], 'static': dict(kind='low-rank')}, {}, r"dict\(kind='dense'\)"),
     ({**ARCHS['dw-3'], 'static': dict(kind='dilated')}, {}, "Unknown static affinity 'dilated'"),
     ({**ARCHS['dw-3'], 'static': dict(kind='depthwise', kernel_size=(3, 5))}, {},
      'static.kernel_size'),
@@ -195,6 +192,19 @@ def test_class_token_and_map_come_from_the_same_tokens():
 def test_bad_arguments_are_named(arch, kwargs, message):
     with pytest.raises(ValueError, match=message):
         Container(arch, **kwargs)
+
+
+@pytest.mark.parametrize(('row', 'kwargs', 'message'), [
+    ({}, dict(out_type='raw'), "'featmap' or 'cls_token'"),
+    ({}, dict(out_indices=(0, 1)), r'out_indices must be .* 0 \.\.\. 0'),
+    (dict(static=dict(kind='low-rank')), {}, r"dict\(kind='dense'\)"),
+    (dict(num_heads=(None, )), {}, 'a number of heads'),
+    (dict(image_size=100), {}, 'multiple of its patch size'),
+    ({key: value * 2 for key, value in PAM.items() if key != 'static'}, {}, 'has one stage'),
+])
+def test_bad_arguments_of_pam_are_named(row, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        ContainerPAM({**PAM, **row}, **kwargs)
 
 
 @pytest.mark.parametrize(('arch', 'size'), [('base', (31, 64)), ('pam', (64, 15))])

@@ -86,7 +86,7 @@ def test_recipe(path):
     assert set(cfg.optim_wrapper) == {'optimizer', 'paramwise_cfg'}, 'gradients are not clipped'
     assert cfg.train_cfg == dict(by_epoch=True, max_epochs=300, val_interval=1)
     assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=1024)
-    assert _types(cfg.custom_hooks) == ['RNGStateHook'], 'no EMA'
+    assert _types(cfg.custom_hooks) == ['RNGStateHook', 'DeployHook'], 'no EMA'
     assert 'EMAHook' not in _types(cfg.default_hooks.values())
     assert 'Pretrained' not in cfg.pretty_text and cfg.load_from is None
 

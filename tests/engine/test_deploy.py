@@ -10,9 +10,10 @@ from mmengine.hooks import EMAHook
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
-from mmcontainer.backbones import BaseBackbone
 from mmcontainer.cli.configs import load_config
-from mmcontainer.engine.deploy import FoldNormsHook, fold_norms
+from mmcontainer.engine.deploy import DeployHook, own_backbones
+from mmcontainer.layers import ContainerBlock
+from mmcontainer.layers.deployed.container import DeployedContainerBlock
 
 ARCH = dict(embed_dims=(8, 16, 16, 16), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2),
             patch_sizes=(4, 2, 2, 2), num_heads=(None, None, None, 2),
@@ -48,18 +49,48 @@ def predict(model):
     return model.predict(torch.randn(1, 3, 96, 128), samples(1), rescale=False)[0].pred_instances
 
 
-def test_folded_detector_predicts_the_same(detector):
+def test_deployed_detector_predicts_the_same(detector):
     model, expected = copy.deepcopy(detector), predict(detector)
-    assert fold_norms(model) == 1
+    (backbone, ) = own_backbones(model)
+    backbone.switch_to_deploy()
     found = predict(model)
     assert not [name for name, _ in model.backbone.named_buffers() if 'running' in name]
     torch.testing.assert_close(found.bboxes, expected.bboxes, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(found.scores, expected.scores)
 
 
-@pytest.mark.parametrize('hooks, folded', [([], True), ([EMAHook()], False)])
-def test_hook_folds_unless_weights_are_exchanged(detector, hooks, folded):
+@pytest.mark.parametrize('loop', ['val', 'test'])
+def test_hook_evaluates_a_copy_and_leaves_the_model_alone(detector, loop):
+    model = copy.deepcopy(detector).train()
+    weights, called = copy.deepcopy(model.state_dict()), []
+    model.backbone.register_forward_hook(lambda *args: called.append(args[0]))
+    runner, hook = SimpleNamespace(hooks=[], model=model), DeployHook()
+    for _ in range(2):  # the second copy has the weights of its time
+        model.eval()
+        expected = predict(model)
+        getattr(hook, f'before_{loop}_epoch')(runner)
+        copied = model.backbone.forward.__self__
+        assert type(copied.stages[0].blocks[0]) is DeployedContainerBlock
+        found = predict(model)
+        torch.testing.assert_close(found.bboxes, expected.bboxes, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(found.scores, expected.scores)
+        torch.testing.assert_close(model.state_dict(), weights, rtol=0, atol=0)
+        getattr(hook, f'after_{loop}_epoch')(runner, metrics={})
+        assert model.backbone.forward.__self__ is model.backbone
+        assert type(model.backbone.stages[0].blocks[0]) is ContainerBlock
+        model.backbone.stages[0].blocks[0].mlp.fc2.weight.data.mul_(3)
+        weights = copy.deepcopy(model.state_dict())
+    assert called == [model.backbone] * 4  # hooks on the backbone itself go on firing
+
+
+@pytest.mark.parametrize(('hooks', 'deployed'), [([], True), ([EMAHook()], False)])
+def test_a_compiled_backbone_is_deployed_itself_unless_weights_are_exchanged(
+        detector, hooks, deployed):
     model = copy.deepcopy(detector)
-    FoldNormsHook().before_test_epoch(SimpleNamespace(hooks=hooks, model=model))
-    backbone = next(module for module in model.modules() if isinstance(module, BaseBackbone))
-    assert backbone.stages[0].blocks[0].deployed == folded
+    model.backbone.compile(backend='eager')
+    hook, runner = DeployHook(), SimpleNamespace(hooks=hooks, model=model)
+    hook.before_val_epoch(runner)
+    assert type(model.backbone.stages[0].blocks[0]) is ContainerBlock
+    hook.before_test_epoch(runner)
+    assert (type(model.backbone.stages[0].blocks[0]) is DeployedContainerBlock) == deployed
+    assert 'forward' not in vars(model.backbone)

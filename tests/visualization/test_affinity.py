@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmcontainer.backbones import Container
+from mmcontainer.backbones import Container, ContainerPAM
 from mmcontainer.errors import UserError
 from mmcontainer.visualization.affinity import (
     Position,
@@ -30,7 +30,7 @@ DEPTHWISE = dict(kind='depthwise', kernel_size=3)
 ARCH = dict(embed_dims=(8, 16), depths=(1, 2), mlp_ratios=(1, 1), patch_sizes=(4, 2),
             num_heads=(None, 4), static=DEPTHWISE)
 PAM = dict(embed_dims=(16, ), depths=(2, ), mlp_ratios=(1, ), patch_sizes=(16, ), num_heads=(2, ),
-           static=dict(kind='dense'), pos_embed='table', image_size=64, cls_token=True)
+           static=dict(kind='dense'), image_size=64)
 DETECTION = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(120, 80), keep_ratio=True),
              dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs')]
 CLASSIFICATION = [
@@ -54,7 +54,8 @@ def make_config(scope='mmdet', arch=None, pipeline=None):
 
 def make_backbone(arch=ARCH, **kwargs):
     torch.manual_seed(0)
-    backbone = Container(arch, **kwargs).eval()
+    cls = ContainerPAM if arch == PAM else Container
+    backbone = cls(arch, **kwargs).eval()
     for name, parameter in backbone.named_parameters():
         if 'mix_logit' in name:
             parameter.data.normal_()
@@ -357,7 +358,7 @@ def test_tool_on_a_classifier(run_tool, tmp_path):
     _, arguments = write_run(tmp_path, scope='mmpretrain', arch=PAM)
     model = ("\nmodel.update(type='ImageClassifier', head=dict(type='LinearClsHead', "
              'num_classes=2, in_channels=16))\n'
-             "model['backbone']['out_type'] = 'cls_token'\n")
+             "model['backbone'].update(type='ContainerPAM', out_type='cls_token')\n")
     with open(arguments['config'], 'a') as file:
         file.write(model)
     run_on(run_tool, arguments, '--position', 'cls', '50%,50%')

@@ -1,4 +1,4 @@
-"""1x1 convolution with activation and residual in the same pass, for inference on a CPU.
+"""1x1 convolutions with activation and residual in the same pass, for inference on a CPU.
 
 One by one, bias, activation and residual each read and write the whole map; between them the map
 has left the cache. oneDNN applies them to the values that its matrix product still holds in
@@ -10,10 +10,10 @@ from typing import Optional
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from .capture import is_captured
-from .precision import computing_dtype
+from ...ops.capture import is_captured
+from ...ops.precision import computing_dtype
 
 # Up to so many positions a matrix product is faster: a convolution lays out its weights anew in
 # every call, which has to pay.
@@ -46,7 +46,7 @@ def _add_and_activate(y: Tensor, activation: Optional[str], out: Optional[Tensor
     return y if activation is None else getattr(torch.ops.aten, f'{activation}_')(y)
 
 
-def pointwise_conv(x: Tensor,
+def fused_pointwise(x: Tensor,
                    weight: Tensor,
                    bias: Optional[Tensor] = None,
                    activation: Optional[str] = None,
@@ -86,7 +86,7 @@ def pointwise_conv(x: Tensor,
     return _add_and_activate(y, None if fused == activation else activation, out)
 
 
-def pointwise_conv_nchw(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+def pointwise_to_nchw(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     """1x1 convolution of x (B, C, H, W) in any format, contiguous (B, C_out, H, W).
 
     A product of matrices writes its result in rows or in columns; converting the result of a
@@ -105,3 +105,49 @@ def pointwise_conv_nchw(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None
     else:
         out = torch.baddbmm(bias[:, None], weight, positions)
     return out.unflatten(2, x.shape[2:])
+
+
+def may_overwrite(module: nn.Module) -> bool:
+    """Whether maps that a module made itself may be overwritten: in evaluation, without gradients.
+
+    Not where anybody watches: who hooked a part of the module wants to see it called, with whole
+    maps, and what it was given shall stay as it was.
+    """
+    return not (module.training or torch.is_grad_enabled() or is_captured()
+                or any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()))
+
+
+def pointwise(conv: nn.Module,
+              x: Tensor,
+              act: Optional[nn.Module] = None,
+              out: Optional[Tensor] = None) -> Tensor:
+    """``act(conv(x))`` or ``act(out + conv(x))``; ``out`` is overwritten.
+
+    A module that is no plain 1x1 convolution, GELU or ReLU, such as an adapter put in its place, is
+    called as it is.
+    """
+    name = _operator_of(act)
+    if _is_plain(conv):
+        y = fused_pointwise(x, conv.weight, conv.bias, name, out)
+        return y if name or act is None else act(y)
+    y = conv(x) if out is None else out.add_(conv(x))
+    return y if act is None else act(y)
+
+
+def pointwise_nchw(conv: nn.Module, x: Tensor) -> Tensor:
+    """``conv(x)``, contiguous (B, C_out, H, W) whatever the format of x."""
+    if _is_plain(conv):
+        return pointwise_to_nchw(x, conv.weight, conv.bias)
+    return conv(x).contiguous()
+
+
+def _operator_of(act: Optional[nn.Module]) -> Optional[str]:
+    """Name of an activation that :func:`fused_pointwise` knows."""
+    if type(act) is nn.GELU and act.approximate == 'none':
+        return 'gelu'
+    return 'relu' if type(act) is nn.ReLU else None
+
+
+def _is_plain(conv: nn.Module) -> bool:
+    return (type(conv) is nn.Conv2d and conv.kernel_size == conv.stride == (1, 1)
+            and conv.groups == 1)

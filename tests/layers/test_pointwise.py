@@ -3,7 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmcontainer.ops import pointwise, pointwise_conv, pointwise_conv_nchw
+from mmcontainer.layers.deployed import pointwise
+from mmcontainer.layers.deployed.pointwise import fused_pointwise, pointwise_to_nchw
 
 ACTIVATIONS = {None: lambda x: x, 'gelu': F.gelu, 'relu': F.relu}
 FUSED = {torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise_,
@@ -45,7 +46,7 @@ def test_equals_separate_operators(size, activation, adds):
             target = out.clone() if adds else None
             expected = _explicit(x, weight, offset, activation, out).float()
             with torch.no_grad():
-                found = pointwise_conv(x, weight, offset, activation, target)
+                found = fused_pointwise(x, weight, offset, activation, target)
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
             assert not adds or found.data_ptr() == target.data_ptr()
         assert torch.equal(x, before), 'the input was overwritten'
@@ -59,7 +60,7 @@ def test_autocast_computes_in_bfloat16(size, adds):
     for dtype in (torch.float32, torch.bfloat16):
         target = out.to(dtype, copy=True) if adds else None
         with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
-            found = pointwise_conv(x.to(dtype), weight, bias, 'gelu', target)
+            found = fused_pointwise(x.to(dtype), weight, bias, 'gelu', target)
         assert found.dtype == (dtype if adds else torch.bfloat16)
         torch.testing.assert_close(found.double(), expected, rtol=0.03, atol=0.03)
 
@@ -67,7 +68,7 @@ def test_autocast_computes_in_bfloat16(size, adds):
 def test_autocast_leaves_float64_alone():
     x, weight, bias, _ = (tensor.double() for tensor in _inputs(1, 31, 40))
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
-        found = pointwise_conv(x, weight, bias)
+        found = fused_pointwise(x, weight, bias)
     torch.testing.assert_close(found, _explicit(x, weight, bias, None, None))
 
 
@@ -75,7 +76,7 @@ def test_autocast_leaves_float64_alone():
 def test_maps_in_channels_last_are_fused_and_others_are_not(monkeypatch):
     def operators(x, weight, bias, out, activation='relu'):
         with torch.no_grad(), Operators() as mode:
-            pointwise_conv(x, weight, bias, activation, out)
+            fused_pointwise(x, weight, bias, activation, out)
         return mode.seen & FUSED
 
     large, small = _inputs(1, 31, 40), _inputs(1, 5, 7)
@@ -100,7 +101,7 @@ def test_nan_and_infinity_stay(size, activation, adds):
         x[0, 2, 1, 1] = value
         expected = _explicit(x, weight, bias, activation, out if adds else None).float()
         with torch.no_grad():
-            found = pointwise_conv(x, weight, bias, activation, out.clone() if adds else None)
+            found = fused_pointwise(x, weight, bias, activation, out.clone() if adds else None)
         finite = expected.isfinite()
         assert torch.equal(found.isfinite(), finite) and not finite.all()
         torch.testing.assert_close(found[finite], expected[finite], rtol=1e-5, atol=1e-5)
@@ -109,7 +110,7 @@ def test_nan_and_infinity_stay(size, activation, adds):
 def test_gradients_take_the_separate_operators():
     x, weight, bias, _ = _inputs(1, 31, 40)
     weight.requires_grad_()
-    pointwise_conv(x, weight, bias).sum().backward()
+    fused_pointwise(x, weight, bias).sum().backward()
     expected = x.sum((0, 2, 3)).expand(10, 6)
     torch.testing.assert_close(weight.grad[:, :, 0, 0], expected, rtol=1e-4, atol=1e-4)
 
@@ -119,9 +120,9 @@ def test_nchw_result_of_maps_in_any_format(batch):
     for memory_format in (torch.channels_last, torch.contiguous_format):
         x, weight, bias, _ = _inputs(batch, 5, 7, memory_format=memory_format)
         for offset in (bias, None):
-            found = pointwise_conv_nchw(x, weight, offset)
+            found = pointwise_to_nchw(x, weight, offset)
             assert found.is_contiguous()
             torch.testing.assert_close(
                 found, _explicit(x, weight, offset, None, None).float(), rtol=1e-5, atol=1e-5)
             with torch.autocast('cpu', torch.bfloat16):
-                assert pointwise_conv_nchw(x, weight, offset).dtype == torch.bfloat16
+                assert pointwise_to_nchw(x, weight, offset).dtype == torch.bfloat16
