@@ -52,7 +52,7 @@ def user_message(error: BaseException) -> Optional[str]:
     if isinstance(error, KeyError) and ' registry' in text and 'is not in the' in text:
         return f'The config names something unknown: {error.args[0]}'
     if isinstance(error, TypeError) and 'unexpected keyword argument' in text and (
-            module.startswith('mmengine.registry')):
+            module.startswith(('mmengine.registry', 'mmcontainer.backbones'))):
         return f'The config sets something unknown: {text}'
     return None
 
