@@ -1,27 +1,6 @@
-"""Configs that are parsed once, and models of which only names, shapes and settings matter."""
-import copy
-import functools
-
+"""Models of which only names, shapes and settings matter."""
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-
-
-@functools.cache
-def _parse(path):
-    return Config.fromfile(path)
-
-
-def read_config(path):
-    """Return a config as ``Config.fromfile`` does; it takes half a second, so once per session.
-
-    Args:
-        path (str | Path): The file.
-
-    Returns:
-        Config: A copy, so that a test may change it.
-    """
-    return copy.deepcopy(_parse(str(path)))
 
 
 def build_empty(cfg):

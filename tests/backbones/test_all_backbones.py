@@ -23,6 +23,24 @@ DEFAULTS = [pytest.param(cls, id=cls.__name__) for cls in CLASSES
             if cls not in (backbones.ContainerLight, backbones.ContainerPAM)]
 ALL = [pytest.param(cls, arch, id=f'{cls.__name__}-{arch}') for cls in CLASSES
        if cls is not backbones.ContainerLight for arch in cls.arch_settings]
+SIZES = ('depths', 'embed_dims', 'widths', 'stem_width', 'mlp_ratios')
+
+
+def _kinds():
+    """One row of those that differ in numbers of blocks and channels only.
+
+    What holds for every kind of stem, block and position embedding, and was computed for one row,
+    need not be computed for its wider and deeper sisters.
+    """
+    kinds = {}
+    for param in ALL:
+        cls, arch = param.values
+        row = {key: value for key, value in cls.arch_settings[arch].items() if key not in SIZES}
+        kinds.setdefault(f'{cls} {row}', param)
+    return list(kinds.values())
+
+
+KINDS = _kinds()
 FROZEN_NORM = dict(type='BN', requires_grad=False)
 
 
@@ -50,24 +68,42 @@ def _build(cls, *args, **kwargs):
     return model
 
 
-def _shallow(cls, arch):
-    """A row of the table with two blocks per stage at most: more of the same costs time only."""
-    row = cls.arch_settings[arch]
+def _shallow(cls, arch=None):
+    """A row of the table with two blocks per stage at most: more of the same costs time only.
+
+    Without a name it is the first row, which is the class's default.
+    """
+    row = cls.arch_settings[arch or next(iter(cls.arch_settings))]
     return {**row, 'depths': tuple(min(depth, 2) for depth in row['depths'])}
 
 
-@pytest.mark.parametrize('size', [(32, 32), (33, 65), (64, 32), (97, 50)])
-@pytest.mark.parametrize(('cls', 'arch'), ALL)
-def test_any_size_gives_a_map_of_every_stage(cls, arch, size):
-    model = cls(_shallow(cls, arch)).eval()
+def _check_maps(model, outs, arch, size):
     assert model.strides == ((16, ) if arch == 'pam' else (4, 8, 16, 32))
-    with torch.no_grad():
-        outs = model(_images(*size))
     assert isinstance(outs, tuple) and len(outs) == len(model.strides)
-    for out, stride in zip(outs, model.strides):
+    for out, stride, channels in zip(outs, model.strides, model.arch['embed_dims']):
         for found, pixels in zip(out.shape[2:], size):
             assert found in (pixels // stride, -(-pixels // stride))
-        assert out.shape[0] == 2 and out.isfinite().all()
+        assert out.shape[:2] == (2, channels)
+
+
+@pytest.mark.parametrize(('cls', 'arch'), KINDS)
+def test_any_size_gives_a_map_of_every_stage(cls, arch):
+    model = cls(_shallow(cls, arch)).eval()
+    for size in ((32, 32), (33, 65), (64, 32), (97, 50)):
+        with torch.no_grad():
+            outs = model(_images(*size))
+        _check_maps(model, outs, arch, size)
+        assert all(out.isfinite().all() for out in outs)
+
+
+@pytest.mark.parametrize(('cls', 'arch'), ALL)
+def test_every_arch_gives_a_map_of_every_stage(cls, arch):
+    """At its full depth and width, on the meta device: without computing a number."""
+    with torch.device('meta'):
+        model = cls(arch, drop_path_rate=0.1)
+        outs = model(torch.empty(2, 3, 97, 50))
+    _check_maps(model, outs, arch, (97, 50))
+    assert all(out.is_meta for out in outs)
 
 
 @pytest.mark.parametrize('cls', CLASSES)
@@ -81,8 +117,8 @@ def test_resolves_unprefixed_from_every_library(cls):
 
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_out_indices(cls):
-    model = cls(out_indices=(1, 3)).eval()
-    full = cls().eval()
+    model = cls(_shallow(cls), out_indices=(1, 3)).eval()
+    full = cls(_shallow(cls)).eval()
     full.load_state_dict(model.state_dict())
     image = _images(64, 64)
     with torch.no_grad():
@@ -127,13 +163,13 @@ def test_bad_arch_dicts_are_named(cls):
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_too_small_images_are_refused(cls):
     with pytest.raises(ValueError, match=r'at least 32 x 32 pixels.*\(31, 64\)'):
-        cls()(_images(31, 64))
+        cls(_shallow(cls))(_images(31, 64))
 
 
 @pytest.mark.parametrize('frozen_stages', range(-1, 5))
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_frozen_stages_get_neither_gradients_nor_statistics(cls, frozen_stages):
-    model = cls(frozen_stages=frozen_stages)
+    model = cls(_shallow(cls), frozen_stages=frozen_stages)
     frozen = model.stem_modules() if frozen_stages >= 0 else []
     for stage in range(max(frozen_stages, 0)):
         frozen = [*frozen, model.stage(stage)]
@@ -162,7 +198,7 @@ def test_frozen_stages_get_neither_gradients_nor_statistics(cls, frozen_stages):
 ])
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_frozen_norms_survive_train(cls, kwargs, affine_trains, statistics_move):
-    model = cls(**kwargs).eval().train()
+    model = cls(_shallow(cls), **kwargs).eval().train()
     before = copy.deepcopy(model.state_dict())
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=0.1)
     sum(out.mean() for out in model(_images(64, 64))).backward()
@@ -179,8 +215,8 @@ def test_frozen_norms_survive_train(cls, kwargs, affine_trains, statistics_move)
 
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_checkpointing_equals_plain(cls):
-    plain = _build(cls, drop_path_rate=0.3).double()
-    recomputing = cls(drop_path_rate=0.3, with_cp=True).double()
+    plain = _build(cls, _shallow(cls), drop_path_rate=0.3).double()
+    recomputing = cls(_shallow(cls), drop_path_rate=0.3, with_cp=True).double()
     recomputing.load_state_dict(plain.state_dict())
     for model in (plain, recomputing):
         torch.manual_seed(3)
@@ -192,12 +228,13 @@ def test_checkpointing_equals_plain(cls):
 
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_drop_path_acts_in_training_only(cls):
-    model, image = _build(cls, drop_path_rate=0.9, norm_eval=True), _images(64, 64)
+    model = _build(cls, _shallow(cls), drop_path_rate=0.9, norm_eval=True)
+    image = _images(64, 64)
     torch.manual_seed(0)
     first, second = model(image)[-1], model(image)[-1]
     assert not torch.allclose(first, second)
     model.eval()
-    reference = cls().eval()
+    reference = cls(_shallow(cls)).eval()
     reference.load_state_dict(model.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(model(image), reference(image))
@@ -207,7 +244,7 @@ def test_drop_path_acts_in_training_only(cls):
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_maps_are_contiguous_whatever_the_images_are(cls, deploy):
     """As mmcv's RoIAlign needs them: tests/detectors/test_roi_features.py."""
-    model, image = _build(cls).eval(), _images(75, 130)
+    model, image = _build(cls, _shallow(cls)).eval(), _images(75, 130)
     model = model.switch_to_deploy() if deploy else model
     with torch.no_grad():
         expected = model(image)
@@ -217,7 +254,7 @@ def test_maps_are_contiguous_whatever_the_images_are(cls, deploy):
         assert torch.equal(out, reference)
 
 
-@pytest.mark.parametrize(('cls', 'arch'), ALL)
+@pytest.mark.parametrize(('cls', 'arch'), KINDS)
 def test_deploy_equals_train_form(cls, arch):
     model = cls(_shallow(cls, arch)).double().eval()
     _randomise_norms(model)
@@ -237,7 +274,7 @@ def test_deploy_equals_train_form(cls, arch):
 @pytest.mark.parametrize('value', [torch.nan, torch.inf])
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_deployed_backbones_do_not_hide_nan_and_infinity(cls, value):
-    model = _build(cls, _shallow(cls, next(iter(cls.arch_settings)))).eval()
+    model = _build(cls, _shallow(cls)).eval()
     images = _images(96, 128)
     images[0, :, 40, 50] = value
     for deployed in (False, True):
@@ -250,16 +287,6 @@ def test_deployed_backbones_do_not_hide_nan_and_infinity(cls, value):
 def test_deploy_folds_every_norm_of_container():
     model = backbones.Container().switch_to_deploy()
     assert not [m for m in model.modules() if isinstance(m, _BatchNorm)]
-
-
-@pytest.mark.parametrize(('cls', 'arch'), ALL)
-def test_builds_and_runs_on_the_meta_device(cls, arch):
-    with torch.device('meta'):
-        model = cls(_shallow(cls, arch), drop_path_rate=0.1)
-        outs = model(torch.empty(2, 3, 64, 96))
-    assert [tuple(out.shape[2:]) for out in outs] == [
-        (64 // stride, 96 // stride) for stride in model.strides]
-    assert all(out.is_meta for out in outs)
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
@@ -278,7 +305,7 @@ def test_autocast_is_close_to_float32(cls, dtype):
 
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_autocast_trains(cls):
-    model = _build(cls, drop_path_rate=0.1, with_cp=True)
+    model = _build(cls, _shallow(cls), drop_path_rate=0.1, with_cp=True)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         outs = model(_images(64, 64))
     sum(out.float().square().mean() for out in outs).backward()
@@ -287,7 +314,7 @@ def test_autocast_trains(cls):
 
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_trace_generalises_to_other_sizes(cls):
-    model = _build(cls).eval()
+    model = _build(cls, _shallow(cls)).eval()
     with torch.no_grad():
         traced = torch.jit.trace(model, _images(75, 130))
         for size in ((75, 130), (64, 96)):
@@ -299,7 +326,8 @@ def test_trace_generalises_to_other_sizes(cls):
 
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_compiles_as_one_graph_with_the_same_gradients(cls):
-    model, image = _build(cls).double(), _images(75, 96, dtype=torch.float64)
+    model = _build(cls, _shallow(cls)).double()
+    image = _images(75, 96, dtype=torch.float64)
     results = []
     for forward in (model, torch.compile(model, backend='aot_eager', fullgraph=True)):
         model.zero_grad()
@@ -334,14 +362,14 @@ def test_pretrained_weights_win_over_a_childs_init_cfg(cls, tmp_path):
             super().__init__(*args, **kwargs)
             self.child = _ChildWithInit()
 
-    source = WithChild()
+    source = WithChild(_shallow(cls))
     source.init_weights()
     assert (source.child[0].weight == 7).all()  # the child does initialise itself
     source.child[0].weight.data.fill_(5.)
     torch.save(source.state_dict(), tmp_path / 'weights.pth')
     checkpoint = dict(type='StrictPretrained', checkpoint=str(tmp_path / 'weights.pth'))
     for init_cfg in (checkpoint, [dict(type='Constant', layer='Conv2d', val=1.), checkpoint]):
-        model = WithChild(init_cfg=init_cfg)
+        model = WithChild(_shallow(cls), init_cfg=init_cfg)
         model.init_weights()
         torch.testing.assert_close(model.state_dict(), source.state_dict(), rtol=0, atol=0)
         assert model.init_cfg == init_cfg

@@ -10,6 +10,7 @@ import types
 
 import pytest
 import torch
+from built import build_empty
 from golden_rule import Fixture, read_keys
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
@@ -115,11 +116,9 @@ def _d2_detector(arch, detector):
     return _numbered(shapes)
 
 
-def _build(repo_root, detector, arch):
+def _config(repo_root, detector, arch):
     name = arch.replace('-', '_')
-    cfg = Config.fromfile(repo_root / f'configs/{detector}/{name}_fpn_1x_coco.py')
-    init_default_scope('mmdet')
-    return MODELS.build(cfg.model)
+    return Config.fromfile(repo_root / f'configs/{detector}/{name}_fpn_1x_coco.py')
 
 
 @pytest.mark.parametrize('arch', ENTRIES)
@@ -133,7 +132,7 @@ def test_documented_names_have_the_documented_number(arch):
 def test_a_detectron2_detector_fills_ours_completely(repo_root, arch, detector):
     official = _d2_detector(arch, detector)
     ours = convert({'model': official, 'iteration': 89999})
-    model = _build(repo_root, detector, arch)
+    model = build_empty(_config(repo_root, detector, arch))
     assert {key: value.shape for key, value in ours.items()} == {
         key: value.shape for key, value in model.state_dict().items()}
     # Every value is used: once, but for the mask head of the cascade, which is copied.
@@ -150,19 +149,27 @@ def test_a_detectron2_detector_fills_ours_completely(repo_root, arch, detector):
 
 
 @pytest.mark.parametrize('arch', ['cotnet-50', 'cotnext-50', 'se-cotnetd-50'])
-@pytest.mark.parametrize('layout', ['released', 'detector', 'bare'])
-def test_backbone_out_of_detectron2_equals_the_official_model(arch, layout):
+def test_backbone_out_of_detectron2_equals_the_official_model(arch):
+    """Out of every layout of a file come the same weights, and these compute the same."""
     fixture = Fixture(f'{FIXTURES[arch]}__s1__224x224')
-    official = _d2_backbone(fixture.state_dict, arch, frozen=layout == 'detector')
-    state_dict = {
-        'released': official,
-        'detector': {**{key: value for key, value in official.items() if '.linear.' not in key},
-                     **_numbered(_d2_head_shapes('mask_rcnn'))},
-        'bare': {key[len('backbone.bottom_up.'):]: value for key, value in official.items()},
-    }[layout]
-    assert detect_source(state_dict) == D2
-    model = CoTNet(arch)
-    load_backbone(model, {'model': state_dict})
+    model, loaded = CoTNet(arch), {}
+    for layout in ('released', 'detector', 'bare'):
+        official = _d2_backbone(fixture.state_dict, arch, frozen=layout == 'detector')
+        state_dict = {
+            'released': official,
+            'detector': {**{key: value for key, value in official.items()
+                            if '.linear.' not in key},
+                         **_numbered(_d2_head_shapes('mask_rcnn'))},
+            'bare': {key[len('backbone.bottom_up.'):]: value for key, value in official.items()},
+        }[layout]
+        assert detect_source(state_dict) == D2
+        for parameter in model.parameters():
+            parameter.data.fill_(torch.nan)
+        load_backbone(model, {'model': state_dict})
+        loaded[layout] = {key: value.clone() for key, value in model.state_dict().items()
+                          if 'num_batches' not in key}
+    for weights in loaded.values():
+        assert all(torch.equal(value, loaded['released'][key]) for key, value in weights.items())
     with torch.no_grad():
         out = model.double().eval()(fixture.model_input().double())[-1]
     head = {name: fixture.state_dict[f'fc.{name}'].double() for name in ('weight', 'bias')}
@@ -255,7 +262,8 @@ def test_stored_constants_are_compared_and_left_out():
 def test_our_anchors_and_boxes_are_detectron2s(repo_root):
     """What names and shapes do not show: order of anchors, alignment, units of the regression."""
     for detector in DETECTORS:
-        model = _build(repo_root, detector, 'cotnet-50')
+        init_default_scope('mmdet')
+        model = MODELS.build(_config(repo_root, detector, 'cotnet-50').model)
         generator = model.rpn_head.prior_generator
         assert [stride[0] for stride in generator.strides] == [4, 8, 16, 32, 64]
         for level, anchors in enumerate(generator.base_anchors):

@@ -1,9 +1,9 @@
 """The recipes of DETR, Deformable DETR and SMCA-DETR: paper, official code, DESIGN."""
-import copy
 from pathlib import Path
 
 import pytest
 import torch
+from built import build_empty
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -26,11 +26,14 @@ def _load(name):
     return Config.fromfile(FOLDER / f'{name}_50e_coco.py')
 
 
-def _build(cfg, light=False):
-    cfg = copy.deepcopy(cfg)
-    if light:
-        for coder in (cfg.model.encoder, cfg.model.decoder):
-            coder.num_layers = 2
+def _load_light(name):
+    """With two layers in encoder and decoder: more of the same costs time only."""
+    cfg = _load(name)
+    cfg.model.encoder.num_layers = cfg.model.decoder.num_layers = 2
+    return cfg
+
+
+def _build(cfg):
     init_default_scope('mmdet')
     return MODELS.build(cfg.model)
 
@@ -76,9 +79,9 @@ def test_model(name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_optimizer_groups(name):
-    (detector, _), cfg = _split(name), _load(name)
+    (detector, _), cfg = _split(name), _load_light(name)
     lr = SETTINGS[detector][2]
-    model = _build(cfg, light=True)
+    model = build_empty(cfg)
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     assert type(wrapper.optimizer) is torch.optim.AdamW
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=0.1, norm_type=2)
@@ -118,8 +121,8 @@ def test_schedule_and_augmentation(name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_losses_and_matching(name):
-    (detector, _), cfg = _split(name), _load(name)
-    head = _build(cfg, light=True).bbox_head
+    (detector, _), cfg = _split(name), _load_light(name)
+    head = build_empty(cfg).bbox_head
     cls, box, iou = cfg.model.train_cfg.assigner.match_costs
     is_focal = detector != 'detr'
     assert head.loss_cls.use_sigmoid == is_focal
@@ -147,9 +150,9 @@ def test_the_backbone_is_the_only_difference_to_the_r50_twin(detector):
 
 def test_smca_starts_as_the_official_code_does():
     """ARCHITECTURES: Xavier in the transformer, scales of 1, a prior of 0.01 in the classifier."""
-    cfg = _load('smca_detr_r50')
+    cfg = _load_light('smca_detr_r50')
     cfg.model.backbone.init_cfg = None
-    fresh = _build(cfg, light=True)
+    fresh = _build(cfg)
     torch.manual_seed(0)
     fresh.init_weights()
     layer = fresh.decoder.layers[0]
@@ -171,9 +174,9 @@ def test_smca_starts_as_the_official_code_does():
 
 @pytest.mark.parametrize('detector', DETECTORS)
 def test_trains_and_predicts(detector):
-    cfg = _load(f'{detector}_container_light')
+    cfg = _load_light(f'{detector}_container_light')
     cfg.model.backbone.update(init_cfg=None)
-    model = _build(cfg, light=True)
+    model = _build(cfg)
     batch = demo_mm_inputs(2, [[3, 64, 96], [3, 96, 64]], num_items=[3, 0], num_classes=80)
     data = model.data_preprocessor(batch, True)
     losses = model(**data, mode='loss')
@@ -190,7 +193,7 @@ def test_trains_and_predicts(detector):
 
 @pytest.mark.parametrize('detector', DETECTORS)
 def test_flops_are_counted(detector):
-    model = _build(_load(f'{detector}_container_light'), light=True)
+    model = _build(_load_light(f'{detector}_container_light'))
     found = count_flops(model, (1, 3, 96, 128))
     # 12 cells, 512 to 256 channels, by hand (and 5 operations per value of Deformable's group norm)
     neck = 12 * 512 * 256 + (5 * 12 * 256 if detector == 'deformable_detr' else 0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from built import build_empty
 from mmcv.cnn.bricks import DropPath
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -211,7 +212,7 @@ def test_model(path):
 def test_weight_decay_of_every_parameter(path):
     """DeiT's rule, written down anew: vectors, class token and position tables have none."""
     cfg = _load(path)
-    model = _build(cfg)
+    model = build_empty(cfg)
     groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
     decays = {id(parameter): group['weight_decay'] for group in groups
               for parameter in group['params']}
