@@ -61,7 +61,11 @@ def real_data():
 
 @pytest.fixture(scope='session')
 def tool_server():
-    """Runs tools in forks of a process that has imported the libraries."""
+    """Runs tools in forks of a process that has imported the libraries; None where it cannot."""
+    import torch
+    if torch.cuda.is_available():  # a fork cannot use CUDA if its parent has looked for GPUs
+        yield None
+        return
     server = ToolServer()
     yield server
     server.close()
