@@ -1,5 +1,14 @@
 """Pure functions on tensors: the fast forms of context aggregation and their explicit twins."""
-from .affinity import (
+from .aggregation import (
+    dense_aggregation,
+    depthwise_aggregation,
+    low_rank_aggregation,
+    merge_heads,
+    mix,
+    self_attention,
+    split_heads,
+)
+from .explicit import (
     aggregate,
     attention_affinity,
     depthwise_affinity,
@@ -10,15 +19,6 @@ from .affinity import (
     relative_affinity,
     relative_bias,
     resize_affinity,
-)
-from .aggregation import (
-    dense_aggregation,
-    depthwise_aggregation,
-    low_rank_aggregation,
-    merge_heads,
-    mix,
-    self_attention,
-    split_heads,
 )
 from .local_aggregation import local_aggregation, unfold_local_aggregation
 from .modulated_attention import gaussian_attention

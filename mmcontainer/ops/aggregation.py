@@ -1,6 +1,6 @@
 """Context aggregation ``A V`` in its fast forms: no affinity matrix is ever built.
 
-Every function has an explicit twin in :mod:`mmcontainer.ops.affinity`; the tests prove that both
+Every function has an explicit twin in :mod:`mmcontainer.ops.explicit`; the tests prove that both
 give the same numbers, forward and backward.
 
 Shape legend: B batch, C channels, H and W spatial size, N = H * W positions in row-major order,

@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .affinity import gaussian_affinity, padding_bias
+from .explicit import gaussian_affinity, padding_bias
 from .precision import without_autocast
 
 FORMS = ('auto', 'fold', 'separable', 'explicit')

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .affinity import relative_affinity, relative_bias
+from .explicit import relative_affinity, relative_bias
 
 FORMS = ('auto', 'dense', 'toeplitz')
 # Largest matrix of biases, in entries, that 'auto' builds: beyond it, memory costs more time.

@@ -55,7 +55,7 @@ def at_grid_size(aggregation: Callable[[Tensor], Tensor], value: Tensor,
     """Apply an aggregation that knows one map size only to a map of any size.
 
     Values are resized to the grid, aggregated there, and the result is resized back. It is what a
-    bilinearly resized affinity matrix gives (:func:`mmcontainer.ops.affinity.resize_affinity`),
+    bilinearly resized affinity matrix gives (:func:`mmcontainer.ops.explicit.resize_affinity`),
     without that matrix, which would have 4e9 entries in stage 1 of an 800 x 1333 image.
 
     Args:
