@@ -42,21 +42,6 @@ FLOORS = (
 OPERATORS = {'CoT aggregation, stage 1, NCHW': 5., 'CoT aggregation, stage 2, NCHW': 8.,
              'CoT aggregation, stage 3, NCHW': 8.}
 OPERATOR_MEMORY = 6.
-NOTES = """\
-"Most" is the speed if all multiply-adds ran like the fastest matrix product of the run, and normalisation, activation, attention's softmax and depth-wise
-convolutions took no time at all.
-
-Where a floor is not reached:
-
-- *Inference in float32 on one thread.* Most of the time goes into 1 x 1 convolutions with their GELU, which no code makes faster than "most". The plain form
-  wastes less on one thread: what it does besides is bound by memory, of which one core has more to itself. Tried: chunks of other sizes, aggregation in chunks,
-  weights laid out once per call, products of matrices in place of convolutions (faster for small maps only, where they are used), GELU and residual inside of
-  the convolutions (kept).
-- *Training in float32 on one thread.* PyTorch hands 1 x 1 convolutions of a single thread to another library, which fills and copies maps around its matrix
-  products; as linear layers they would gain less than a tenth, and nothing on two threads.
-- *CoT's aggregation in stages 2 and 3.* Every tap reads and writes the sums again, which a kernel in C++ or Triton keeps in registers. Tried: other slabs, other
-  transpositions, compiled taps (about as fast, after minutes of compilation).
-"""  # noqa: E501
 
 
 def machine_key(case: dict) -> tuple:
@@ -70,15 +55,17 @@ def select(cases: Sequence[dict], **wanted) -> list[dict]:
     return [case for case in cases if all(case.get(key) == value for key, value in wanted.items())]
 
 
-def name_machine(case: dict) -> str:
-    """Hardware, threads and allocator in words."""
-    hardware, threads, allocator = machine_key(case)
-    return f'{hardware}, {threads} thread{"s" * (threads != 1)}, {allocator}'
+def name_threads(case: dict) -> str:
+    """'1 thread', '2 threads'."""
+    threads = case['machine']['threads']
+    return f'{threads} thread{"s" * (threads != 1)}'
 
 
-def describe_case(case: dict) -> str:
-    """Machine, date and code of a case."""
-    return f'{name_machine(case)}; {case["machine"]["date"]}, code {code_of(case)}'
+def describe_machine(case: dict) -> str:
+    """Hardware, allocator, date and code of a case: all that is alike in most of the results."""
+    machine = case['machine']
+    return (f'{machine["hardware"]}, {machine["allocator"]}; {machine["date"]}, '
+            f'code {code_of(case)}')
 
 
 def floor_rows(cases: Sequence[dict]) -> list[list[str]]:
@@ -114,7 +101,7 @@ def operator_rows(cases: Sequence[dict]) -> Iterator[list[str]]:
 
 def _row(what: str, case: dict, wanted: float, ratio: float,
          most: Optional[float] = None) -> list[str]:
-    return [what, f'{name_machine(case)}, {code_of(case)}', f'{wanted} x', f'{ratio:.2f} x',
+    return [what, name_threads(case), f'{wanted} x', f'{ratio:.2f} x',
             'yes' if ratio >= wanted else '**no**', '' if most is None else f'{most:.1f} x']
 
 
@@ -127,10 +114,10 @@ def bound(case: dict, floor: Floor, cases: Sequence[dict]) -> Optional[float]:
     return find_row(other, floor.reference)['seconds'] / (ours['flops'] / (peak * 1e9))
 
 
-def floors_section(cases: Sequence[dict]) -> list[str]:
-    """The table, and what stands in the way of the rest."""
-    header = ['floor', 'machine, code', 'floor', 'measured', 'reached', 'most']
-    return [format_table(header, floor_rows(cases)), '', NOTES]
+def floors_table(cases: Sequence[dict]) -> str:
+    """What is promised, and what was measured."""
+    header = ['what is compared', 'on', 'floor', 'measured', 'reached', 'most']
+    return format_table(header, floor_rows(cases))
 
 
 def same_work(case: dict, cases: Sequence[dict], dtype: str) -> Optional[dict]:

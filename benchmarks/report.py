@@ -2,108 +2,153 @@
 
     python -m benchmarks.report
 
-Reads every JSON file of the harness in benchmarks/results/. Sentences below state what follows from
-the architectures; whatever was measured comes from the files.
+Reads every JSON file of the harness in benchmarks/results/. Sentences about architectures stand in
+``report_text``; whatever was measured comes from the files.
 """
 import argparse
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 from mmcontainer.cli.infer import write_atomically
 from mmcontainer.cli.tool import run_tool
 from mmcontainer.errors import UserError
 
-from .floors import describe_case, floors_section, machine_key, same_work, select
+from . import report_text
+from .floors import (
+    BIG,
+    LIGHT,
+    RESNET,
+    SWIN,
+    describe_machine,
+    floors_table,
+    machine_key,
+    name_threads,
+    same_work,
+    select,
+)
 from .plots import draw
-from .store import case_table, code_of, find_row, format_table, load_cases, speedup
+from .store import (
+    code_of,
+    describe_spread,
+    find_row,
+    format_ms,
+    format_table,
+    load_cases,
+    speedup,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE, IMAGES = ROOT / 'benchmarks' / 'results', ROOT / 'docs' / 'performance.md', 'images'
 FILES = ('detectors', 'backbones', 'ops', 'training_step')
-HEAD = """\
-# Performance
-
-Made by `python -m benchmarks.report` from the files in [`benchmarks/results`](../benchmarks/results): do not edit.
-
-All contestants of a table lived in one process and took turns in every round. Times are medians of the rounds, "spread" is the fastest and the slowest round
-beside the median, and a speed is the median of the ratios within the rounds. Memory is the peak of what PyTorch's allocator gave out, above what was held before
-the call; what oneDNN and MKL take for themselves is not in it. GFLOP/s count two per multiply-add, three forward passes for a training step, and stand beside the fastest matrix product
-of 2048 x 2048 measured in the same run. Weights are random: they change neither time nor memory. This package's backbones run as `tools/test.py` and
-`tools/train.py` run them: deployed for inference, in the memory layout that they choose themselves. Others run as MMDetection runs them. Ratios travel from
-one machine to another better than milliseconds do. A wide spread means that other programs used the machine meanwhile. "Code" is the commit that was measured.
-
-The *plain* form is Container-Light in NCHW as one writes it in PyTorch; the *unfold* form is CoTNet whose aggregation copies every neighbourhood. They stand in
-for the official code.
-"""  # noqa: E501
-LIMITS = """\
-## What limits each model
-
-- **Container-Light** computes most of its multiply-adds in 1 x 1 convolutions, which run at the speed of matrix products. What keeps it from that speed is the
-  depth-wise 5 x 5 convolutions and the activations, which do little work per byte, and in training the gradients of the depth-wise weights. Attention works in
-  stage 4 only, on one position per 32 x 32 pixels.
-- **Container-Base** attends in every stage: the first has one position per 4 x 4 pixels, and its cost grows with the square of the number of pixels.
-  [docs/container_family.md](container_family.md) measures it.
-- **CoTNet** moves memory: its local aggregation does nine multiply-adds per value and weighs them with a map of weights that is larger than its input. It is
-  linear in the number of pixels.
-- **CoAtNet** convolves in stages 1 and 2 and attends in stages 3 and 4: the attention of stage 3, on one position per 16 x 16 pixels, grows with the square
-  of the number of pixels and in the end outweighs the rest.
-- **ResNet-50 and ConvNeXt-T** are convolutions throughout, linear in the number of pixels. **Swin-T** attends in windows: linear as well, but it copies maps
-  to cut, shift and merge windows. **PVTv2-B2** attends from every position to a map pooled by a fixed factor: the square remains, divided by that factor.
-"""  # noqa: E501
-REPEAT = """\
-## Repeat it
-
-```bash
-export OMP_NUM_THREADS=2                     # cases of other thread counts are kept apart
-R=benchmarks/results
-python -m benchmarks.backbones --sizes 224 800x1333 --dtypes float32 bfloat16 --json $R/backbones.json
-python -m benchmarks.backbones --sizes 320 448 640 --json $R/backbones.json
-python -m benchmarks.backbones --sizes 224 800x1333 --batches 8 --json $R/backbones.json
-python -m benchmarks.backbones --passes 'training step' --batches 2 --sizes 512 \\
-    --dtypes float32 bfloat16 --json $R/backbones.json
-python -m benchmarks.detectors --sizes 800x1333 --dtypes float32 bfloat16 --json $R/detectors.json
-python -m benchmarks.ops --json $R/ops.json
-python -m benchmarks.training_step mmcontainer::retinanet/container_light_fpn_1x_coco.py \\
-    --data-root DATA --json $R/training_step.json
-python -m benchmarks.report
-```
-
-A case replaces the same case (workload, hardware, threads, allocator) in its file and leaves the others; `--models` and `--rounds` choose, `--help` says more.
-"""  # noqa: E501
+NOT_MEASURED = ['Not measured yet.', '']
 
 
-def types_section(cases: Sequence[dict]) -> list[str]:
-    """What bfloat16 gains, or loses, on float32."""
+def summary_section(cases: Sequence[dict]) -> list[str]:
+    """A paragraph and a table: one image in a detector, in both types."""
+    found = select(cases, suite='detectors', passes='inference', batch=1, size=BIG, dtype='float32')
+    if not found:
+        return NOT_MEASURED
+    full = max(found, key=lambda case: case['machine']['threads'])
+    low = same_work(full, cases, 'bfloat16')
     rows = []
-    for case in select(cases, dtype='bfloat16'):
-        other = same_work(case, cases, 'float32')
-        for row in case['rows']:
-            full = other and find_row(other, row['form'])
-            if not full or 'times' not in row or 'times' not in full:
-                continue
-            work = '{} x {} x {}'.format(case['batch'], *case['size'])
-            gain = full['seconds'] / row['seconds']
-            rows.append([f'{row["form"]}, {case["suite"]}, {case["passes"]}, {work}',
-                         str(case['machine']['threads']), f'{1e3 * full["seconds"]:.0f}',
-                         f'{1e3 * row["seconds"]:.0f}', f'{gain:.2f} x'])
-    if not rows:
-        return ['Not measured yet.', '']
-    return [format_table(['', 'threads', 'float32, ms', 'bfloat16, ms', 'gain'], rows), '',
-            'Autocast, with weights in float32: they are converted in every call. The two types '
-            'were measured one after the other, not in the same rounds. A gain below 1 is a loss: '
-            'leave `--amp bf16` out there.', '']
+    for row in full['rows']:
+        other = low and find_row(low, row['form'])
+        rows.append([row['form'], _ms(row, full), _ms(other, low) if other else '',
+                     _speed(row, find_row(full, RESNET)), f'{row["memory_mb"]:.0f}',
+                     f'{row["parameters"] / 1e6:.1f}'])
+    ours, swin, resnet = (find_row(full, form) for form in (LIGHT, SWIN, RESNET))
+    text = ''
+    if ours and swin and resnet:
+        text = (f'With Container-Light, RetinaNet takes {_ms(ours, full)} ms for an image of 800 x '
+                f'1333 pixels on {name_threads(full)} of a CPU. It is '
+                f'{speedup(ours, resnet):.2f} times as fast as with ResNet-50 and '
+                f'{speedup(ours, swin):.2f} times as fast as with Swin-T.')
+        if low:
+            text += (f' In bfloat16 (`tools/test.py --amp bf16`) it takes '
+                     f'{_ms(find_row(low, LIGHT), low)} ms.')
+    header = ['RetinaNet with', 'float32, ms', 'bfloat16, ms', 'speed in float32, ResNet-50 = 1',
+              'memory in float32, MB', 'params, M']
+    return [*_wrap(text + ' Nothing has been measured on a GPU.'), '',
+            format_table(header, rows), '']
 
 
-def suite_section(cases: Sequence[dict]) -> list[str]:
-    """A table per case."""
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text.strip(), 100)
+
+
+def _ms(row: dict, case: dict) -> str:
+    return format_ms(row['seconds'] / (case.get('batch') or 1))
+
+
+def _speed(row: dict, reference: Optional[dict]) -> str:
+    ratio = speedup(row, reference)
+    return '' if ratio is None else f'{ratio:.2f} x'
+
+
+def _share_of_peak(row: dict, case: dict) -> str:
+    peak = case['machine']['gemm_gflops'].get(case['dtype'])
+    if not peak or 'flops' not in row:
+        return ''
+    return f'{100 * row["flops"] / row["seconds"] / 1e9 / peak:.0f} %'
+
+
+def _cells(row: Optional[dict], case: Optional[dict]) -> list[str]:
+    """Time, spread, speed, memory and share of the peak of one contestant in one type."""
+    if row is None or 'times' not in row:
+        return [f'skipped: {row["skipped"]}' if row else '', '', '', '', '']
+    return [_ms(row, case), describe_spread(row), _speed(row, case['rows'][0]),
+            f'{row["memory_mb"]:.0f}', _share_of_peak(row, case)]
+
+
+def types_table(full: dict, low: Optional[dict]) -> str:
+    """One workload as a Markdown table, float32 and bfloat16 side by side.
+
+    Args:
+        full (dict): The case in float32.
+        low (dict, optional): The same workload, machine and code in bfloat16.
+    """
+    first = full['rows'][0]['form']
+    header = ['', 'params, M', 'float32: ms / image', 'spread', f'speed, {first} = 1', 'MB',
+              'of peak']
+    if low:
+        header += ['bfloat16: ms / image', 'spread', 'speed', 'MB', 'of peak', 'gain']
+    rows = []
+    for row in full['rows']:
+        parameters = f'{row["parameters"] / 1e6:.1f}' if 'parameters' in row else ''
+        cells = [row['form'], parameters, *_cells(row, full)]
+        if low:
+            other = find_row(low, row['form'])
+            both = other and 'times' in other and 'times' in row
+            cells += [*_cells(other, low),
+                      f'{row["seconds"] / other["seconds"]:.2f} x' if both else '']
+        rows.append(cells)
+    return format_table(header, rows)
+
+
+def where(case: dict, cases: Sequence[dict]) -> list[str]:
+    """Lines that say on what a case was measured, if that is not the same for all cases."""
+    if len({describe_machine(other) for other in cases}) == 1:
+        return []
+    return [describe_machine(case), '']
+
+
+def suite_section(suite: str, cases: Sequence[dict]) -> list[str]:
+    """A table per workload, machine and code; a type without its partner has its own."""
     lines = []
-    for case in cases:
+    for case in select(cases, suite=suite):
+        partner = None
+        if case['dtype'] == 'bfloat16' and same_work(case, cases, 'float32'):
+            continue  # stands beside float32
+        if case['dtype'] == 'float32':
+            partner = same_work(case, cases, 'bfloat16')
         size = '{} x {}'.format(*case['size'])
-        lines += [f'### {case["passes"].capitalize()}, {case["batch"]} x {size}, {case["dtype"]}',
-                  '', describe_case(case), '',
-                  case_table(case), '']
-    return lines
+        kind = '' if case['dtype'] == 'float32' else f', {case["dtype"]}'
+        lines += [f'### {case["passes"].capitalize()}, {case["batch"]} x {size}{kind}, '
+                  f'{name_threads(case)}', '', *where(case, cases), types_table(case, partner), '']
+    return lines or NOT_MEASURED
 
 
 def growth_section(cases: Sequence[dict]) -> list[str]:
@@ -126,12 +171,9 @@ def growth_section(cases: Sequence[dict]) -> list[str]:
             rows.append([row['form']] + [f'{1e3 * other["seconds"]:.0f}' for other in found]
                         + [f'{math.log(found[-1]["seconds"] / found[0]["seconds"]) / pixels:.2f}'])
         sizes = ['{} x {}, ms'.format(*case['size']) for case in group]
-        lines += [describe_case(last), '',
+        lines += [f'{name_threads(last).capitalize()}:', '', *where(last, cases),
                   format_table(['', *sizes, 'exponent'], rows), '']
-    if not lines:
-        return ['Not measured yet.', '']
-    return [*lines, 'The exponent is that of the number of pixels between the first and the last '
-            'size: 1 is linear, 2 quadratic. Below 1, fixed costs of the small size remain.', '']
+    return [*lines, report_text.GROWTH, ''] if lines else NOT_MEASURED
 
 
 def ops_section(cases: Sequence[dict]) -> list[str]:
@@ -145,8 +187,7 @@ def ops_section(cases: Sequence[dict]) -> list[str]:
                      f'{fast["memory_mb"]:.0f}'])
     header = ['float32', 'threads', 'explicit, ms', 'mmcontainer, ms', 'speed', 'explicit, MB',
               'mmcontainer, MB']
-    return [describe_case(cases[0]), '', format_table(header, rows), ''] if cases else [
-        'Not measured yet.', '']
+    return [format_table(header, rows), ''] if cases else NOT_MEASURED
 
 
 def step_section(cases: Sequence[dict]) -> list[str]:
@@ -158,9 +199,8 @@ def step_section(cases: Sequence[dict]) -> list[str]:
                  f'{100 * row["seconds"] / total:.1f} %'] for row in case['rows']]
         rows.append(['together', f'{1e3 * total:.1f}', '100 %'])
         lines += [f'### {case["name"]}, {case["passes"]}, batch {case["batch"]}, {case["dtype"]}',
-                  '', describe_case(case), '',
-                  format_table(['', 'ms', 'share'], rows), '']
-    return lines or ['Not measured yet.', '']
+                  '', format_table(['', 'ms', 'share'], rows), '']
+    return lines or NOT_MEASURED
 
 
 def render(cases: Sequence[dict]) -> str:
@@ -169,19 +209,24 @@ def render(cases: Sequence[dict]) -> str:
     Args:
         cases (Sequence[dict]): As :func:`benchmarks.store.load_cases` reads them.
     """
-    suites = {name: select(cases, suite=name) for name in FILES}
     versions = sorted({', '.join(f'{key} {value}' for key, value in
                                  case['machine']['versions'].items()) for case in cases})
-    lines = [HEAD, 'Measured with: ' + '; '.join(versions) + '.', '', '## Floors', '',
-             *floors_section(cases), LIMITS, '## How the cost grows with the image',
-             '', *growth_section(cases)]
-    for name in ('time', 'memory', 'parameters'):
-        lines += [f'![{name}](images/performance_{name}.png)', '']
-    lines += ['## bfloat16 beside float32', '', *types_section(cases)]
-    lines += ['## In a detector: RetinaNet', '', *suite_section(suites['detectors']),
-              '## Backbones alone', '', *suite_section(suites['backbones']), '## Operators', '',
-              *ops_section(suites['ops']), '## A whole training step', '',
-              *step_section(suites['training_step']), REPEAT]
+    measured = sorted({describe_machine(case) for case in cases})
+    images = [f'![{name}](images/performance_{name}.png)\n'
+              for name in ('time', 'memory', 'parameters')]
+    lines = [
+        '# Performance', '', *summary_section(cases),
+        *_wrap(f'Machine, allocator, date and commit: {"; ".join(measured)}. Software: '
+               f'{"; ".join(versions)}. `python -m benchmarks.report` writes this page from the '
+               'files in `benchmarks/results`; do not edit it.'), '',
+        report_text.METHOD,
+        '## Floors', '', floors_table(cases), '', report_text.FLOORS, report_text.LIMITS,
+        '## How the cost grows with the image', '', *growth_section(cases), *images,
+        '## In a detector: RetinaNet', '', *suite_section('detectors', cases),
+        '## Backbones alone', '', *suite_section('backbones', cases),
+        '## Operators', '', *ops_section(select(cases, suite='ops')),
+        '## A whole training step', '',
+        *step_section(select(cases, suite='training_step')), report_text.REPEAT]
     return '\n'.join(lines)
 
 

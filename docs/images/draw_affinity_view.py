@@ -2,7 +2,7 @@
 
     python docs/images/draw_affinity_view.py
 
-Computed from the explicit forms (mmcontainer.ops.affinity) for features of a smooth random map, not
+Computed from the explicit forms (mmcontainer.ops.explicit) for features of a smooth random map, not
 sketched.
 """
 from pathlib import Path

@@ -1,0 +1,87 @@
+"""The sentences of docs/performance.md that follow from the architectures, not from results."""
+
+METHOD = """\
+## How it was measured
+
+- All contestants of a table lived in one process and took turns in every round. Times are medians
+  of the rounds. "Spread" is the fastest and the slowest round beside the median; a wide spread
+  means that other programs used the machine meanwhile.
+- A speed is the median of the ratios within the rounds, beside Container-Light. Ratios travel from
+  one machine to another better than milliseconds do.
+- Memory is the peak that PyTorch's allocator gave out, above what was held before the call. The
+  buffers of oneDNN and MKL are not in it.
+- "Of peak" compares the multiply-adds of a model with the fastest matrix product of 2048 x 2048 in
+  the same run: two operations per multiply-add, and three forward passes for a training step.
+- Weights are random; they change neither time nor memory.
+- Backbones of this package run as `tools/test.py` and `tools/train.py` run them: deployed for
+  inference, in the memory layout that they choose themselves. Others run as MMDetection runs them.
+- *Container-Light, plain* is the model in NCHW as one writes it in PyTorch. *CoTNet-50, unfold*
+  copies every neighbourhood before it aggregates. They stand in for the official code.
+- bfloat16 is autocast with weights in float32, which are converted in every call. "Gain" is the
+  time in float32 over the time in bfloat16; the two types were measured one after the other, not in
+  the same rounds. A gain below 1 is a loss: leave `--amp bf16` out there.
+"""
+FLOORS = """\
+"Most" is the speed if all multiply-adds ran like the fastest matrix product of the run, and
+normalisation, activation, the softmax of attention and depth-wise convolutions took no time at all.
+
+Where a floor is not reached:
+
+- *Inference in float32 on one thread.* Most of the time goes into 1 x 1 convolutions with their
+  GELU, which no code makes faster than "most". The plain form loses less on one thread than on two:
+  the rest of its work is bound by memory, and one core alone has more of the memory's bandwidth.
+  Tried: chunks of other sizes, aggregation in chunks, weights laid out once per call, products of
+  matrices in place of convolutions (faster for small maps only, where they are used), GELU and
+  residual inside of the convolutions (kept).
+- *Training in float32 on one thread.* PyTorch hands 1 x 1 convolutions of a single thread to
+  another library, which fills and copies maps around its matrix products. As linear layers they
+  would gain less than a tenth, and nothing on two threads.
+- *CoT's aggregation in stages 2 and 3.* Every tap reads and writes the sums again, which a kernel
+  in C++ or Triton keeps in registers. Tried: other slabs, other transpositions, compiled taps
+  (about as fast, after minutes of compilation).
+"""
+LIMITS = """\
+## What limits each model
+
+- **Container-Light** computes most of its multiply-adds in 1 x 1 convolutions, which run at the
+  speed of matrix products. The depth-wise 5 x 5 convolutions and the activations keep it from that
+  speed, because they do little work per byte; in training, the gradients of the depth-wise weights
+  do so as well. Attention works in stage 4 only, on one position per 32 x 32 pixels.
+- **Container-Base** attends in every stage. The first stage has one position per 4 x 4 pixels, and
+  its cost grows with the square of the number of pixels ([measured](container_family.md)).
+- **CoTNet** moves memory: its local aggregation does nine multiply-adds per value, and weighs them
+  with a map of weights that is larger than its input. It is linear in the number of pixels.
+- **CoAtNet** convolves in stages 1 and 2 and attends in stages 3 and 4. The attention of stage 3,
+  on one position per 16 x 16 pixels, grows with the square of the number of pixels and in the end
+  outweighs the rest.
+- **ResNet-50 and ConvNeXt-T** are convolutions throughout, linear in the number of pixels.
+  **Swin-T** attends in windows: linear as well, but it copies maps to cut, shift and merge windows.
+  **PVTv2-B2** attends from every position to a map pooled by a fixed factor: the square remains,
+  divided by that factor.
+"""
+GROWTH = """\
+The exponent is that of the number of pixels between the first and the last size: 1 is linear, 2
+quadratic. Below 1, fixed costs of the small size remain."""
+REPEAT = """\
+## Repeat it
+
+```bash
+export OMP_NUM_THREADS=2                     # cases of other thread counts are kept apart
+R=benchmarks/results
+python -m benchmarks.backbones --sizes 224 800x1333 --dtypes float32 bfloat16 \\
+    --json $R/backbones.json
+python -m benchmarks.backbones --sizes 320 448 640 --json $R/backbones.json
+python -m benchmarks.backbones --sizes 224 800x1333 --batches 8 --json $R/backbones.json
+python -m benchmarks.backbones --passes 'training step' --batches 2 --sizes 512 \\
+    --dtypes float32 bfloat16 --json $R/backbones.json
+python -m benchmarks.detectors --sizes 800x1333 --dtypes float32 bfloat16 --json $R/detectors.json
+python -m benchmarks.ops --json $R/ops.json
+python -m benchmarks.training_step mmcontainer::retinanet/container_light_fpn_1x_coco.py \\
+    --data-root DATA --json $R/training_step.json
+python -m benchmarks.report
+```
+
+A case replaces the same case (workload, hardware, threads, allocator) in its file and leaves the
+others. `--models` and `--rounds` choose, `--help` says more. "Code" is the commit that was
+measured.
+"""
