@@ -9,6 +9,7 @@ PYTHON := python3
 endif
 VENV ?= .venv
 VENV_UPSTREAM ?= .venv-upstream
+VENV_DOCS ?= .venv-docs
 # For example: make test PYTEST_ARGS='-k doctor -x'
 PYTEST_ARGS ?=
 # So many processes run tests, one thread and up to 4 GB of memory each.
@@ -22,7 +23,7 @@ export MMCONTAINER_TEST_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env setup demo test test-fast test-upstream fuzz lint doctor clean
+.PHONY: help env setup demo test test-fast test-upstream fuzz lint docs doctor clean
 
 help:
 	@echo 'make env            make .venv: torch, OpenMMLab (mmcv compiled), this project; 10 to 20 min'
@@ -34,6 +35,7 @@ help:
 	@echo 'make fuzz           env, then 1000 generated bad files and options, and what became of them;'
 	@echo '                    3 min; FUZZ_ARGS="--cases 50 --seed 3 --domain options"'
 	@echo 'make lint           env, then ruff; seconds'
+	@echo 'make docs           build the site of docs/ into site/, in an environment of its own; 1 min'
 	@echo 'make doctor         examine the environment, and say how to mend it; 30 s'
 	@echo 'make clean          remove the environments; the cache of uv keeps what they were made of'
 	@echo
@@ -62,12 +64,18 @@ fuzz: env
 lint: env
 	$(VENV)/bin/python -m ruff check .
 
+# Sources are read, not imported: no torch is needed.
+docs:
+	@test -x $(VENV_DOCS)/bin/python || $(PYTHON) -m venv $(VENV_DOCS)
+	@$(VENV_DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	@NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/python -m mkdocs build --strict
+
 doctor:
 	@test -x $(VENV)/bin/python || { echo 'There is no $(VENV) yet: run `make env`.'; exit 1; }
 	@$(VENV)/bin/python mmcontainer/doctor.py
 
 # Only what was made here: a folder that is no virtual environment is left alone.
 clean:
-	@for folder in $(VENV) $(VENV_UPSTREAM); do \
+	@for folder in $(VENV) $(VENV_UPSTREAM) $(VENV_DOCS); do \
 		if [ -f $$folder/pyvenv.cfg ]; then echo "removing $$folder"; rm -rf $$folder; fi; done
-	rm -rf .uv build dist mmcontainer.egg-info .pytest_cache .ruff_cache
+	rm -rf .uv site build dist mmcontainer.egg-info .pytest_cache .ruff_cache

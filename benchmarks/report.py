@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from mmcontainer.cli.infer import write_atomically
+from mmcontainer.fileio import write_atomically
 from mmcontainer.cli.tool import run_tool
 from mmcontainer.errors import UserError
 
