@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from mmcontainer.fileio import write_atomically
 from mmcontainer.cli.tool import run_tool
 from mmcontainer.errors import UserError
+from mmcontainer.fileio import write_atomically
 
 from . import report_text
 from .floors import (

@@ -10,12 +10,12 @@ from ..layers.mbconv import ACTIVATIONS
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value is a whole number from 1."""
+    """Tell whether a value is a whole number from 1."""
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number, True and False not being any."""
+    """Tell whether a value is a number; True and False are none."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -56,7 +56,7 @@ def check_norm_cfg(norm_cfg: Any) -> None:
 
 
 class Rule(NamedTuple):
-    """What an entry of a row must be.
+    """Condition on an entry of a row.
 
     Attributes:
         holds (Callable): Whether the value of one stage is allowed.

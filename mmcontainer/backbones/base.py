@@ -1,4 +1,4 @@
-"""What all backbones of this package share: arguments, outputs, freezing, weights, deployment."""
+"""The common part of all backbones: arguments, outputs, freezing, weights, deployment."""
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional, Union
 

@@ -13,7 +13,8 @@ from .base import BaseBackbone
 
 # The stage whose attention ``window_size`` restricts: at detection size it has 4200 positions.
 _WINDOW_STAGE = 2
-# What distinguishes timm's models, see docs/coatnet.md. The paper does not name the pooling's size.
+# timm's models differ from the paper's in these options (docs/coatnet.md). The paper does not name
+# the pooling's size.
 DEFAULTS = dict(
     block_types=('C', 'C', 'T', 'T'), downsample_in='expand', pool='max2', image_size=224,
     stem_hidden=None, act='gelu', act_first=False, expand_input=False, gate_act='silu',

@@ -20,9 +20,9 @@ from .integrity import check_file, corrupt, hash_in_name, is_safetensors
 
 # Plain records that training scripts put beside their weights. Configs of yacs become dicts.
 _RECORDS = (argparse.Namespace, (OrderedDict, 'yacs.config.CfgNode'))
-# How torch.save's files of before 2020 begin, behind the two bytes of the pickle protocol.
+# torch.save's files of before 2020 begin like this, behind the two bytes of the pickle protocol.
 _TORCH_MAGIC = b'\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
-# What torch.load raises for files that are damaged, or of something else.
+# torch.load raises these for files that are damaged, or of something else.
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError,
            AttributeError, AssertionError, OverflowError, MemoryError)
 # Both variables of PyTorch at once are an error of its, and the second never applies here.
@@ -127,7 +127,7 @@ def _without(variable: str) -> Iterator[None]:
 
 
 def _is_plain_pickle(path: Path) -> bool:
-    """Whether a file was written by ``pickle.dump``, as detectron2's .pkl files, not by PyTorch."""
+    """Tell whether a file was written by ``pickle.dump``, as detectron2's are, not by PyTorch."""
     with open(path, 'rb') as file:
         head = file.read(2 + len(_TORCH_MAGIC))
     return (head.startswith((b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05'))

@@ -1,4 +1,4 @@
-"""Whether a file is a whole checkpoint, found out without unpickling any of it."""
+"""Check that a file is a whole checkpoint, without unpickling any of it."""
 import hashlib
 import re
 import zipfile
@@ -30,7 +30,7 @@ def file_hash(path: Union[str, Path]) -> str:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file has the layout of safetensors: the length of a JSON header, then the header.
+    """Tell whether a file begins as safetensors do: with the length of a JSON header, and the header.
 
     https://github.com/huggingface/safetensors#format
     """
@@ -97,7 +97,7 @@ def _check_archive(path: Path) -> None:
             damaged = archive.testzip()
     except CorruptCheckpointError:
         raise
-    # Whatever a flipped bit of a directory makes zipfile believe.
+    # A flipped bit of a directory makes zipfile raise many kinds of errors.
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError,
             RuntimeError, OverflowError) as error:
         raise corrupt(path, f'its end is missing or damaged ({error})') from error

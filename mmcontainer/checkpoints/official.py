@@ -1,4 +1,4 @@
-"""Where the official weights are, by the stable name under which our configs expect them."""
+"""Addresses of the official weights, by the names under which our configs expect them."""
 from pathlib import Path
 from typing import Union
 

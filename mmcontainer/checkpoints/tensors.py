@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Where files keep their weights. Averaged weights (timm's name) come before 'state_dict': where a
-# training kept them, it evaluated them.
+# Files keep their weights under these names. Averaged weights (timm's name) come before
+# 'state_dict': where a training kept them, it evaluated them.
 _WRAPPERS = ('model', 'state_dict_ema', 'state_dict')
 _SHOWN = 5
 # Eight-bit floats are numbers only together with a scale that is not theirs.
@@ -74,7 +74,7 @@ def check_numbers(state_dict: Mapping[str, Tensor]) -> None:
 
 
 def _odd_kind(value: Tensor) -> str:
-    """Why a tensor is none with numbers of its own; '' if it is one."""
+    """Say why a tensor has no numbers of its own; '' if it has."""
     if value.is_meta:
         return 'without numbers, on the meta device'
     if value.is_quantized:

@@ -123,7 +123,7 @@ class SMCADecoderLayer(DetrTransformerDecoderLayer):
             self.scale = nn.Linear(self.embed_dims, self.num_scales * heads)
 
     def normalize_query(self, query: Tensor, query_pos: Tensor) -> Tensor:
-        """What point and scale are predicted from, (B, L, C) in the parameters' type.
+        """Features that point and scale are predicted from, (B, L, C) in the parameters' type.
 
         Sixteen bits would round a point to quarters of a cell; hence no autocast from here on.
         """
@@ -133,7 +133,7 @@ class SMCADecoderLayer(DetrTransformerDecoderLayer):
 
     def locate(self, query: Tensor, query_pos: Tensor,
                reference: Tensor) -> tuple[Tensor, Optional[Tensor]]:
-        """Where the heads look, and how far.
+        """Predict the point that each head looks at, and its scale.
 
         Args:
             query, query_pos (Tensor): (B, L, C).

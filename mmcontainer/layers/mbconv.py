@@ -5,7 +5,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 ACTIVATIONS = {'gelu': nn.GELU, 'silu': nn.SiLU, 'relu': nn.ReLU}
-# Where a block with stride 2 gets smaller.
+# The place in a block with stride 2 that halves the map.
 DOWNSAMPLES = ('expand', 'depthwise', 'pool')
 
 

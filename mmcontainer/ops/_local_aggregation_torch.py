@@ -25,7 +25,7 @@ def slab_elements(device: torch.device) -> int:
 
 
 def is_channels_last(maps: Tensor) -> bool:
-    """Whether (B, ..., H, W) is stored position by position, all channels of one together."""
+    """Tell whether (B, ..., H, W) is stored position by position, all channels of one together."""
     return not maps.is_contiguous() and _positions_first(maps).is_contiguous()
 
 
@@ -122,7 +122,7 @@ class _Slab(NamedTuple):
 
     @property
     def padding(self) -> int:
-        """How far a window reaches beyond its centre."""
+        """Positions that a window reaches beyond its centre."""
         return self.dilation * (self.kernel_size // 2)
 
     @property

@@ -23,7 +23,7 @@ MAX_GRID_SIDE = 65535
 
 
 def fits(x: Tensor, weight: Tensor) -> bool:
-    """Whether the kernels can be used: offsets within an image are 32-bit integers."""
+    """Tell whether the kernels can be used: offsets within an image are 32-bit integers."""
     sharing = x.shape[1] // weight.shape[2]
     outputs = weight.shape[1] * x[:1].numel()
     return (max(outputs, weight[:1].numel()) < 2**31 and sharing <= MAX_SHARING

@@ -1,9 +1,9 @@
-"""Whether operators are recorded rather than run."""
+"""Recording of operators, by exports and compilers, told apart from running them."""
 import torch
 
 
 def is_captured() -> bool:
-    """Whether ``torch.jit.trace``, an ONNX export or ``torch.compile`` records the operators.
+    """Tell whether ``torch.jit.trace``, an ONNX export or ``torch.compile`` records the operators.
 
     They get plain forms, and choose memory formats and fusions themselves.
     """

@@ -156,7 +156,7 @@ def _form_for(x: Tensor, weight: Tensor) -> ModuleType:
 
 @functools.cache
 def _can_use_triton(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether Triton is installed and knows the GPU: from compute capability 7, bfloat16 from 8."""
+    """Tell whether Triton is installed and knows the GPU: capability 7, for bfloat16 8, or more."""
     if importlib.util.find_spec('triton') is None:
         return False
     return torch.cuda.get_device_capability(device)[0] >= (8 if dtype == torch.bfloat16 else 7)

@@ -190,7 +190,7 @@ def _separable(query, key, value, point, scale, grid_size, smooth, key_padding_m
 
 def _separable_bias(point: Tensor, scale: Optional[Tensor], grid_size: Sequence[int],
                     smooth: float) -> Tensor:
-    """What :func:`mmcontainer.ops.gaussian_bias` returns, from its parts along x and y."""
+    """The mask of :func:`mmcontainer.ops.gaussian_bias`, made of its parts along x and y."""
     terms, squares = {}, {}
     for axis, size in zip('yx', grid_size):
         cells = torch.arange(size, device=point.device, dtype=point.dtype)

@@ -1,4 +1,4 @@
-"""Where autocast must not round, and to what it rounds elsewhere."""
+"""Autocast: switching it off where it must not round, and the type that it rounds to."""
 from contextlib import AbstractContextManager, nullcontext
 
 import torch

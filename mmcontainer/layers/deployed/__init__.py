@@ -1,4 +1,4 @@
-"""What inference puts in the place of the layers' training forms.
+"""Forms of the layers for inference, which take the place of the training forms.
 
 Nothing outside of this folder works in place, in chunks, with fused operators or in a memory format
 of its own. :func:`deploy` is the only way in; every form here gives the numbers of the layer it

@@ -22,12 +22,12 @@ _GEOMETRY = [0, 0], [1, 1], [1, 1], 1  # padding, stride, dilation, groups
 
 
 def _is_nhwc(x: Tensor) -> bool:
-    """Whether the format is channels_last and nothing else (a 1 x 1 map is in both formats)."""
+    """Tell whether the format is channels_last alone (a 1 x 1 map is in both formats)."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _fuses(x: Tensor, out: Optional[Tensor]) -> bool:
-    """Whether oneDNN's fused operators apply."""
+    """Tell whether oneDNN's fused operators apply."""
     if (x.device.type != 'cpu' or not torch.backends.mkldnn.enabled
             or torch.is_grad_enabled() or is_captured()):
         return False
@@ -41,7 +41,7 @@ def _fuses(x: Tensor, out: Optional[Tensor]) -> bool:
 
 
 def _add_and_activate(y: Tensor, activation: Optional[str], out: Optional[Tensor]) -> Tensor:
-    """What follows the convolution, in place, as separate operators."""
+    """Add the residual and apply the activation, in place, as separate operators."""
     y = y if out is None else out.add_(y)
     return y if activation is None else getattr(torch.ops.aten, f'{activation}_')(y)
 
@@ -108,10 +108,10 @@ def pointwise_to_nchw(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) 
 
 
 def may_overwrite(module: nn.Module) -> bool:
-    """Whether maps that a module made itself may be overwritten: in evaluation, without gradients.
+    """Tell whether a module may overwrite maps of its own: in evaluation, without gradients.
 
-    Not where anybody watches: who hooked a part of the module wants to see it called, with whole
-    maps, and what it was given shall stay as it was.
+    It may not where a part of the module has a hook: hooks expect that every part is called, on
+    whole maps, and that the maps they were given stay as they are.
     """
     return not (module.training or torch.is_grad_enabled() or is_captured()
                 or any(part._forward_hooks or part._forward_pre_hooks for part in module.modules()))
