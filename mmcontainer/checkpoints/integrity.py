@@ -30,7 +30,7 @@ def file_hash(path: Union[str, Path]) -> str:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Tell whether a file begins as safetensors do: with the length of a JSON header, and the header.
+    """Tell whether a file begins as safetensors do: the length of a JSON header, then the header.
 
     https://github.com/huggingface/safetensors#format
     """
