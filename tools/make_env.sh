@@ -21,7 +21,8 @@ fail() { echo "$*" >&2; exit 1; }
 # GPU and a CUDA compiler of the major release of torch's own CUDA, which is 13 for both stacks.
 accelerator() {
     local gpus nvcc
-    gpus=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -u | xargs) || true
+    gpus=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null |
+           sort -u | xargs) || true
     [ "${FORCE_CUDA:-}" != 1 ] || gpus=${TORCH_CUDA_ARCH_LIST:-${gpus:-all}}
     nvcc=$("${CUDA_HOME:+$CUDA_HOME/bin/}nvcc" --version 2>/dev/null |
            sed -n 's/.*release \([0-9.]*\).*/\1/p') || true
@@ -46,8 +47,9 @@ if [ -z "${UV:-}" ]; then
         .uv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
     fi
     # uv does not read pip's configuration, where the index of a mirror may stand.
-    index=$(.uv/bin/python -m pip config list 2>/dev/null | sed -n "s/^[^=]*\.index-url='\(.*\)'\$/\1/p")
-    [ -z "$index" ] || export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-${index##*$'\n'}}}
+    index=$(.uv/bin/python -m pip config list 2>/dev/null |
+            sed -n "s/^[^=]*\.index-url='\(.*\)'\$/\1/p" | tail -n 1)
+    [ -z "$index" ] || export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-$index}}
 fi
 export UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-180}
 
@@ -60,15 +62,6 @@ elif ! "$venv/bin/python" -c '' 2>/dev/null; then
 fi
 
 target=$(accelerator)
-if ! "$venv/bin/python" -c 'import importlib.util as i, sys; sys.exit(not i.find_spec("mmcv"))'; then
-    command -v "${CXX:-g++}" > /dev/null || fail 'There is no C++ compiler for mmcv:' \
-        '`sudo apt-get install g++`, then run this again.'
-    [ -f "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] ||
-        fail 'Python.h is missing, mmcv cannot be compiled: `sudo apt-get install python3-dev`' \
-        '(python3.11-dev for python3.11), then run this again.'
-    echo "Installing the $stack stack into $venv: 3 GB to download, 10 GB of disk. Then mmcv is" \
-        "compiled for $target, once per version of torch: about 10 min on 2 cores (\"Building $mmcv\")."
-fi
 if [ "$target" = cpu ]; then
     export FORCE_CUDA=0 CUDA_VISIBLE_DEVICES=
 else
@@ -82,8 +75,25 @@ print(max(1, min(cores, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 touch "$unfinished"
 # The accelerator is no setting that mmcv reads: it keeps the wheels apart in uv's cache.
-"$UV" pip install --python "$venv" --project "requirements/$stack" \
-    --config-settings-package "$mmcv:accelerator=$target" \
+options=(--python "$venv" --project "requirements/$stack"
+         --config-settings-package "$mmcv:accelerator=$target")
+# Take a compiled mmcv from the cache without asking the index: a mirror that sends no cache headers
+# would make uv believe that mmcv's sources are new, and compile them again. The constraint, which
+# no torch can meet, keeps this step from compiling.
+"$UV" pip install --quiet --offline --no-deps --build-constraints <(echo 'torch<0') \
+    "${options[@]}" "$(sed -n "s/^ *'\($mmcv==.*\)',\$/\1/p" "$settings")" 2> /dev/null || true
+has() { "$venv/bin/python" -c "import importlib.util as u, sys; sys.exit(not u.find_spec('$1'))"; }
+if ! has mmcv; then
+    command -v "${CXX:-g++}" > /dev/null || fail 'There is no C++ compiler for mmcv:' \
+        '`sudo apt-get install g++`, then run this again.'
+    include=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+    [ -f "$include/Python.h" ] || fail 'Python.h is missing, mmcv cannot be compiled:' \
+        '`sudo apt-get install python3-dev` (python3.11-dev for python3.11), then run this again.'
+    echo "Compiling mmcv for $target, once per version of torch, takes 10 min on 2 idle cores. It" \
+        "is at work while \"Building $mmcv\" is the last that is shown."
+fi
+has torch || echo "Installing the $stack stack into $venv: 3 GB to download, 10 GB of disk."
+"$UV" pip install "${options[@]}" \
     -r "$settings" -r requirements/runtime.txt -r requirements/dev.txt -e . || fail \
     'Not complete, see above. Run it again when the cause is mended: what was downloaded is kept.' \
     'Where the compiler was killed, memory ran out: `MAX_JOBS=1 make env`.'
