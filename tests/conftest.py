@@ -41,6 +41,29 @@ def configs_are_parsed_once():
         yield
 
 
+def _global_registers():
+    """Where MMEngine keeps loggers, visualizers, message hubs and the default scope by name."""
+    from mmengine.utils import ManagerMixin
+    kinds = [ManagerMixin]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+    return [kind.__dict__['_instance_dict'] for kind in kinds
+            if '_instance_dict' in kind.__dict__]
+
+
+@pytest.fixture(autouse=True)
+def nothing_global_is_left(configs_are_parsed_once):
+    """Tests run in any order: the default scope of one is not that of the next.
+
+    A logger would even write into the captured output of a test that has ended, which is closed.
+    """
+    before = {id(register): dict(register) for register in _global_registers()}
+    yield
+    for register in _global_registers():
+        register.clear()
+        register.update(before.get(id(register), {}))
+
+
 @pytest.fixture(scope='session')
 def repo_root():
     """Root folder of the checkout."""

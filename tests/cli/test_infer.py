@@ -14,6 +14,7 @@ from torch import nn
 pytest.importorskip('mmcv.ops')
 
 from mmdet.structures import DetDataSample  # noqa: E402
+from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
 
 from mmcontainer.cli import infer as inference  # noqa: E402
@@ -271,6 +272,7 @@ def test_failures_of_the_model_do_not_stop_the_others(run, tmp_path, monkeypatch
     errors = {1: IndexError('a defect'), 2: IndexError('a defect'), 4: MemoryError(),
               5: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")}
     model = Broken(errors)
+    init_default_scope('mmdet')  # as load_detector does
     monkeypatch.setattr(inference, 'load_detector', lambda *args: model)
     code, output, messages = run(*(f'{number}.png' for number in range(6)))
     assert code == 1 and output.count('1 objects') == 2
