@@ -90,8 +90,8 @@ def aggregate(x: Tensor, weight: Tensor, *args) -> Tensor:
 def unfold_aggregation() -> Iterator[None]:
     """Let CoTNets aggregate with ``F.unfold``, and keep the memory format of their images."""
     replaced = [('mmcontainer.layers.cot', 'local_aggregation', aggregate)] + [
-        ('mmcontainer.backbones.base', name, lambda x: x)
-        for name in ('prefer_channels_last', 'as_output')]
+        (f'mmcontainer.backbones.{name}', function, lambda x: x)
+        for name, function in (('cotnet', 'prefer_channels_last'), ('base', 'as_output'))]
     with ExitStack() as stack:
         for module, name, function in replaced:
             stack.enter_context(mock.patch(f'{module}.{name}', function))

@@ -93,8 +93,8 @@ class PlainContainerLight(nn.Module):
         super().__init__()
         # On their way through a channels_last model weights may have taken that format.
         backbone = copy.deepcopy(backbone).to(memory_format=torch.contiguous_format)
-        if backbone.norm is not None or any('pos_table' in dict(
-                stage.named_children()) for stage in backbone.stages):
+        if backbone.norm is not None or any(
+                stage.pos_table is not None for stage in backbone.stages):
             raise ValueError('Container-Light without its last norm is expected.')
         self.norm_eval, self.out_indices = backbone.norm_eval, backbone.out_indices
         self.stages = nn.ModuleList(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..layers.deployed import deploy
-from ..layers.memory_format import as_output, prefer_channels_last
+from ..layers.memory_format import as_output
 from ..type_names import type_name
 from .arch import resolve_arch
 from .arguments import check_drop_path_rate, check_in_channels, check_norm_cfg
@@ -146,7 +146,7 @@ class BaseBackbone(BaseModule):
             as the class says, contiguous.
         """
         self.check_input(x)
-        x = self.forward_stem(prefer_channels_last(x))
+        x = self.forward_stem(x)
         outs = []
         for index in range(self.out_indices[-1] + 1):
             x = self.stage(index)(x)

@@ -7,6 +7,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import CoAtNetStem, MapNorm, MBConv, RelativeAttention, RelativeBlock, Stage
+from ..layers.memory_format import prefer_channels_last
 from .arch import of_stage
 from .arguments import is_count
 from .base import BaseBackbone
@@ -129,7 +130,7 @@ class CoAtNet(BaseBackbone):
         return [self.stem]
 
     def forward_stem(self, x: Tensor) -> Tensor:
-        return self.stem(x)
+        return self.stem(prefer_channels_last(x))
 
 
 def _check_block_types(types: Union[str, Sequence[str]]) -> None:

@@ -1,26 +1,49 @@
 """The Container family (arXiv 2106.01401) as multi-scale backbones."""
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from operator import mul
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 from mmcv.cnn import build_norm_layer
-from mmengine.model import ModuleList, Sequential
+from mmengine.model import BaseModule, ModuleList
 from mmengine.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
 from ..layers import (
     ContainerBlock,
     ContextAggregation,
     PatchEmbed,
     PositionTable,
-    Stage,
     build_static_affinity,
+    recompute,
 )
 from .arch import of_stage
 from .base import BaseBackbone
 from .container_archs import CONTAINER_ARCHS, CONTAINER_DEFAULTS
+
+
+class ContainerStage(BaseModule):
+    """Patch embedding, position table if there is one, and the blocks of one stage.
+
+    Shapes: (B, C_in, H, W) -> (B, C, H // p, W // p).
+    """
+
+    def __init__(self, patch_embed: nn.Module, pos_table: Optional[nn.Module],
+                 blocks: Sequence[nn.Module], with_cp: bool = False):
+        super().__init__()
+        self.patch_embed = patch_embed
+        self.pos_table = pos_table
+        self.blocks = ModuleList(blocks)
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch_embed(x)
+        if self.pos_table is not None:
+            x = self.pos_table(x)
+        # The loop stands here for no caller to hold the first map while the others are made.
+        for block in self.blocks:
+            x = recompute(block, x) if self.with_cp else block(x)
+        return x
 
 
 @MODELS.register_module()
@@ -99,20 +122,21 @@ class Container(BaseBackbone):
                 embed_dims=dims, grid_size=grid_size, **row['static'])
             return ContextAggregation(dims, row['num_heads'], static, self.kv_strides[stage])
 
-        parts = OrderedDict(patch_embed=PatchEmbed(in_channels, dims, row['patch_sizes']))
-        if row['pos_embed'] == 'table':
-            parts['pos_table'] = PositionTable(dims, grid_size)
-        parts['blocks'] = Stage(*(ContainerBlock(
-            build_aggregation(),
-            dims,
-            row['mlp_ratios'],
-            conv_pos_embed=row['pos_embed'] == 'conv',
-            drop_path_rate=rate,
-            norm_cfg=self.norm_cfg) for rate in rates), with_cp=self.with_cp)
-        return Sequential(parts)
+        return ContainerStage(
+            PatchEmbed(in_channels, dims, row['patch_sizes']),
+            PositionTable(dims, grid_size) if row['pos_embed'] == 'table' else None,
+            [ContainerBlock(
+                build_aggregation(),
+                dims,
+                row['mlp_ratios'],
+                conv_pos_embed=row['pos_embed'] == 'conv',
+                drop_path_rate=rate,
+                norm_cfg=self.norm_cfg) for rate in rates],
+            with_cp=self.with_cp)
 
     def stem_modules(self) -> list[nn.Module]:
-        return [module for name, module in self.stages[0].named_children() if name != 'blocks']
+        first = self.stages[0]
+        return [first.patch_embed] + ([] if first.pos_table is None else [first.pos_table])
 
 
 def _check_arch(arch: dict, strides: Sequence[int]) -> None:

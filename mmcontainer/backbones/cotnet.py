@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ..layers import BlurPool, CotBlock, CotLayer, GatedConv, Stage
 from ..layers.deployed import fold_pair
+from ..layers.memory_format import prefer_channels_last
 from .arch import of_stage
 from .base import BaseBackbone
 
@@ -159,7 +160,7 @@ class CoTNet(BaseBackbone):
         return getattr(self, f'layer{index + 1}')
 
     def forward_stem(self, x: Tensor) -> Tensor:
-        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.maxpool(self.relu(self.bn1(self.conv1(prefer_channels_last(x)))))
 
     def fold_stem(self) -> None:
         if isinstance(self.conv1, nn.Conv2d):
