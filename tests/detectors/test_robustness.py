@@ -121,6 +121,7 @@ def test_recomputed_encoder_gives_the_same_gradients(dropout):
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_matching_in_few_bits_is_the_matching_of_the_same_numbers_in_float32(dtype):
     """float16 cannot hold the cost's 1e-8 and would take the logarithm of zero."""
+    init_default_scope('mmdet')
     head = MODELS.build(dict(
         HEAD, num_classes=4, embed_dims=32, train_cfg=dict(assigner=ASSIGNER)))
     hidden, references = torch.randn(1, 2, 12, 32).to(dtype), torch.randn(2, 12, 2).to(dtype)
