@@ -1,4 +1,4 @@
-"""What this package promises beside others, and what the results say about it."""
+"""The speed and memory that this package promises, compared with the results."""
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
@@ -45,7 +45,7 @@ OPERATOR_MEMORY = 6.
 
 
 def machine_key(case: dict) -> tuple:
-    """What tells machines, and ways to use them, apart."""
+    """The same for cases of one machine, used in one way."""
     machine = case['machine']
     return machine['hardware'], machine['threads'], machine['allocator']
 
@@ -115,7 +115,7 @@ def bound(case: dict, floor: Floor, cases: Sequence[dict]) -> Optional[float]:
 
 
 def floors_table(cases: Sequence[dict]) -> str:
-    """What is promised, and what was measured."""
+    """A Markdown table of promises and measurements."""
     header = ['what is compared', 'on', 'floor', 'measured', 'reached', 'most']
     return format_table(header, floor_rows(cases))
 
@@ -133,7 +133,7 @@ def _reference_case(case: dict, floor: Floor, cases: Sequence[dict]) -> Optional
 
 
 def floor_ratio(case: dict, floor: Floor, cases: Sequence[dict]) -> Optional[float]:
-    """What a case reaches; None where one of the two is missing."""
+    """The ratio that a case reaches; None where one of the two is missing."""
     other = _reference_case(case, floor, cases)
     ours, reference = find_row(case, LIGHT), other and find_row(other, floor.reference)
     if ours is None or reference is None or 'times' not in ours or 'times' not in reference:

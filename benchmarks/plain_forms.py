@@ -20,14 +20,12 @@ class PlainPatchEmbed(nn.Module):
 
     def __init__(self, patch_embed: PatchEmbed):
         super().__init__()
-        self.proj = patch_embed.proj
-        self.norm = nn.LayerNorm(len(patch_embed.norm.weight), eps=patch_embed.norm.eps)
-        self.norm.weight, self.norm.bias = patch_embed.norm.weight, patch_embed.norm.bias
+        self.proj, self.norm = patch_embed.proj, patch_embed.norm
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.proj(x)
         batch, _, height, width = x.shape
-        x = self.norm(x.flatten(2).transpose(1, 2))  # B C H W -> B N C
+        x = nn.LayerNorm.forward(self.norm, x.flatten(2).transpose(1, 2))  # B C H W -> B N C
         return x.reshape(batch, height, width, -1).permute(0, 3, 1, 2).contiguous()
 
 

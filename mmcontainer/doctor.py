@@ -245,7 +245,7 @@ def resume(facts):
 
 
 def failing_imports(facts):
-    """What is installed in a right version and still cannot be imported."""
+    """Packages of a right version that still cannot be imported."""
     for name, error in facts['errors'].items():
         if facts['versions'].get(name, name) is None and name in compat.SUPPORTED:
             continue  # mmdet and mmpretrain may be missing

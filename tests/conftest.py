@@ -42,7 +42,7 @@ def configs_are_parsed_once():
 
 
 def _global_registers():
-    """Where MMEngine keeps loggers, visualizers, message hubs and the default scope by name."""
+    """Dicts in which MMEngine keeps loggers, visualizers, message hubs and the default scope."""
     from mmengine.utils import ManagerMixin
     kinds = [ManagerMixin]
     for kind in kinds:

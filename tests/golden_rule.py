@@ -1,4 +1,4 @@
-"""How the fixtures in tests/golden were made: weights and inputs drawn from names.
+"""The rule by which the fixtures in tests/golden were made: weights and inputs drawn from names.
 
 Every tensor is a draw of NumPy's legacy generator, seeded by the CRC-32 of 'seed:name', so that no
 file of weights is needed and other seeds and sizes can be checked as well.

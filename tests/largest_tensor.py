@@ -1,4 +1,4 @@
-"""How large the largest tensor is that a computation makes, whatever hides it."""
+"""The size of the largest tensor that a computation makes, whatever hides it."""
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -106,7 +106,7 @@ class Tools:
 
 
 def _import_libraries():
-    """What every tool needs, but nothing that starts threads, which a fork would not have."""
+    """Import the libraries of all tools, but nothing that starts threads: forks have none."""
     import mmpretrain.utils  # noqa: F401
     import torch._dynamo  # noqa: F401
     from mmdet.utils import register_all_modules

@@ -64,6 +64,7 @@ class ContainerPAM(BaseBackbone):
 
     def __init__(self, *args, out_type: str = 'featmap', **kwargs):
         super().__init__(*args, **kwargs)
+        _check_arch(self.arch)
         if out_type not in ('featmap', 'cls_token'):
             raise ValueError(f"out_type must be 'featmap' or 'cls_token', got {out_type!r}.")
         self.out_type = out_type
@@ -84,15 +85,6 @@ class ContainerPAM(BaseBackbone):
         self.finish()
 
     def strides_of(self, arch: Mapping[str, Any]) -> tuple[int, ...]:
-        if len(arch['patch_sizes']) != 1 or None in arch['num_heads']:
-            raise ValueError('An arch of ContainerPAM has one stage, and a number of heads; got '
-                             f'{dict(arch)}.')
-        if (arch['static'] or {'kind': 'dense'}) != {'kind': 'dense'}:
-            raise ValueError("The static affinity of ContainerPAM is dict(kind='dense') or None, "
-                             f"got {arch['static']}.")
-        if arch['image_size'] % arch['patch_sizes'][0]:
-            raise ValueError('image_size of an arch must be a multiple of its patch size, got '
-                             f'{arch["image_size"]} and {arch["patch_sizes"][0]}.')
         return arch['patch_sizes']
 
     def build_final_norm(self) -> nn.Module:
@@ -110,3 +102,16 @@ class ContainerPAM(BaseBackbone):
         if self.out_type == 'cls_token':
             return (tokens[:, 0], )
         return (tokens[:, 1:].transpose(1, 2).unflatten(2, size), )  # B N C -> B C H W
+
+
+def _check_arch(arch: Mapping[str, Any]) -> None:
+    """Raise a ValueError for a row whose entries do not go together."""
+    if len(arch['patch_sizes']) != 1 or None in arch['num_heads']:
+        raise ValueError('An arch of ContainerPAM has one stage, and a number of heads; got '
+                         f'{dict(arch)}.')
+    if (arch['static'] or {'kind': 'dense'}) != {'kind': 'dense'}:
+        raise ValueError("The static affinity of ContainerPAM is dict(kind='dense') or None, "
+                         f"got {arch['static']}.")
+    if arch['image_size'] % arch['patch_sizes'][0]:
+        raise ValueError('image_size of an arch must be a multiple of its patch size, got '
+                         f'{arch["image_size"]} and {arch["patch_sizes"][0]}.')

@@ -1,9 +1,9 @@
 """``tools/test.py``: evaluate a checkpoint."""
 from pathlib import Path
 
-from ..config_nodes import find_class
+from ..config_nodes import evaluators, find_class
 from ..data_check.classes import check_checkpoint_classes, classes_of_split
-from ..engine.deploy import DeployHook, prepare_for_inference
+from ..engine.deploy import DeployHook
 from ..engine.draw_hooks import DrawDetectionsHook, DrawLabelsHook
 from ..errors import UserError
 from .config_changes import add_hook, remove_hook, set_loader_defaults, set_work_dir
@@ -11,6 +11,7 @@ from .configs import load_config
 from .console import build_runner, quiet_libraries
 from .data_root import set_data_root
 from .distributed import replace_sync_bn, setup_distributed
+from .models import prepare_for_inference
 from .paths import check_writable_file, check_writable_folder
 from .train import check_and_report_data
 from .weights import local_file, prepare_loading
@@ -24,9 +25,7 @@ def _dump_predictions(cfg, out: str) -> None:
     scope = cfg.get('default_scope', 'mmengine')
     # MMDetection's own kind compresses masks.
     kind = 'DumpDetResults' if find_class('DumpDetResults', scope) else 'DumpResults'
-    evaluators = cfg.test_evaluator
-    evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
-    cfg.test_evaluator = [*evaluators, dict(type=kind, out_file_path=out)]
+    cfg.test_evaluator = [*evaluators(cfg, ['test']), dict(type=kind, out_file_path=out)]
 
 
 def _draw_predictions(cfg, folder: str) -> None:

@@ -16,7 +16,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from torch import nn
 
-from ..engine.deploy import own_backbones, prepare_for_inference
+from ..engine.deploy import own_backbones
 from ..errors import ConfigError, UserError
 from ..fileio import write_atomically
 from ..pipeline import build_pipeline, decode
@@ -31,6 +31,7 @@ from .images import (
     pillow_limit_lifted,
     readable,
 )
+from .models import prepare_for_inference
 from .paths import check_writable_folder
 from .tool import user_message
 from .weights import load_weights

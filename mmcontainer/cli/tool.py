@@ -52,7 +52,7 @@ def user_message(error: BaseException) -> Optional[str]:
     if isinstance(error, KeyError) and ' registry' in text and 'is not in the' in text:
         return f'The config names something unknown: {error.args[0]}'
     if isinstance(error, TypeError) and 'unexpected keyword argument' in text and (
-            module.startswith(('mmengine.registry', 'mmcontainer.backbones'))):
+            module.startswith('mmengine.registry') or 'BaseBackbone.__init__()' in text):
         return f'The config sets something unknown: {text}'
     return None
 
@@ -108,7 +108,7 @@ def add_inference_options(parser) -> None:
                         help='bfloat16 in backbone, neck and dense heads, on newer GPUs and CPUs')
     parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')
     parser.add_argument('--no-deploy', action='store_true',
-                        help='do not fold the norms of the backbone into its convolutions')
+                        help='run the backbone as it was trained, not its form for inference')
 
 
 def add_config_options(parser) -> None:

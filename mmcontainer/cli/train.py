@@ -5,7 +5,7 @@ from typing import Optional
 
 from ..data_check import check_annotations, check_data
 from ..engine.amp import is_mixed, keep_float32
-from ..engine.deploy import DeployHook, compile_backbone
+from ..engine.deploy import DeployHook
 from ..engine.invalid_loss import StopWhenDivergedHook
 from ..errors import UserError, find_interrupt
 from .config_changes import (
@@ -24,6 +24,7 @@ from .configs import load_config
 from .console import build_runner, quiet_libraries
 from .data_root import set_data_root
 from .distributed import replace_sync_bn, setup_distributed
+from .models import compile_backbone
 from .paths import check_writable_folder, claim_work_dir
 from .resume import advice_after_interrupt, find_resume
 from .weights import check_pretrained_weights, local_file, prepare_loading

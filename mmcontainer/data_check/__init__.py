@@ -9,7 +9,7 @@ from typing import Optional
 
 from ..engine.summary import table
 from ..errors import UserError
-from .annotations import Annotations, read_annotations, read_voc
+from .annotations import Annotations, read_annotations
 from .classes import check_classes
 from .files import check_data, check_images
 from .repair import describe, read_instead, write_repaired
@@ -20,17 +20,11 @@ from .usage import check_usage, find_transform
 __all__ = ['Report', 'check_annotations', 'check_data', 'examine', 'read_annotations']
 
 
-def _read(source: Source) -> Optional[Annotations]:
-    if source.kind == 'voc':
-        return read_voc(source.path, source.image_folder, source.config)
-    return read_annotations(source.path) if source.kind == 'coco' else None
-
-
 def _examine_file(source: Source, report: Report) -> Optional[Annotations]:
     """Check one file and its images; returns what it holds if nothing is wrong with it."""
     own = Report()
     try:
-        annotations = _read(source)
+        annotations = source.annotations
     except UserError as error:
         report.problems.append(str(error))
         return None

@@ -10,7 +10,6 @@ from typing import Any, Optional
 
 from ..config_nodes import constructor_arguments, find_class, iter_dicts
 from ..errors import UserError
-from .annotations import read_annotations, read_voc
 from .names import RENUMBER, check_coco_names, check_voc_names, line_to_write, quote, saved_meta
 from .report import Report, listed
 from .sources import Source, data_sources
@@ -29,8 +28,7 @@ def _check_names(cfg, source: Source, report) -> None:
             source.labels, source.agrees = _folders(source.path), True
     elif source.kind in ('coco', 'voc'):
         try:
-            annotations = read_annotations(source.path) if source.kind == 'coco' else read_voc(
-                source.path, source.image_folder, source.config)
+            annotations = source.annotations
         except (UserError, OSError):
             return  # check_annotations reports files that cannot be read
         if source.kind == 'voc':

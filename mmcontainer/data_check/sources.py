@@ -1,6 +1,7 @@
 """The data sets of a config: which files they read, and how they number classes."""
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Optional
 
@@ -8,6 +9,7 @@ from mmengine.fileio import list_from_file
 
 from ..config_nodes import find_class, iter_datasets, join_path
 from ..type_names import type_name
+from .annotations import Annotations, read_annotations, read_voc
 from .files import class_folder
 
 
@@ -40,6 +42,18 @@ class Source:
     image_folder: Optional[Path] = None
     labels: Optional[tuple[str, ...]] = None
     agrees: bool = False
+
+    @cached_property
+    def annotations(self) -> Optional[Annotations]:
+        """The content of its file, None for a kind of data set whose files are not checked.
+
+        Raises:
+            UserError: If it is not in the layout of its kind.
+            OSError: If it cannot be read.
+        """
+        if self.kind == 'voc':
+            return read_voc(self.path, self.image_folder, self.config)
+        return read_annotations(self.path) if self.kind == 'coco' else None
 
     @property
     def type_name(self) -> str:

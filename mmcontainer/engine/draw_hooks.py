@@ -6,10 +6,10 @@ from pathlib import Path
 import mmcv
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from ..pipeline import build_pipeline, decode
+from .deploy import unwrap
 
 _WRITTEN = ('.jpg', '.jpeg', '.png')  # other formats may be read only
 _MIN_SIDE = 224  # in pixels; the text on smaller pictures could not be read
@@ -103,7 +103,7 @@ class DrawLabelsHook(Hook):
         self._names = PictureNames(self.out_dir, dataset_images(runner.test_dataloader.dataset))
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         for image, sample in zip(data_batch['inputs'], outputs):
             # The data preprocessor, which comes after, knows the order of the channels.
             image = image.flip(0) if model.data_preprocessor.to_rgb else image

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce, get_rank
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DATA_SAMPLERS, HOOKS
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import ConfigError
 from .checkpoint_hook import is_checkpoint_due
+from .deploy import unwrap
 from .rng_state import get_rng_state, seed_worker, set_rng_state
 
 
@@ -128,7 +128,7 @@ class PreciseBNHook(Hook):
         if self._done_at == iteration:
             return
         self._done_at = iteration
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         was_training = model.training
         if not was_training:
             model.train()

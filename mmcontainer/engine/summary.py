@@ -10,10 +10,11 @@ from typing import Optional
 import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook, LoggerHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch import nn
 from torch.utils.data import Dataset
+
+from .deploy import unwrap
 
 _NAMED_CLASSES = 12
 # Counting reads every record: 100 000 images take ten seconds, more would delay the start.
@@ -26,7 +27,7 @@ def _millions(number: int) -> str:
 
 def describe_model(model: nn.Module) -> list[tuple[str, str]]:
     """Rows about a model: its names, and how many parameters it has and trains."""
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrap(model)
     backbone = getattr(model, 'backbone', None)
     name = type(model).__name__ + (f' with {type(backbone).__name__}' if backbone else '')
     total = sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""What every registered backbone of this package must do, for every row of its table.
+"""Duties of every registered backbone of this package, for every row of its table.
 
 A new backbone or arch is tested here without a line being added.
 """

@@ -1,4 +1,4 @@
-"""Where class names come from, in all the types in which they were ever saved."""
+"""Sources of class names, in all the types in which they were ever saved."""
 import pytest
 from mmengine.config import Config
 

@@ -1,4 +1,4 @@
-"""What reaches the console, and that the log file has everything."""
+"""The console shows what is meant for people, and the log file has everything."""
 import builtins
 import importlib
 import itertools

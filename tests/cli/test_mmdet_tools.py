@@ -1,4 +1,4 @@
-"""What is mended in the pictures of MMDetection's tools."""
+"""Mistakes in the pictures of MMDetection's tools, mended."""
 import warnings
 
 import matplotlib

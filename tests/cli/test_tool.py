@@ -1,4 +1,4 @@
-"""How tools fail: mistakes without a traceback, defects with one."""
+"""Tools that fail: mistakes without a traceback, defects with one."""
 import errno
 import io
 import os

@@ -155,7 +155,7 @@ class _Recorder(Hook):
 
 
 def test_learning_rate_over_300_epochs(tmp_path):
-    """What MMEngine makes of the schedule, with 10 iterations per epoch."""
+    """The learning rates that MMEngine makes of the schedule, with 10 iterations per epoch."""
     cfg, recorder = Config.fromfile(CONFIGS[0]), _Recorder()
     hooks = dict.fromkeys(('logger', 'checkpoint', 'timer'))
     Runner(_Point(), str(tmp_path), train_dataloader=dict(

@@ -1,4 +1,4 @@
-"""What training takes and evaluation does not: ids, areas, masks of the validation file."""
+"""Ids, areas and masks that training accepts in a file and evaluation does not."""
 import json
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What one annotation file and its images can have wrong, and what is repaired."""
+"""Mistakes in one annotation file and its images, and their repair."""
 import json
 import os
 

@@ -1,4 +1,4 @@
-"""What MMDetection does with names, which the checks are built on: if it changes, so must they."""
+"""MMDetection's treatment of names, which the checks rest on: if it changes, so must they."""
 import json
 
 import numpy as np

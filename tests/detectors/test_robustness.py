@@ -193,7 +193,7 @@ def test_without_mmdetection_its_configs_say_what_is_missing():
 
 
 def test_resolves_in_a_fresh_process():
-    """Where nothing else has imported the detectors, or MMDetection."""
+    """Build in a process where nothing else has imported the detectors, or MMDetection."""
     code = ('import sys\n'
             'from mmengine.config import Config\n'
             'from mmengine.registry import MODELS, init_default_scope\n'

@@ -1,4 +1,4 @@
-"""Why Mask R-CNN needs another first prediction where there are few classes, and that it has it."""
+"""Mask R-CNN needs another first prediction where there are few classes, and has it."""
 import math
 
 import pytest

@@ -17,7 +17,7 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module()
 class SaveEachRank(Hook):
-    """What test_distributed.py compares: weights, and the images that each process was given."""
+    """Record for the comparison: weights, and the images that each process was given."""
     priority = 'LOWEST'
 
     def before_run(self, runner):

@@ -1,4 +1,4 @@
-"""What stays float32, mixed precision on the CPU, and what the machine cannot do."""
+"""Parts that stay float32, mixed precision on the CPU, and types that a machine lacks."""
 import copy
 
 import pytest

@@ -1,4 +1,4 @@
-"""What tools/test.py and tools/infer.py do to a detector."""
+"""Deployed backbones in a detector: in place, and as copies during an evaluation."""
 import copy
 from types import SimpleNamespace
 

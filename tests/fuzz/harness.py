@@ -41,7 +41,7 @@ class Case:
 
 @dataclass
 class Figures:
-    """What became of the cases of one domain."""
+    """Outcome of the cases of one domain."""
     outcomes: Counter = field(default_factory=Counter)
     bad: list = field(default_factory=list)
 

@@ -35,7 +35,7 @@ def test_folded_identity_equals_residual():
 
 
 class Adapter(nn.Conv2d):
-    """What a library for fine-tuning puts in the place of a convolution."""
+    """Stands for the module that a library for fine-tuning puts in place of a convolution."""
 
 
 @pytest.mark.parametrize(('norm', 'conv', 'reason'), [

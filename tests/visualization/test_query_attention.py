@@ -31,7 +31,7 @@ def image():
 
 
 def test_rows_are_those_the_decoder_attends_with(model, image):
-    """What the layer's attention returns is the drawn weights times its values."""
+    """The layer's attention returns the drawn weights times its values."""
     layer, found = model.decoder.layers[1].cross_attn, {}
     handle = layer.register_forward_hook(
         lambda module, args, out: found.update(args=args, out=out))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ...ops.capture import is_captured
 from ..mbconv import CoAtNetStem, MBConv
 from ..relative_attention import RelativeAttention
-from .fold import CannotFold, fold_pair, norm_then_conv
+from .fold import fold_pair
 
 
 def fold_stem(stem: CoAtNetStem) -> CoAtNetStem:
@@ -26,11 +26,7 @@ def fold_mbconv(block: MBConv) -> MBConv:
     if not block.gate_early:
         fold_pair(block, 'conv2', 'norm2')
     if isinstance(block.pre_act, nn.Identity) and not isinstance(block.down, nn.MaxPool2d):
-        try:
-            block.conv1 = norm_then_conv(block.pre_norm, block.conv1)
-            block.pre_norm = nn.Identity()
-        except CannotFold:
-            pass
+        fold_pair(block, 'conv1', 'pre_norm', norm_first=True)
     return block
 
 

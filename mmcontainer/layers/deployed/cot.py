@@ -6,7 +6,7 @@ from ..cot import CotLayer
 from ..cot_block import CotBlock
 from ..gated_conv import GatedConv
 from ..memory_format import prefer_channels_last
-from .fold import channel_scale, conv_then_norm, fold_pair
+from .fold import conv_then_norm, fold_pair, scale_and_shift
 from .pointwise import may_overwrite, pointwise, pointwise_nchw
 
 
@@ -36,7 +36,7 @@ class DeployedCotLayer(CotLayer):
     def __init__(self, layer: CotLayer):
         branches = layer.key_embed, layer.embed, layer.conv1x1, layer.se
         folded = [conv_then_norm(branch[0], branch[1]) for branch in branches]
-        scale, shift = channel_scale(layer.bn)
+        scale, shift = (value.to(layer.bn.weight) for value in scale_and_shift(layer.bn))
         self.__dict__.update(layer.__dict__)
         for branch, conv in zip(branches, folded):
             branch[0], branch[1] = conv, nn.Identity()

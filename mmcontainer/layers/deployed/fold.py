@@ -15,17 +15,31 @@ class CannotFold(Exception):
     """A part is hooked, or of another kind than the fold is made for."""
 
 
-def _check(conv: nn.Module, norm: nn.Module) -> None:
+def _check_conv(conv: nn.Module) -> None:
     if type(conv) is not nn.Conv2d:
         raise CannotFold(f'{type(conv).__name__} in the place of a convolution')
+    _check_hooks(conv)
+
+
+def _check_norm(norm: nn.Module) -> None:
     if not isinstance(norm, _BatchNorm) or norm.running_var is None or norm.weight is None:
         raise CannotFold(f'{type(norm).__name__} without fixed statistics or a scale')
-    if any(part._forward_hooks or part._forward_pre_hooks for part in (conv, norm)):
-        raise CannotFold('a hook')
+    _check_hooks(norm)
 
 
-def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """A batch norm as ``scale * x + shift``, in float64."""
+def _check_hooks(module: nn.Module) -> None:
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise CannotFold(f'a hook on {type(module).__name__}')
+
+
+@torch.no_grad()
+def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """A batch norm as ``scale * x + shift``, both (C, ) in float64.
+
+    Raises:
+        CannotFold: If it is hooked, or no batch norm with statistics.
+    """
+    _check_norm(norm)
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     return scale, norm.bias.double() - norm.running_mean.double() * scale
 
@@ -38,10 +52,10 @@ def norm_then_conv(norm: nn.Module, conv: nn.Module) -> nn.Conv2d:
         CannotFold: If one of the two is hooked or of another kind, or the convolution is not 1x1
             (with padding the fold would be wrong at borders).
     """
-    _check(conv, norm)
+    _check_conv(conv)
     if conv.kernel_size != (1, 1) or conv.padding not in ((0, 0), 'valid') or conv.groups > 1:
         raise CannotFold(f'a convolution of size {conv.kernel_size} behind a norm')
-    scale, shift = _scale_and_shift(norm)
+    scale, shift = scale_and_shift(norm)
     folded = copy.deepcopy(conv)
     weight = conv.weight.double().flatten(1)
     offset = weight @ shift + (0 if conv.bias is None else conv.bias.double())
@@ -57,20 +71,9 @@ def conv_then_norm(conv: nn.Module, norm: nn.Module) -> nn.Conv2d:
     Raises:
         CannotFold: If one of the two is hooked or of another kind.
     """
-    _check(conv, norm)
+    _check_conv(conv)
+    _check_norm(norm)
     return fuse_conv_bn_eval(conv, norm)
-
-
-@torch.no_grad()
-def channel_scale(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Scale and shift (C, ) of a batch norm, in its own type.
-
-    Raises:
-        CannotFold: If it is hooked, or no batch norm with statistics.
-    """
-    _check(nn.Conv2d(1, 1, 1), norm)
-    scale, shift = _scale_and_shift(norm)
-    return scale.to(norm.weight.dtype), shift.to(norm.weight.dtype)
 
 
 @torch.no_grad()
@@ -80,24 +83,25 @@ def conv_plus_identity(conv: nn.Module) -> nn.Conv2d:
     Raises:
         CannotFold: If it is hooked or no plain convolution.
     """
-    if type(conv) is not nn.Conv2d or conv._forward_hooks or conv._forward_pre_hooks:
-        raise CannotFold(f'{type(conv).__name__} in the place of a convolution, or a hook')
+    _check_conv(conv)
     folded = copy.deepcopy(conv)
     centre = conv.kernel_size[0] // 2
     folded.weight[:, 0, centre, centre] += 1
     return folded
 
 
-def fold_pair(module: nn.Module, conv: str, norm: str) -> None:
-    """Fold a norm of a module into the convolution before it, in place, if it can be folded.
+def fold_pair(module: nn.Module, conv: str, norm: str, norm_first: bool = False) -> None:
+    """Fold a norm of a module into the convolution beside it, in place, if it can be folded.
 
     Args:
-        module (nn.Module): Module that calls the norm right behind the convolution.
+        module (nn.Module): Module that calls one of the two right behind the other.
         conv (str): Name of the convolution, with dots for modules inside of modules.
         norm (str): Name of the norm; an identity takes its place.
+        norm_first (bool): The norm comes before the convolution.
     """
+    pair = module.get_submodule(conv), module.get_submodule(norm)
     try:
-        folded = conv_then_norm(module.get_submodule(conv), module.get_submodule(norm))
+        folded = norm_then_conv(*pair[::-1]) if norm_first else conv_then_norm(*pair)
     except CannotFold:
         return
     replace(module, conv, folded)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mmcontainer.backbones import Container
-from mmcontainer.engine.deploy import compile_backbone
+from mmcontainer.cli.models import compile_backbone
 from mmcontainer.errors import UserError
 
 # One block with both affinities: compiling is slow on a CPU.
