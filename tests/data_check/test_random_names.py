@@ -72,7 +72,7 @@ def run(folder, number):
 
 
 def is_sound(folder, classes):
-    """Tell whether files agree: each id and class once, all objects of a category, labels the same."""
+    """Files agree: each id and class once, all objects of a category, labels the same."""
     orders = set()
     for split in ('train', 'val'):
         content = json.loads((folder / f'{split}.json').read_text())
