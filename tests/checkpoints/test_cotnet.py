@@ -260,7 +260,7 @@ def test_stored_constants_are_compared_and_left_out():
 
 
 def test_our_anchors_and_boxes_are_detectron2s(repo_root):
-    """Check the order of anchors, alignment, and units of the regression, which names do not show."""
+    """Check the order and alignment of anchors and the units of boxes, which names do not show."""
     for detector in DETECTORS:
         init_default_scope('mmdet')
         model = MODELS.build(_config(repo_root, detector, 'cotnet-50').model)
