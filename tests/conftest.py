@@ -104,3 +104,12 @@ def run_tool(tmp_path, tool_server):
 def launch_tool(tmp_path):
     """Return a function that launches a tool: see ``Tools``. At least one test per tool does so."""
     return Tools(tmp_path)
+
+
+@pytest.fixture
+def unmeasured():
+    """The environment without the measurement of coverage.
+
+    Coverage starts in every fork, where a Ctrl-C would meet it and end in a traceback of its own.
+    """
+    return {key: value for key, value in os.environ.items() if not key.startswith('COVERAGE_')}

@@ -104,13 +104,13 @@ def test_mixed_precision_on_the_cpu(run_tool, tiny_config, tiny_data, tmp_path, 
     assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
 
 
-def test_ctrl_c(repo_root, tiny_config, tiny_data, tmp_path):
+def test_ctrl_c(repo_root, tiny_config, tiny_data, tmp_path, unmeasured):
     """To the training and its workers, as a terminal sends it."""
     command = [sys.executable, str(repo_root / 'tools' / 'train.py'), str(tiny_config()),
                '--data-root', str(tiny_data), '--from-scratch', '--work-dir', str(tmp_path),
                '--cfg-options', 'train_cfg.max_epochs=100']
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          cwd=tmp_path, start_new_session=True) as process:
+                          cwd=tmp_path, env=unmeasured, start_new_session=True) as process:
         for line in process.stdout:
             if re.search(r'Epoch\(train\) +\[2\]', line):  # after the checkpoint of the first
                 os.killpg(process.pid, signal.SIGINT)
