@@ -3,6 +3,7 @@ import copy
 import functools
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,12 +57,15 @@ def nothing_global_is_left(configs_are_parsed_once):
     """Tests run in any order: the default scope of one is not that of the next.
 
     A logger would even write into the captured output of a test that has ended, which is closed.
+    And all backbones share one ``forward``, which torch.compile compiles eight times at most.
     """
     before = {id(register): dict(register) for register in _global_registers()}
     yield
     for register in _global_registers():
         register.clear()
         register.update(before.get(id(register), {}))
+    if 'torch._dynamo' in sys.modules:
+        sys.modules['torch._dynamo'].reset()
 
 
 @pytest.fixture(scope='session')
