@@ -28,8 +28,8 @@ endif
 help:
 	@echo 'make env            make .venv: torch, OpenMMLab (mmcv compiled), this project; 10 to 20 min'
 	@echo '                    the first time, then seconds. `make setup` is the same.'
-	@echo 'make demo           env, then train, evaluate and draw a detector on generated data; 6 to 9 min'
-	@echo 'make test           env, then all tests, and their coverage; 15 min on 2 cores'
+	@echo 'make demo           env, then train, evaluate and draw a detector on generated data; 7 to 9 min'
+	@echo 'make test           env, then all tests, and their coverage; 17 min on 2 cores'
 	@echo 'make test-fast      env, then the tests that take seconds; some minutes'
 	@echo 'make test-upstream  the same tests on the upstream OpenMMLab packages, in .venv-upstream'
 	@echo 'make fuzz           env, then 1000 generated bad files and options, and what became of them;'
