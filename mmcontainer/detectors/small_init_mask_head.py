@@ -10,7 +10,7 @@ class SmallInitMaskHead(FCNMaskHead):
 
     MMDetection draws the weights of that 1x1 convolution with a standard deviation of
     ``sqrt(2 / num_classes)``: 0.16 for the 80 classes of COCO, but 0.7 for 4 and 1.4 for 1. With
-    few classes the first logits have a standard deviation of 10 to 20 and the first loss is 4 to 8
+    few classes the first logits have a standard deviation of 10 to 20 and the first loss is 4 to 12
     in place of ``log 2 = 0.69`` (``docs/numerics.md``). Names and shapes of weights are the same.
 
     Args:

@@ -25,8 +25,8 @@ Accuracy and limits
 -------------------
 In float32 the folded form is within 1e-4 of the output's and 1e-3 of every gradient's largest entry
 for squared scales up to 16 on maps up to 120 x 140, and up to 100 on 25 x 42, the size at stride
-32 (``benchmarks/smca_attention.py``; the error grows with scale^2 * tile^2, and the explicit form
-loses digits there as well). Beyond that use 'separable'. So one must where PyTorch is allowed to
+32 (``python -m benchmarks.ops``; the error grows with scale^2 * tile^2, and the explicit form
+loses digits there as well). Beyond that use 'separable'. The same holds where PyTorch may
 multiply float32 in bfloat16, ``torch.set_float32_matmul_precision('medium')`` on a CPU: the other
 forms then lose three digits and the folded one all. 'high' changes nothing on a CPU. On a CPU
 PyTorch's fused attention knows no dropout: with dropout every form builds the affinity.
