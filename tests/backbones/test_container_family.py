@@ -107,11 +107,13 @@ def test_stem_includes_the_position_table():
     assert model.stages[0].blocks[0].norm1.weight.requires_grad
 
 
+@pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', ['base', 'mh-mlp-lr', 'pam'])
 def test_compiles_and_traces_at_any_size(arch):
+    """Backend 'eager': what comes behind the graph does not depend on the arch."""
     model = _shallow(arch).eval()
-    compiled = torch.compile(model, backend='aot_eager', fullgraph=True, dynamic=True)
+    compiled = torch.compile(model, backend='eager', fullgraph=True, dynamic=True)
     with torch.no_grad():
         traced = torch.jit.trace(model, _images(75, 96))
         for size in ((75, 96), (64, 130), (224, 224)):

@@ -21,6 +21,7 @@ def make_model(**children):
     return model
 
 
+@pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which('g++') is None, reason='needs g++')
 def test_compiled_backbone_trains_alike():

@@ -165,6 +165,7 @@ def test_bf16_is_close():
 
 
 @torch.no_grad()
+@pytest.mark.no_cover
 def test_forward_compiles():
     """Traced and functionalised; test_modulated_attention.py compiles down to machine code."""
     model = build_detector(CHANNELS, embed_dims=32, layers=(1, 1)).eval()

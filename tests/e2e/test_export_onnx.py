@@ -17,11 +17,11 @@ model = dict(backbone=dict(type='{type}', arch={arch!r}, {extra}))
 MODELS = {
     'ContainerLight': (Container, 'light', ''),
     # A block of each kind: the whole model takes a minute.
-    'CoTNet': (CoTNet, {**CoTNet.arch_settings['se-cotnetd-50'], 'depths': (1, 1, 2, 1)},
-               'out_indices=(1, 3)'),
+    'CoTNet': (CoTNet, {**CoTNet.arch_settings['se-cotnetd-50'], 'depths': (1, 2, 1, 1)},
+               'out_indices=(0, 1)'),
     'Container': (Container, 'mh-mlp-lr', 'out_indices=(0, )'),
     'CoAtNet': (CoAtNet, dict(stem_width=8, embed_dims=(32, 32, 64, 64), depths=(1, 1, 2, 1)),
-                'out_indices=(1, 3)'),
+                'out_indices=(1, 2)'),
 }
 
 

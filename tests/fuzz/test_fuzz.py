@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize('domain, cases', [
-    ('checkpoints', 150), ('annotations', 50), ('pictures', 100), ('options', 40)])
+    ('checkpoints', 150), ('annotations', 50), ('pictures', 100), ('options', 25)])
 def test_nothing_comes_out_badly(domain, cases):
     reports = []
     figures = run({domain: DOMAINS[domain]}, cases, seed=0, report=reports.append)[domain]

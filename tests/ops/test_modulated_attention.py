@@ -184,6 +184,7 @@ def test_dropout_keeps_the_mean(form):
     assert abs(out.mean() - 1) < 0.03
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(('scales', 'backend'), [
     pytest.param(2, 'inductor', marks=pytest.mark.slow), (3, 'aot_eager')])
 def test_compiles_to_one_graph(scales, backend):
