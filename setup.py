@@ -18,7 +18,6 @@ MIM_SOURCES = ('configs', 'tools', 'model-index.yml')
 # plain `pip install` must never replace the build of torch that mmcv was compiled against, nor put
 # one stack over the other. `import mmcontainer` checks them and names the command that is missing.
 INSTALL_REQUIRES = [
-    'einops>=0.6',
     'matplotlib>=3.5',
     'numpy>=1.23',
     'pycocotools>=2.0.6',
@@ -101,7 +100,7 @@ setup(
     license='Apache-2.0',
     license_files=['LICENSE'],
     keywords='computer vision, object detection, instance segmentation, backbone, MMDetection',
-    python_requires='>=3.10',
+    python_requires='>=3.9',
     packages=find_packages(include=['mmcontainer', 'mmcontainer.*']),
     include_package_data=False,
     package_data={'': ['*.yaml', '*.json']},
@@ -115,9 +114,11 @@ setup(
         'Intended Audience :: Science/Research',
         'Operating System :: POSIX :: Linux',
         'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.9',
         'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],

@@ -9,7 +9,7 @@ import shlex
 import sys
 from importlib import metadata, util
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 # {module: requirement} of requirements/{onedl,upstream}/pyproject.toml.
 STACKS = {
@@ -31,7 +31,7 @@ STACKS = {
 class Supported(NamedTuple):
     """The versions of one module that work: ``minimum <= version < below``."""
     minimum: str
-    below: str | None
+    below: Optional[str]
     mandatory: bool
     # The names under which pip may know the module.
     distributions: tuple
@@ -47,11 +47,10 @@ class Supported(NamedTuple):
                 and (self.below is None or release(version) < release(self.below)))
 
 
-# The whole test suite runs on the two stacks above with torch 2.12; the backbones' tests also pass
-# with mmengine 0.10.0 and mmcv 2.0.0. torch 2.5 is the first with all the attention operators that
-# analysis/flops.py counts. Within a major release mmdet and mmpretrain check mmcv themselves.
+# docs/compatibility.md says which versions were tested together. Within a major release mmdet and
+# mmpretrain check mmcv themselves.
 SUPPORTED = {
-    'torch': Supported('2.5.0', None, True, ('torch',)),
+    'torch': Supported('2.1.0', None, True, ('torch',)),
     'mmengine': Supported('0.10.0', '1.0.0', True, ('onedl-mmengine', 'mmengine')),
     'mmcv': Supported('2.0.0', '2.4.0', True, ('onedl-mmcv', 'mmcv', 'mmcv-lite')),
     'mmdet': Supported('3.0.0', '4.0.0', False, ('onedl-mmdetection', 'mmdet')),
@@ -193,25 +192,40 @@ def history_buffer_method(owner, name):
     return getattr(owner, name)
 
 
+def checkpoint_globals():
+    """What MMEngine's own checkpoints name beside tensors: HistoryBuffer objects.
+
+    They are made of NumPy arrays and scalars, under the names of NumPy 1 and 2, and refer to their
+    own statistics methods. Nothing of this can run foreign code.
+
+    Returns:
+        dict[str, object]: {full name: what stands for it}.
+    """
+    import numpy as np
+    from mmengine.logging import HistoryBuffer
+    HistoryBuffer()  # fills the table of statistics methods that history_buffer_method consults
+    core = np.core if release(np.__version__) < (2, 0, 0) else np._core
+    names = ('numpy.core.multiarray', 'numpy._core.multiarray')
+    return {
+        'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+        'numpy.ndarray': np.ndarray,
+        'numpy.dtype': np.dtype,
+        **{f'{name}._reconstruct': core.multiarray._reconstruct for name in names},
+        **{f'{name}.scalar': core.multiarray.scalar for name in names},
+        'builtins.getattr': history_buffer_method,
+    }
+
+
 def allow_mmengine_checkpoints():
     """Let ``torch.load(weights_only=True)`` read what MMEngine's own checkpoints hold.
 
     From torch 2.6 on this is the default of ``torch.load``, and upstream MMEngine cannot resume
-    from its checkpoints: they hold HistoryBuffer objects (NumPy arrays, and references to their
-    own statistics methods). Nothing is allowed that can run foreign code.
+    from its checkpoints.
     """
     import torch
     if release(torch.__version__) < (2, 6, 0):
         return
     import numpy as np
-    from mmengine.logging import HistoryBuffer
-    HistoryBuffer()  # fills the table of statistics methods that history_buffer_method consults
-    core = np.core if release(np.__version__) < (2, 0, 0) else np._core
-    names = ('numpy.core.multiarray', 'numpy._core.multiarray')  # written by NumPy 1 and 2
-    torch.serialization.add_safe_globals([
-        HistoryBuffer, np.ndarray, np.dtype,
-        *[(core.multiarray._reconstruct, f'{name}._reconstruct') for name in names],
-        *[(core.multiarray.scalar, f'{name}.scalar') for name in names],
-        *{type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', 'u4', 'u8', '?')},
-        (history_buffer_method, 'builtins.getattr'),
-    ])
+    kinds = {type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', 'u4', 'u8', '?')}
+    torch.serialization.add_safe_globals(
+        [(value, name) for name, value in checkpoint_globals().items()] + list(kinds))

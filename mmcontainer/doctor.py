@@ -91,7 +91,7 @@ def collect():
         environment that `make env` makes).
     """
     with ThreadPoolExecutor(2) as pool:
-        results = dict(zip(PROBES, pool.map(try_out, PROBES.values()), strict=True))
+        results = dict(zip(PROBES, pool.map(try_out, PROBES.values())))
     mmcv = util.find_spec('mmcv')
     ext = sorted(Path(mmcv.origin).parent.glob('_ext.*')) if mmcv and mmcv.origin else []
     return {

@@ -8,7 +8,7 @@ nothing.
 import copy
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Callable, NamedTuple, Union
 
 import torch
@@ -84,8 +84,6 @@ def _pointwise_into(out: Sequence[int], *args, **kwargs) -> int:
 # Extends torch.utils.flop_counter, which knows convolutions, matrix products and attention on a
 # GPU. An operator of your own is added here; without an entry it counts nothing.
 FORMULAS: dict[object, Callable] = {
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    aten._scaled_dot_product_fused_attention_overrideable: _attention,
     aten.native_batch_norm: _per_element(2),
     aten._native_batch_norm_legit_no_training: _per_element(2),
     aten.cudnn_batch_norm: _per_element(2),
@@ -94,18 +92,40 @@ FORMULAS: dict[object, Callable] = {
     aten.grid_sampler_2d: _grid_sample,
     torch.ops.mmcontainer.local_aggregation: _local_aggregation,
 }
+# Each PyTorch has some of them, and counts some of those itself.
+for _kind in ('flash_attention', 'efficient_attention', 'cudnn_attention',
+              'flash_attention_for_cpu', 'fused_attention_overrideable'):
+    if hasattr(aten, f'_scaled_dot_product_{_kind}'):
+        FORMULAS[getattr(aten, f'_scaled_dot_product_{_kind}')] = _attention
 if torch.backends.mkldnn.is_available():
     FORMULAS[torch.ops.mkldnn._convolution_pointwise] = _pointwise
     FORMULAS[torch.ops.mkldnn._convolution_pointwise_] = _pointwise_into
     FORMULAS[torch.ops.mkldnn._linear_pointwise] = _pointwise
 
 
-def _count(function: Callable, *args) -> tuple[float, object, dict[str, float]]:
-    """Multiply-adds of a call, its result, and multiply-adds by module."""
+class _Share:
+    """Multiply-adds in the calls of one module."""
+
+    def __init__(self, module: nn.Module, counter: FlopCounterMode):
+        self.flops, self._before, self._counter = 0., 0., counter
+        module.register_forward_pre_hook(self._enter)
+        module.register_forward_hook(self._leave)
+
+    def _enter(self, *_: object) -> None:
+        self._before = self._counter.get_total_flops() / 2
+
+    def _leave(self, *_: object) -> None:
+        self.flops += self._counter.get_total_flops() / 2 - self._before
+
+
+def _count(function: Callable, *args,
+           children: Iterable[tuple[str, nn.Module]] = ()) -> tuple[float, object, dict]:
+    """Multiply-adds of a call, its result, and multiply-adds by child module."""
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+        shares = {name: _Share(child, counter) for name, child in children}
         result = function(*args)
-    modules = {name: sum(ops.values()) / 2 for name, ops in counter.get_flop_counts().items()}
-    return counter.get_total_flops() / 2, result, modules
+    parts = {name: share.flops for name, share in shares.items() if share.flops}
+    return counter.get_total_flops() / 2, result, parts
 
 
 def _count_plain(model: nn.Module, image: Tensor) -> dict[str, float]:
@@ -117,10 +137,7 @@ def _count_plain(model: nn.Module, image: Tensor) -> dict[str, float]:
         kwargs['data_samples'] = [BaseDataElement(metainfo=dict(
             img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size,
             scale_factor=(1., 1.)))]
-    total, _, modules = _count(lambda: model(image, **kwargs))
-    name = type(model).__name__
-    parts = {child: modules[f'{name}.{child}'] for child, _ in model.named_children()
-             if f'{name}.{child}' in modules}
+    total, _, parts = _count(lambda: model(image, **kwargs), children=model.named_children())
     rest = total - sum(parts.values())
     return {**parts, **({'rest': rest} if rest else {})}
 

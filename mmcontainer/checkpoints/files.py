@@ -2,12 +2,10 @@
 import argparse
 import hashlib
 import io
-import os
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union
 
@@ -16,17 +14,17 @@ from torch import Tensor
 
 from ..compat import allow_mmengine_checkpoints
 from ..fileio import write_atomically
-from .integrity import check_file, corrupt, hash_in_name, is_safetensors
+from ..torch_compat import HAS_SAFE_LOAD, torch_load_as_called
+from .integrity import check_file, corrupt, hash_in_name, is_archive, is_safetensors
+from .restricted import load_archive
 
 # Plain records that training scripts put beside their weights. Configs of yacs become dicts.
-_RECORDS = (argparse.Namespace, (OrderedDict, 'yacs.config.CfgNode'))
+_RECORDS = {'argparse.Namespace': argparse.Namespace, 'yacs.config.CfgNode': OrderedDict}
 # torch.save's files of before 2020 begin like this, behind the two bytes of the pickle protocol.
 _TORCH_MAGIC = b'\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 # torch.load raises these for files that are damaged, or of something else.
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError,
            AttributeError, AssertionError, OverflowError, MemoryError)
-# Both variables of PyTorch at once are an error of its, and the second never applies here.
-_FORCE = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 
 
 class UnsafeCheckpointError(RuntimeError):
@@ -78,15 +76,21 @@ def load_file(path: Union[str, Path]) -> Any:
     check_file(path)
     if is_safetensors(path):
         return _load_safetensors(path)
-    # Again, because the maintained fork of MMEngine withdraws it whenever it has read a checkpoint.
-    allow_mmengine_checkpoints()
     if _is_plain_pickle(path):
         raise UnsafeCheckpointError(_refusal(
             path, 'is a plain pickle, not a file of torch.save',
             "pickle.load(open('OLD.pkl', 'rb'), encoding='latin1')"))
+    if not HAS_SAFE_LOAD and not is_archive(path):
+        if not _is_of_before_2020(path):
+            raise corrupt(path, 'PyTorch cannot read it')
+        raise UnsafeCheckpointError(
+            f'{path} is in the format that torch.save had before 2020. PyTorch {torch.__version__} '
+            'cannot read it without the risk of running code in it (CVE-2025-32434); from 2.6 on '
+            "it can. Read it there, or where you trust it, and save it again: torch.save("
+            "torch.load('OLD.pth', map_location='cpu'), 'NEW.pth').")
     try:
-        with torch.serialization.safe_globals(list(_RECORDS)), _without(_FORCE):
-            return torch.load(path, map_location='cpu', weights_only=True)
+        with torch_load_as_called():
+            return _load_safely(path) if HAS_SAFE_LOAD else load_archive(path, _RECORDS)
     except pickle.UnpicklingError as error:
         # PyTorch raises this for forbidden objects and for garbage alike; only its text differs.
         forbidden = re.search(r'(?:Unsupported global: GLOBAL|Trying to (?:load|call reduce for)|'
@@ -102,6 +106,22 @@ def load_file(path: Union[str, Path]) -> Any:
         raise corrupt(path, 'PyTorch cannot read it') from error
 
 
+def let_mmengine_read_safely() -> None:
+    """Let MMEngine read local files as :func:`load_file` does, where PyTorch itself is not safe."""
+    if not HAS_SAFE_LOAD:
+        from mmengine.runner import CheckpointLoader
+        CheckpointLoader.register_scheme(
+            '', lambda filename, map_location=None: load_file(filename), force=True)
+
+
+def _load_safely(path: Path) -> Any:
+    # Again, because the maintained fork of MMEngine withdraws it whenever it has read a checkpoint.
+    allow_mmengine_checkpoints()
+    records = [(kind, name) for name, kind in _RECORDS.items()]
+    with torch.serialization.safe_globals(records):
+        return torch.load(path, map_location='cpu', weights_only=True)
+
+
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         from safetensors import SafetensorError
@@ -115,15 +135,9 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
         raise corrupt(path, f'safetensors cannot read it ({error})') from error
 
 
-@contextmanager
-def _without(variable: str) -> Iterator[None]:
-    """Take a variable out of the environment for a while."""
-    value = os.environ.pop(variable, None)
-    try:
-        yield
-    finally:
-        if value is not None:
-            os.environ[variable] = value
+def _is_of_before_2020(path: Path) -> bool:
+    with open(path, 'rb') as file:
+        return file.read(2 + len(_TORCH_MAGIC))[2:] == _TORCH_MAGIC
 
 
 def _is_plain_pickle(path: Path) -> bool:

@@ -39,6 +39,12 @@ def is_safetensors(path: Path) -> bool:
     return len(head) == 9 and head[8:] == b'{' and int.from_bytes(head[:8], 'little') < 1 << 27
 
 
+def is_archive(path: Path) -> bool:
+    """Tell whether a file begins as a zip archive does, torch.save's format of today."""
+    with open(path, 'rb') as file:
+        return file.read(2) == b'PK'
+
+
 def corrupt(path: Path, found: str) -> CorruptCheckpointError:
     """The error for a file that should be a checkpoint and is not."""
     return CorruptCheckpointError(

@@ -8,6 +8,7 @@ from ..backbones import BaseBackbone
 from ..checkpoints import load_backbone
 from ..errors import UserError, as_user_error
 from ..fileio import write_atomically
+from ..torch_compat import require
 from .configs import build_model, load_config
 from .paths import check_writable_file
 
@@ -29,6 +30,7 @@ class _Images(nn.Module):
 
 
 def _import_packages() -> None:
+    require('ONNX export', '2.6.0')
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

@@ -147,7 +147,7 @@ def describe(sample, classes: Optional[Sequence[str]], image: str,
     masks = encode_mask_results(found.masks.numpy()) if 'masks' in found else [None] * len(found)
     detections = []
     for label, score, box, mask in zip(found.labels.tolist(), found.scores.tolist(),
-                                       found.bboxes.tolist(), masks, strict=True):
+                                       found.bboxes.tolist(), masks):
         name = f'class {label}' if classes is None else classes[label]
         detection = {'label': label, 'class': name, 'score': round(score, 6),
                      'bbox': [round(value, 3) for value in box]}

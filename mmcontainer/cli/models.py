@@ -10,6 +10,7 @@ from torch import nn
 from ..engine.amp import use_bfloat16
 from ..engine.deploy import unwrap
 from ..errors import UserError
+from ..torch_compat import require
 
 
 def compile_backbone(model: nn.Module) -> None:
@@ -22,8 +23,10 @@ def compile_backbone(model: nn.Module) -> None:
         model (nn.Module): Detector or classifier, or a wrapper around one.
 
     Raises:
-        UserError: If the model has no backbone, or there is no compiler for the CPU.
+        UserError: If PyTorch is too old, the model has no backbone, or there is no compiler for
+            the CPU.
     """
+    require('--compile', '2.5.0')
     model = unwrap(model)
     backbone = getattr(model, 'backbone', None)
     if backbone is None:

@@ -6,6 +6,7 @@ import sys
 from typing import Callable, Optional
 
 from ..checkpoints import CorruptCheckpointError, KeyMismatchError, UnsafeCheckpointError
+from ..checkpoints.files import let_mmengine_read_safely
 from ..errors import UserError, find_interrupt, raised_in
 from .options import OptionAction
 
@@ -67,6 +68,7 @@ def run_tool(main: Callable[[], Optional[int]]) -> None:
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     # PyTorch refuses to read anything if this variable, which means the opposite, is set, too.
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+    let_mmengine_read_safely()
     # A file name that the terminal's encoding does not have is no reason to stop.
     sys.stdout.reconfigure(errors='backslashreplace')
     _listen_to_sigterm()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..errors import ConfigError
+from ..torch_compat import nothing_compiled
 from .checkpoint_hook import is_checkpoint_due
 from .deploy import unwrap
 from .rng_state import get_rng_state, seed_worker, set_rng_state
@@ -189,9 +190,9 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     rng_state = get_rng_state()
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     # Without this module, which takes seconds to import, nothing can have been compiled.
-    is_compiled = 'torch._dynamo' in sys.modules and hasattr(torch.compiler, 'set_stance')
+    is_compiled = 'torch._dynamo' in sys.modules
     try:
-        with torch.compiler.set_stance('force_eager') if is_compiled else nullcontext():
+        with nothing_compiled() if is_compiled else nullcontext():
             yield
     finally:
         for buffer, original in buffers:
@@ -205,7 +206,7 @@ def _store(moments: list[_Moments]) -> None:
     tensors = [tensor for moment in moments for tensor in moment.tensors()]
     total = torch.cat(tensors)
     all_reduce(total)
-    for tensor, summed in zip(tensors, total.split([len(t) for t in tensors]), strict=True):
+    for tensor, summed in zip(tensors, total.split([len(t) for t in tensors])):
         tensor.copy_(summed)
     for moment in moments:
         if moment.count == 0:

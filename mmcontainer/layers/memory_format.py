@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..ops.capture import is_captured
+from ..torch_compat import is_compiling
 
 
 def _chooses(x: Tensor) -> bool:
@@ -26,7 +27,7 @@ def as_stage_input(x: Tensor) -> Tensor:
     That memory is channels_last, and on a CPU it stays. Elsewhere the map is made contiguous; so it
     is for Inductor, which (2.12) cannot order these strides when shapes are dynamic.
     """
-    is_free = x.device.type == 'cpu' and not torch.compiler.is_compiling()
+    is_free = x.device.type == 'cpu' and not is_compiling()
     return x if is_free else x.contiguous()
 
 

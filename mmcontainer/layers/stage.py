@@ -1,6 +1,5 @@
 """A row of blocks whose activations can be recomputed in the backward pass."""
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 from mmengine.model import Sequential
 from torch import Tensor, nn
@@ -8,19 +7,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-@contextmanager
-def _statistics_untouched(module: nn.Module) -> Iterator[None]:
-    """Let batch norms in training mode normalise as before but keep their running statistics."""
-    norms = [m for m in module.modules()
-             if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    counts = [norm.num_batches_tracked.clone() for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.
-    try:
-        yield
-    finally:
-        for norm, momentum, count in zip(norms, momenta, counts):
+class _StatisticsUntouched:
+    """Lets batch norms in training mode normalise as before but keep their running statistics.
+
+    Before PyTorch 2.6, recomputation enters the same context once for every part that asks for it.
+    """
+
+    def __init__(self, module: nn.Module):
+        self.norms = [m for m in module.modules()
+                      if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+
+    def __enter__(self) -> None:
+        self.before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum = 0.
+
+    def __exit__(self, *error: object) -> None:
+        for norm, (momentum, count) in zip(self.norms, self.before):
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(count)
 
@@ -34,7 +37,7 @@ def recompute(module: nn.Module, x: Tensor, *args) -> Tensor:
     if not x.requires_grad:
         return module(x, *args)
     return checkpoint(module, x, *args, use_reentrant=False,
-                      context_fn=lambda: (nullcontext(), _statistics_untouched(module)))
+                      context_fn=lambda: (nullcontext(), _StatisticsUntouched(module)))
 
 
 class Stage(Sequential):

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..torch_compat import autocast_dtype, define_operator
 from . import _local_aggregation_torch as torch_form
 from ._local_aggregation_torch import empty_maps
 
@@ -99,25 +100,21 @@ def shifted_products(
 # and weight (B, M, G, K, H, W). It is linear in x and in weight, so that its gradients are made of
 # itself and of its own backward operator, to any order.
 
-@torch.library.custom_op('mmcontainer::local_aggregation', mutates_args=())
-def aggregate(x: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
+def _run(x: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
     return _form_for(x, weight).aggregate(x, weight, kernel_size, dilation)
 
 
-@torch.library.custom_op('mmcontainer::local_aggregation_backward', mutates_args=())
-def aggregate_backward(grad: Tensor, x: Tensor, weight: Tensor, kernel_size: int,
-                       dilation: int) -> tuple[Tensor, Tensor]:
+def _run_backward(grad: Tensor, x: Tensor, weight: Tensor, kernel_size: int,
+                  dilation: int) -> tuple[Tensor, Tensor]:
     return _form_for(x, weight).aggregate_backward(grad, x, weight, kernel_size, dilation)
 
 
-@aggregate.register_fake
-def _(x: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
+def _like_result(x: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> Tensor:
     return empty_maps((x.shape[0], weight.shape[1] * x.shape[1], *x.shape[2:]), like=x)
 
 
-@aggregate_backward.register_fake
-def _(grad: Tensor, x: Tensor, weight: Tensor, kernel_size: int,
-      dilation: int) -> tuple[Tensor, Tensor]:
+def _like_gradients(grad: Tensor, x: Tensor, weight: Tensor, kernel_size: int,
+                    dilation: int) -> tuple[Tensor, Tensor]:
     return empty_maps(x.shape, like=x), empty_maps(weight.shape, like=x)
 
 
@@ -141,8 +138,13 @@ def _differentiate_backward(ctx, grad_x: Optional[Tensor],
     return to_grad, *aggregate_backward(grad, grad_x, grad_weight, *window), None, None
 
 
-aggregate.register_autograd(_differentiate, setup_context=_save_inputs)
-aggregate_backward.register_autograd(_differentiate_backward, setup_context=_save_inputs)
+aggregate = define_operator(
+    'local_aggregation(Tensor x, Tensor weight, int kernel_size, int dilation) -> Tensor',
+    _run, _like_result, _save_inputs, _differentiate)
+aggregate_backward = define_operator(
+    'local_aggregation_backward(Tensor grad, Tensor x, Tensor weight, int kernel_size, '
+    'int dilation) -> (Tensor, Tensor)',
+    _run_backward, _like_gradients, _save_inputs, _differentiate_backward)
 
 
 def _form_for(x: Tensor, weight: Tensor) -> ModuleType:
@@ -164,12 +166,10 @@ def _can_use_triton(device: torch.device, dtype: torch.dtype) -> bool:
 
 def _cast_for_autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Both in the type of autocast, where it is on; as everywhere in PyTorch, not from float64."""
-    if x.device.type == 'meta':  # shapes alone, which autocast does not know
+    dtype = autocast_dtype(x.device.type)
+    if dtype is None or torch.float64 in (x.dtype, weight.dtype):
         return x, weight
-    if torch.is_autocast_enabled(x.device.type) and torch.float64 not in (x.dtype, weight.dtype):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        return x.to(dtype), weight.to(dtype)
-    return x, weight
+    return x.to(dtype), weight.to(dtype)
 
 
 def _check(x: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> None:

@@ -4,6 +4,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from ..torch_compat import autocast_dtype
+
 
 def without_autocast(device_type: str) -> AbstractContextManager:
     """Context in which autocast is off; also on 'meta', a device that autocast does not know."""
@@ -12,8 +14,5 @@ def without_autocast(device_type: str) -> AbstractContextManager:
 
 def computing_dtype(x: Tensor) -> torch.dtype:
     """Type in which a convolution of ``x`` computes: autocast's if it is on, else that of ``x``."""
-    device_type = x.device.type
-    if device_type == 'meta' or x.dtype == torch.float64 or (
-            not torch.is_autocast_enabled(device_type)):
-        return x.dtype
-    return torch.get_autocast_dtype(device_type)
+    dtype = autocast_dtype(x.device.type)
+    return x.dtype if dtype is None or x.dtype == torch.float64 else dtype

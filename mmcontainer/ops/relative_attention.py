@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..torch_compat import is_exporting
 from .explicit import relative_affinity, relative_bias
 
 FORMS = ('auto', 'dense', 'toeplitz')
@@ -53,7 +54,7 @@ def relative_attention(query: Tensor,
     if form not in FORMS:
         raise ValueError(f'form must be one of {", ".join(FORMS)}, got {form!r}.')
     table = table.to(query.dtype)
-    if form == 'auto' and (torch.jit.is_tracing() or torch.compiler.is_exporting()):
+    if form == 'auto' and (torch.jit.is_tracing() or is_exporting()):
         # Sizes are unknown, and exporters (torch 2.12) cannot reshape what fused attention returns.
         return relative_affinity(query, key, table, grid_size) @ value
     if form == 'auto':
