@@ -8,7 +8,11 @@ ifeq ($(strip $(PYTHON)),)
 PYTHON := python3
 endif
 VENV ?= .venv
-VENV_UPSTREAM ?= .venv-upstream
+# One of the folders of requirements/: onedl (the default), upstream, classic, newest, lite.
+STACK ?= onedl
+VENV_STACK ?= $(if $(filter onedl,$(STACK)),$(VENV),.venv-$(STACK))
+# What works without MMDetection and without mmcv's compiled operators.
+STACK_TESTS_lite := tests/ops tests/layers tests/backbones tests/checkpoints tests/e2e/test_export_onnx.py
 VENV_DOCS ?= .venv-docs
 # For example: make test PYTEST_ARGS='-k doctor -x'
 PYTEST_ARGS ?=
@@ -25,7 +29,7 @@ export MMCONTAINER_TEST_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env setup demo test test-fast test-upstream fuzz lint docs doctor clean
+.PHONY: help env setup demo test test-fast test-stack fuzz lint docs doctor clean
 
 help:
 	@echo 'make env            make .venv: torch, OpenMMLab (mmcv compiled), this project; 10 to 20 min'
@@ -33,7 +37,8 @@ help:
 	@echo 'make demo           env, then train, evaluate and draw a detector on generated data; 7 to 9 min'
 	@echo 'make test           env, then all tests; 13 min on 2 cores. COVERAGE=1 measures coverage'
 	@echo 'make test-fast      env, then the tests that take seconds; some minutes'
-	@echo 'make test-upstream  the same tests on the upstream OpenMMLab packages, in .venv-upstream'
+	@echo 'make test-stack     the tests on other packages: STACK=classic (torch 2.1), upstream, newest,'
+	@echo '                    or lite (the backbones without mmdet); in .venv-STACK'
 	@echo 'make fuzz           env, then 1000 generated bad files and options, and what became of them;'
 	@echo '                    3 min; FUZZ_ARGS="--cases 50 --seed 3 --domain options"'
 	@echo 'make lint           env, then ruff; seconds'
@@ -56,9 +61,9 @@ test: env
 test-fast: env
 	$(VENV)/bin/python -m pytest -m 'not slow' $(PYTEST_PARALLEL) $(PYTEST_ARGS)
 
-test-upstream:
-	@PYTHON=$(PYTHON) tools/make_env.sh upstream $(VENV_UPSTREAM)
-	$(VENV_UPSTREAM)/bin/python -m pytest $(PYTEST_PARALLEL) $(PYTEST_ARGS)
+test-stack:
+	@PYTHON=$(PYTHON) tools/make_env.sh $(STACK) $(VENV_STACK)
+	$(VENV_STACK)/bin/python -m pytest $(PYTEST_PARALLEL) $(STACK_TESTS_$(STACK)) $(PYTEST_ARGS)
 
 fuzz: env
 	PYTHONPATH=tests $(VENV)/bin/python -m fuzz $(FUZZ_ARGS)
@@ -78,6 +83,6 @@ doctor:
 
 # Only what was made here: a folder that is no virtual environment is left alone.
 clean:
-	@for folder in $(VENV) $(VENV_UPSTREAM) $(VENV_DOCS); do \
+	@for folder in $(VENV) $(VENV_DOCS) .venv-*; do \
 		if [ -f $$folder/pyvenv.cfg ]; then echo "removing $$folder"; rm -rf $$folder; fi; done
 	rm -rf .uv site build dist mmcontainer.egg-info .pytest_cache .ruff_cache

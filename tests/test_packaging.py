@@ -1,4 +1,5 @@
 """The wheel, the sdist and the editable install, each used from an empty folder."""
+import json
 import os
 import re
 import shutil
@@ -150,6 +151,14 @@ def test_wheel_in_a_clean_environment_from_an_empty_folder(wheel, tmp_path):
     assert Path(words[0]) == site / 'mmcontainer' / '__init__.py'
     assert words[1:] == ['RetinaNet', 'ContainerLight']
     assert {path.name for path in empty.iterdir()} == {'mine.py'}
+
+
+def test_wheel_changes_no_installed_version(wheel, tmp_path):
+    """pip, with an index of nothing: whatever it wanted beside the wheel would be an error."""
+    run(sys.executable, '-m', 'pip', 'install', '--dry-run', '--no-index', '--report',
+        'report.json', wheel, cwd=tmp_path)
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert {item['metadata']['name'] for item in report['install']} <= {'mmcontainer'}
 
 
 def test_editable_install_from_an_empty_folder(repo_root, tmp_path):

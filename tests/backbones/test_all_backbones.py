@@ -11,6 +11,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch_versions import needs_compile
 
 import mmcontainer.backbones as backbones
 from mmcontainer.backbones import BaseBackbone
@@ -324,6 +325,7 @@ def test_trace_generalises_to_other_sizes(cls):
                     found, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
 
 
+@needs_compile
 @pytest.mark.no_cover
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_compiles_as_one_graph_with_the_same_gradients(cls):
@@ -338,6 +340,7 @@ def test_compiles_as_one_graph_with_the_same_gradients(cls):
     torch.testing.assert_close(results[1], results[0])
 
 
+@needs_compile
 @pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize(('cls', 'stage'), [(backbones.CoTNet, 0), (backbones.CoAtNet, 2)])

@@ -2,6 +2,7 @@
 import pytest
 import torch
 from largest_tensor import LargestTensor
+from torch_versions import needs_compile
 
 from mmcontainer.analysis.flops import count_flops
 from mmcontainer.backbones import Container, ContainerPAM
@@ -107,6 +108,7 @@ def test_stem_includes_the_position_table():
     assert model.stages[0].blocks[0].norm1.weight.requires_grad
 
 
+@needs_compile
 @pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize('arch', ['base', 'mh-mlp-lr', 'pam'])

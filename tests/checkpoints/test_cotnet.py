@@ -80,7 +80,7 @@ def _layer(name, *shape):
 
 def _d2_head_shapes(detector):
     shapes = {}
-    for level, channels in zip(range(2, 6), (256, 512, 1024, 2048), strict=True):
+    for level, channels in zip(range(2, 6), (256, 512, 1024, 2048)):
         shapes.update(_normed_conv(f'backbone.fpn_lateral{level}', 256, channels, 1))
         shapes.update(_normed_conv(f'backbone.fpn_output{level}', 256, 256, 3))
     rpn = 'proposal_generator.rpn_head'

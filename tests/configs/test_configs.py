@@ -233,7 +233,8 @@ def _documented_sizes(repo_root):
     sizes = {}
     for line in lines[start + 2:start + 8]:
         name, *cells = (cell.strip() for cell in line.strip('|').split('|'))
-        for column, cell in zip(columns, cells, strict=True):
+        assert len(cells) == len(columns)
+        for column, cell in zip(columns, cells):
             sizes[column, name.lower().replace('-', '_')] = tuple(map(float, cell.split(', ')))
     return sizes
 

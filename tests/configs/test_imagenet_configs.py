@@ -259,8 +259,9 @@ def test_flops_are_those_of_224_pixels():
 def test_configs_of_the_documentation(repo_root, tmp_path):
     blocks = re.findall(r'(?s)```python\n(.+?)```', (repo_root / 'docs/imagenet.md').read_text())
     classifier, detector = tmp_path / 'classifier.py', tmp_path / 'detector.py'
-    for path, block in zip((classifier, detector), blocks, strict=True):
-        path.write_text(block)
+    for path in (classifier, detector):
+        path.write_text(blocks.pop(0))
+    assert not blocks
     cfg = _load(classifier)
     assert _build(cfg).head.fc.out_features == cfg.data_preprocessor.num_classes == 2
     assert {cfg[f'{split}_dataloader'].dataset.data_root for split in ('train', 'val', 'test')} == {

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 from smca_models import ASSIGNER, HEAD, build_detector, make_samples
+from torch_versions import needs_compile
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'detr'
 CHANNELS, STRIDE = 8, 32
@@ -166,6 +167,7 @@ def test_bf16_is_close():
 
 @torch.no_grad()
 @pytest.mark.no_cover
+@needs_compile
 def test_forward_compiles():
     """Traced and functionalised; test_modulated_attention.py compiles down to machine code."""
     model = build_detector(CHANNELS, embed_dims=32, layers=(1, 1)).eval()

@@ -4,10 +4,12 @@ import re
 import numpy as np
 import pytest
 import torch
+from torch_versions import needs_export
 
 from mmcontainer.backbones import CoAtNet, Container, CoTNet
 
 onnxruntime = pytest.importorskip('onnxruntime')
+pytestmark = needs_export
 
 CONFIG = """
 custom_imports = dict(imports=['mmcontainer'], allow_failed_imports=False)

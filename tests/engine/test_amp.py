@@ -13,6 +13,7 @@ from mmcontainer.cli.config_changes import apply_amp, check_precision
 from mmcontainer.cli.configs import find_config, load_config
 from mmcontainer.engine.amp import CPUAmpOptimWrapper, keep_float32, use_bfloat16
 from mmcontainer.errors import UserError
+from mmcontainer.torch_compat import autocast_dtype
 
 
 def make_config(**more):
@@ -137,7 +138,7 @@ def watch(monkeypatch, cls, name):
     def spy(self, *args, **kwargs):
         first = (*args, *kwargs.values())[0]
         seen.append((first[0] if isinstance(first, (list, tuple)) else first).dtype)
-        seen.append(torch.is_autocast_enabled('cpu'))
+        seen.append(autocast_dtype('cpu') is not None)
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(cls, name, spy)
@@ -167,7 +168,7 @@ def test_inference_in_bfloat16(kind):
     assert parts == [torch.bfloat16] and type(model).__name__.startswith(('Retina', 'Faster'))
     assert found.bboxes.dtype == found.scores.dtype == torch.float32
     torch.testing.assert_close(found.scores[0], expected.scores[0], rtol=0.05, atol=0.01)
-    assert not torch.is_autocast_enabled('cpu')
+    assert autocast_dtype('cpu') is None
 
 
 def test_training_in_bfloat16(monkeypatch):

@@ -137,7 +137,8 @@ def test_a_checkpoint_holds_what_was_evaluated(tmp_path, by_epoch, interval, val
     last = 3 if by_epoch else 7
     validated = [i for i in range(1, last + 1) if i % val_interval == 0 or i == last]
     batches = len(runner.model.evaluated) // len(validated)
-    evaluated = dict(zip(validated, runner.model.evaluated[::batches], strict=True))
+    evaluated = dict(zip(validated, runner.model.evaluated[::batches]))
+    assert len(evaluated) == len(runner.model.evaluated[::batches])
     prefix = 'epoch' if by_epoch else 'iter'
     common = [i for i in validated if i % interval == 0 or i == last]
     for i in common:

@@ -35,7 +35,7 @@ def test_workers_have_streams_of_their_own():
     others = [stream(worker_id=1), stream(seed=2), stream(epoch=3), stream(rank=4),
               stream(seed=2, epoch=1)]
     assert len({*others, stream()}) == 6
-    assert all(len(set(values)) == 6 for values in zip(stream(), *others, strict=True))
+    assert all(len(set(values)) == 6 for values in zip(stream(), *others))
 
 
 def test_initialiser_of_the_user_comes_last():

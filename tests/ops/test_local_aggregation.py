@@ -13,6 +13,7 @@ from golden_rule import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch_versions import needs_export
 
 from mmcontainer.ops import _local_aggregation_torch as torch_form
 from mmcontainer.ops import local_aggregation, unfold_local_aggregation
@@ -198,7 +199,8 @@ class Aggregate(torch.nn.Module):
         return local_aggregation(x, weight, 3, 2)
 
 
-@pytest.mark.parametrize('dynamo', [True, False], ids=['dynamo', 'torchscript'])
+@pytest.mark.parametrize('dynamo', [pytest.param(True, marks=needs_export, id='dynamo'),
+                                    pytest.param(False, id='torchscript')])
 def test_onnx_runs_at_any_size(dynamo, tmp_path):
     """One file of standard operators, by both exporters, for any batch, height and width."""
     onnxruntime = pytest.importorskip('onnxruntime')

@@ -1,6 +1,7 @@
 """The operator behind local aggregation: gradients, layouts, types, graphs."""
 import pytest
 import torch
+from torch_versions import needs_compile, needs_export
 
 from mmcontainer.ops import local_aggregation, unfold_local_aggregation
 
@@ -79,6 +80,7 @@ def test_autocast_casts_both():
     assert x.grad.dtype == torch.float32
 
 
+@needs_compile
 @pytest.mark.parametrize('dynamic', [False, True])
 def test_compiles_as_one_graph_with_gradients(dynamic):
     compiled = torch.compile(
@@ -89,12 +91,14 @@ def test_compiles_as_one_graph_with_gradients(dynamic):
             _results(compiled, *inputs), _results(local_aggregation, *inputs))
 
 
+@needs_export
 def test_passes_pytorchs_checks_of_an_operator():
     x, weight = _inputs(1, 4, 2, (3, 4), dtype=torch.float32)
     torch.library.opcheck(torch.ops.mmcontainer.local_aggregation.default,
                           (x, weight[:, None].detach().requires_grad_(), 3, 1))
 
 
+@needs_export
 def test_exports_as_one_operator():
     class Aggregation(torch.nn.Module):
 

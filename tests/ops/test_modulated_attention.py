@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from largest_tensor import LargestTensor
+from torch_versions import needs_compile
 
 from mmcontainer.ops import gaussian_affinity, gaussian_attention, gaussian_bias
 from mmcontainer.ops import modulated_attention as module
@@ -184,6 +185,7 @@ def test_dropout_keeps_the_mean(form):
     assert abs(out.mean() - 1) < 0.03
 
 
+@needs_compile
 @pytest.mark.no_cover
 @pytest.mark.parametrize(('scales', 'backend'), [
     pytest.param(2, 'inductor', marks=pytest.mark.slow), (3, 'aot_eager')])
