@@ -16,9 +16,11 @@ from torch import Tensor
 
 from ._local_aggregation_torch import empty_maps, in_layout_of, is_channels_last
 
-# Values of x in a tile, shared among this number of warps of 32 threads.
-TILE_ELEMENTS, NUM_WARPS = 2048, 4
-MAX_SHARING = TILE_ELEMENTS // 32  # a warp of lanes at least
+# Values of x in a tile, shared among this number of warps of 32 threads: four per thread. All taps
+# of a 3 x 3 window are loaded before they are summed up; with more values they would not fit into
+# the 255 registers of a thread (tests/ops/test_triton_resources.py counts them).
+TILE_ELEMENTS, NUM_WARPS = 512, 4
+MIN_LANES, MAX_SHARING = 32, 64  # a warp of lanes at least
 MAX_GRID_SIDE = 65535
 
 
@@ -76,7 +78,7 @@ def _plan(x: Tensor, weight: Tensor, kernel_size: int, dilation: int) -> tuple[t
     heads, groups = weight.shape[1:3]
     sharing = channels // groups
     sharing_block = triton.next_power_of_2(sharing)
-    lanes = TILE_ELEMENTS // sharing_block
+    lanes = max(TILE_ELEMENTS // sharing_block, MIN_LANES)
     group_block = min(triton.next_power_of_2(groups), 32) if is_channels_last(x) else 1
     position_block = lanes // group_block
     grid = (triton.cdiv(height * width, position_block), triton.cdiv(groups, group_block), batch)

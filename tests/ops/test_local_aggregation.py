@@ -1,7 +1,6 @@
 """Local aggregation equals its explicit twin and the numbers of the official kernel."""
 import importlib.util
 import os
-import re
 import subprocess
 import sys
 import warnings
@@ -9,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from aggregation_cases import TOLERANCES, assert_close, channels_last, exact, random_case
 from golden_rule import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,9 +19,7 @@ from mmcontainer.ops import _local_aggregation_torch as torch_form
 from mmcontainer.ops import local_aggregation, unfold_local_aggregation
 
 FIXTURES = sorted(GOLDEN.glob('cot_aggregation__*.npz'))
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='needs Triton')
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 
 
 @pytest.mark.parametrize('function', [local_aggregation, unfold_local_aggregation])
@@ -35,32 +33,6 @@ def test_matches_official_kernel(path, function):
         torch.testing.assert_close(found, values[key], rtol=1e-12, atol=1e-12)
 
 
-def _random_case(batch, sharing, groups, heads, size, kernel, dtype, device='cpu'):
-    """x, weight (B, M, G, K, H, W) and a gradient of the output."""
-    shapes = ((batch, sharing * groups), (batch, heads, groups, kernel**2),
-              (batch, heads * sharing * groups))
-    return [torch.randn(*shape, *size).to(device, dtype) for shape in shapes]
-
-
-def _channels_last(maps):
-    """Any maps (B, ..., H, W) with all channels of a position together in memory."""
-    return maps.movedim((-2, -1), (1, 2)).contiguous().movedim((1, 2), (-2, -1))
-
-
-def _exact(x, weight, grad, *window):
-    """Output and gradients of the explicit twin in float64."""
-    inputs = [t.detach().cpu().double().requires_grad_() for t in (x, weight)]
-    out = unfold_local_aggregation(*inputs, *window)
-    return out, *torch.autograd.grad(out, inputs, grad.cpu().double())
-
-
-def _assert_close(found, exact, dtype):
-    for one, other in zip(found, exact):
-        assert one.dtype == dtype and one.shape == other.shape
-        error = (one.double().cpu() - other).abs().max()
-        assert error <= TOLERANCES[dtype] * (1 + other.abs().max()), error
-
-
 @settings(deadline=None, max_examples=60)
 @given(batch=st.integers(1, 3), sharing=st.integers(1, 3), groups=st.integers(1, 4),
        heads=st.integers(1, 2), height=st.integers(1, 9), width=st.integers(1, 9),
@@ -70,14 +42,14 @@ def _assert_close(found, exact, dtype):
 def test_any_cut_into_slabs_gives_the_same(batch, sharing, groups, heads, height, width, kernel,
                                            dilation, dtype, slab, layouts):
     """Slabs of one row up to all images; x, weight and gradient in any combination of layouts."""
-    case = _random_case(batch, sharing, groups, heads, (height, width), kernel, dtype)
-    case = [_channels_last(t) if layout else t for t, layout in zip(case, layouts)]
+    case = random_case(batch, sharing, groups, heads, (height, width), kernel, dtype)
+    case = [channels_last(t) if layout else t for t, layout in zip(case, layouts)]
     x, weight, grad = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch_form, 'slab_elements', lambda device: slab)
         found = (torch_form.aggregate(x, weight, kernel, dilation),
                  *torch_form.aggregate_backward(grad, x, weight, kernel, dilation))
-    _assert_close(found, _exact(*case, kernel, dilation), dtype)
+    assert_close(found, exact(*case, kernel, dilation), dtype)
     assert torch_form.is_channels_last(found[0]) == torch_form.is_channels_last(x)
 
 
@@ -97,10 +69,10 @@ class Storages(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize('layout', [torch.Tensor.contiguous, _channels_last])
+@pytest.mark.parametrize('layout', [torch.Tensor.contiguous, channels_last])
 def test_temporaries_are_the_size_of_a_slab(layout, monkeypatch):
     """Inside the operator, where no probe around the public function can look."""
-    case = x, weight, grad = [*map(layout, _random_case(2, 8, 4, 1, (60, 50), 3, torch.float32))]
+    case = x, weight, grad = [*map(layout, random_case(2, 8, 4, 1, (60, 50), 3, torch.float32))]
     monkeypatch.setattr(torch_form, 'slab_elements', lambda device: x.numel() // 20)
     with Storages() as seen:
         kept = [*case, torch_form.aggregate(x, weight, 3, 1),
@@ -124,15 +96,15 @@ def check_triton_kernels():
     for groups, heads, size, dilation, dtype in (
             (3, 1, (20, 15), 1, torch.float32), (40, 1, (4, 3), 2, torch.float32),
             (2, 2, (5, 6), 1, torch.bfloat16), (2, 1, (1, 4), 3, torch.float16)):
-        cases.append((*_random_case(2, 3, groups, heads, size, 3, dtype), 3, dilation))
+        cases.append((*random_case(2, 3, groups, heads, size, 3, dtype), 3, dilation))
     for x, weight, grad, *window in cases:
-        exact = _exact(x, weight, grad, *window)
-        for layout in (torch.Tensor.contiguous, _channels_last):
+        expected = exact(x, weight, grad, *window)
+        for layout in (torch.Tensor.contiguous, channels_last):
             x, weight, grad = map(layout, (x, weight, grad))
             assert triton_form.fits(x, weight)
             found = (triton_form.aggregate(x, weight, *window),
                      *triton_form.aggregate_backward(grad, x, weight, *window))
-            _assert_close(found, exact, x.dtype)
+            assert_close(found, expected, x.dtype)
             by_torch = (torch_form.aggregate(x, weight, *window),
                         *torch_form.aggregate_backward(grad, x, weight, *window))
             assert [t.stride() for t in found] == [t.stride() for t in by_torch]
@@ -147,49 +119,6 @@ def test_triton_kernels_in_the_interpreter():
         [sys.executable, '-c', code], capture_output=True, text=True,
         env={**os.environ, 'TRITON_INTERPRET': '1', 'PYTHONPATH': folders})
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-@needs_triton
-@pytest.mark.parametrize('dtype', ['fp32', 'bf16'])
-@pytest.mark.parametrize('contiguous', [True, False])
-def test_triton_kernels_compile_for_a_gpu(dtype, contiguous):
-    """Down to assembly for compute capability 8.0, which takes no GPU; registers suffice."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from mmcontainer.ops import _local_aggregation_triton as triton_form
-    x, weight, _ = _random_case(1, 8, 8, 1, (40, 48), 3, torch.float32)
-    if not contiguous:
-        x, weight = _channels_last(x), _channels_last(weight)
-    _, sizes = triton_form._plan(x, weight, 3, 1)
-    for kernel in (triton_form._forward_kernel, triton_form._backward_kernel):
-        signature, constants, hints = {}, {}, {}
-        for i, name in enumerate(kernel.arg_names):
-            if name.isupper() or name.endswith('_position' if contiguous else '_channel'):
-                signature[name], constants[i, ] = 'constexpr', sizes.get(name, 1)
-                continue
-            number = name in sizes or name.endswith(('_image', '_channel', '_position'))
-            signature[name] = 'i32' if number else f'*{dtype}'
-            hints[i, ] = [['tt.divisibility', 16]]
-        compiled = triton.compile(ASTSource(kernel, signature, constants, hints),
-                                  target=GPUTarget('cuda', 80, 32),
-                                  options=dict(num_warps=sizes['num_warps']))
-        ptx = compiled.asm['ptx']
-        assert re.search(r'ld\.global\.v4', ptx) and re.search(r'st\.global\.v4', ptx)
-        assert 'cubin' in compiled.asm
-
-
-@needs_gpu
-@pytest.mark.parametrize('dtype', list(TOLERANCES))
-@pytest.mark.parametrize('layout', [torch.Tensor.contiguous, _channels_last])
-@pytest.mark.parametrize('size', [(1, 1), (37, 50)])
-def test_on_a_gpu(dtype, layout, size):
-    x, weight, grad = map(layout, _random_case(2, 8, 24, 1, size, 3, dtype, 'cuda'))
-    x, weight = x.requires_grad_(), weight.requires_grad_()
-    out = local_aggregation(x, weight)
-    found = (out, *torch.autograd.grad(out, (x, weight), grad))
-    _assert_close(found, _exact(x, weight, grad), dtype)
 
 
 # ---------------------------------------------------------------- ONNX
@@ -214,13 +143,13 @@ def test_onnx_runs_at_any_size(dynamo, tmp_path):
                                        for key, named in axes.items()})
     else:
         dynamic = dict(dynamic_axes=axes)
-    inputs = _random_case(2, 4, 2, 1, (5, 6), 3, torch.float32)[:2]
+    inputs = random_case(2, 4, 2, 1, (5, 6), 3, torch.float32)[:2]
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of the older exporter, about its age and constants
         torch.onnx.export(model, (inputs[0], inputs[1][:, 0]), path, dynamo=dynamo,
                           input_names=['x', 'weight'], **dynamic)
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     for batch, size in ((2, (5, 6)), (1, (9, 4)), (3, (1, 2))):
-        x, weight, _ = _random_case(batch, 4, 2, 1, size, 3, torch.float32)
+        x, weight, _ = random_case(batch, 4, 2, 1, size, 3, torch.float32)
         out, = session.run(None, {'x': x.numpy(), 'weight': weight[:, 0].numpy()})
         torch.testing.assert_close(torch.from_numpy(out), model(x, weight[:, 0]))
