@@ -222,10 +222,11 @@ def allow_mmengine_checkpoints():
     From torch 2.6 on this is the default of ``torch.load``, and upstream MMEngine cannot resume
     from its checkpoints.
     """
-    import torch
-    if release(torch.__version__) < (2, 6, 0):
+    from .torch_compat import HAS_SAFE_LOAD
+    if not HAS_SAFE_LOAD:
         return
     import numpy as np
+    import torch
     kinds = {type(np.dtype(kind)) for kind in ('f4', 'f8', 'i4', 'i8', 'u4', 'u8', '?')}
     torch.serialization.add_safe_globals(
         [(value, name) for name, value in checkpoint_globals().items()] + list(kinds))

@@ -4,6 +4,7 @@ What an old PyTorch has in another form is wrapped here; for what it lacks altog
 :func:`require`.
 """
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Optional
@@ -48,9 +49,7 @@ def torch_load_as_called() -> Iterator[None]:
 
 def is_compiling() -> bool:
     """Tell whether ``torch.compile`` records the operators."""
-    if hasattr(torch.compiler, 'is_compiling'):
-        return torch.compiler.is_compiling()
-    return torch._utils.is_compiling() if hasattr(torch._utils, 'is_compiling') else False
+    return hasattr(torch.compiler, 'is_compiling') and torch.compiler.is_compiling()
 
 
 def is_exporting() -> bool:
@@ -60,7 +59,8 @@ def is_exporting() -> bool:
 
 def nothing_compiled() -> AbstractContextManager:
     """Context in which modules that were compiled run as if they were not."""
-    if hasattr(torch.compiler, 'set_stance'):
+    # Without this module, which takes seconds to import, nothing can have been compiled.
+    if 'torch._dynamo' in sys.modules and hasattr(torch.compiler, 'set_stance'):
         return torch.compiler.set_stance('force_eager')
     return nullcontext()
 

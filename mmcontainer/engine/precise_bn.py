@@ -1,7 +1,6 @@
 """Exact statistics of batch norms before a model is evaluated or saved."""
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -189,10 +188,8 @@ def _untouched(model: nn.Module) -> Iterator[None]:
     """
     rng_state = get_rng_state()
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    # Without this module, which takes seconds to import, nothing can have been compiled.
-    is_compiled = 'torch._dynamo' in sys.modules
     try:
-        with nothing_compiled() if is_compiled else nullcontext():
+        with nothing_compiled():
             yield
     finally:
         for buffer, original in buffers:
