@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make or complete a virtual environment with one of the pinned stacks of requirements/:
 #
-#     tools/make_env.sh {onedl,upstream,classic,newest,lite} FOLDER
+#     tools/make_env.sh {onedl,upstream,classic} FOLDER
 #
 # uv does the work, and keeps what it downloads and compiles in its cache, so that a second run
 # takes seconds. After an interruption run it again. Read from the environment: PYTHON, UV (another
@@ -11,7 +11,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 stack=$1 venv=$2 python=${PYTHON:-python3}
 settings=requirements/$stack/pyproject.toml
-# Empty for the stack without compiled operators.
 mmcv=$(sed -n "s/^no-binary-package = \['\(.*\)'\]/\1/p" "$settings")
 uv_version=0.13.9
 unfinished=$venv/mmcontainer-unfinished
@@ -21,14 +20,14 @@ fail() { echo "$*" >&2; exit 1; }
 # Print what mmcv's operators are to be compiled for: 'cpu', or such as 'cuda13.0-9.0'. CUDA needs a
 # GPU and a CUDA compiler of the major release of torch's own CUDA.
 accelerator() {
-    local gpus nvcc cuda=13
-    ! grep -q "'torch==2.1.2'" "$settings" || cuda=12
+    local gpus nvcc cuda
+    cuda=$(sed -n "s/^cuda = '\(.*\)'/\1/p" "$settings")
     gpus=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null |
            sort -u | xargs) || true
     [ "${FORCE_CUDA:-}" != 1 ] || gpus=${TORCH_CUDA_ARCH_LIST:-${gpus:-all}}
     nvcc=$("${CUDA_HOME:+$CUDA_HOME/bin/}nvcc" --version 2>/dev/null |
            sed -n 's/.*release \([0-9.]*\).*/\1/p') || true
-    if [ -n "$gpus" ] && [ "${nvcc%%.*}" = $cuda ]; then
+    if [ -n "$gpus" ] && [ "${nvcc%%.*}" = "$cuda" ]; then
         echo "cuda$nvcc-${gpus//[ ;]/-}"
         return
     fi
@@ -40,7 +39,8 @@ accelerator() {
 
 # requires-python of the stack as two numbers of Python 3: the first that works, and the first that
 # no longer does.
-read -r first after <<< "$(sed -n "s/^requires-python = '>=3\.\([0-9]*\),<3\.\([0-9]*\)'/\1 \2/p" "$settings")"
+bounds=$(sed -n "s/^requires-python = '>=3\.\([0-9]*\),<3\.\([0-9]*\)'/\1 \2/p" "$settings")
+read -r first after <<< "$bounds"
 "$python" -c "import sys; sys.exit(not (3, $first) <= sys.version_info[:2] < (3, $after))" || fail \
     "$python is $("$python" --version 2>&1), but the pinned packages exist from 3.$first to before" \
     "3.$after (tested: 3.11). Name another: \`make env PYTHON=python3.11\`."
@@ -80,16 +80,15 @@ print(max(1, min(cores, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 touch "$unfinished"
 # The accelerator is no setting that mmcv reads: it keeps the wheels apart in uv's cache.
-options=(--python "$venv" --project "requirements/$stack")
-[ -z "$mmcv" ] || options+=(--config-settings-package "$mmcv:accelerator=$target")
+options=(--python "$venv" --project "requirements/$stack"
+         --config-settings-package "$mmcv:accelerator=$target")
 # Take a compiled mmcv from the cache without asking the index: a mirror that sends no cache headers
 # would make uv believe that mmcv's sources are new, and compile them again. The constraint, which
 # no torch can meet, keeps this step from compiling.
-[ -z "$mmcv" ] ||
-    "$UV" pip install --quiet --offline --no-deps --build-constraints <(echo 'torch<0') \
-        "${options[@]}" "$(sed -n "s/^ *'\($mmcv==.*\)',\$/\1/p" "$settings")" 2> /dev/null || true
+"$UV" pip install --quiet --offline --no-deps --build-constraints <(echo 'torch<0') \
+    "${options[@]}" "$(sed -n "s/^ *'\($mmcv==.*\)',\$/\1/p" "$settings")" 2> /dev/null || true
 has() { "$venv/bin/python" -c "import importlib.util as u, sys; sys.exit(not u.find_spec('$1'))"; }
-if [ -n "$mmcv" ] && ! has mmcv; then
+if ! has mmcv; then
     command -v "${CXX:-g++}" > /dev/null || fail 'There is no C++ compiler for mmcv:' \
         '`sudo apt-get install g++`, then run this again.'
     include=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
@@ -99,20 +98,11 @@ if [ -n "$mmcv" ] && ! has mmcv; then
         "is at work while \"Building $mmcv\" is the last that is shown."
 fi
 has torch || echo "Installing the $stack stack into $venv: 3 GB to download, 10 GB of disk."
-# Without compiled operators there are backbones alone: no more than they need is installed.
-install() {
-    if [ -n "$mmcv" ]; then
-        "$UV" pip install "${options[@]}" \
-            -r "$settings" -r requirements/runtime.txt -r requirements/dev.txt -e .
-    else
-        "$UV" pip install "${options[@]}" -r "$settings" &&
-            "$UV" pip install "${options[@]}" --quiet --no-deps -e .
-    fi
-}
-install || fail \
+"$UV" pip install "${options[@]}" \
+    -r "$settings" -r requirements/runtime.txt -r requirements/dev.txt -e . || fail \
     'Not complete, see above. Run it again when the cause is mended: what was downloaded is kept.' \
     'Where the compiler was killed, memory ran out: `MAX_JOBS=1 make env`.'
-[ -z "$mmcv" ] || "$venv/bin/python" -c '
+"$venv/bin/python" -c '
 import torch, mmcv.ops
 boxes = torch.tensor([[0., 0., 9., 9.], [0., 0., 9., 8.]])
 assert len(mmcv.ops.nms(boxes, torch.tensor([.9, .8]), .5)[1]) == 1' || fail \
