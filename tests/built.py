@@ -1,6 +1,16 @@
-"""Models of which only names, shapes and settings matter."""
+"""The backbones of this package, and models of which only names, shapes and settings matter."""
+import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
+
+import mmcontainer.backbones as backbones
+from mmcontainer.backbones import BaseBackbone
+
+CLASSES = [value for value in vars(backbones).values() if isinstance(value, type)
+           and issubclass(value, BaseBackbone) and value is not BaseBackbone]
+# ContainerLight only gives an arch of Container a name of its own.
+ALL_ARCHS = [pytest.param(cls, arch, id=f'{cls.__name__}-{arch}') for cls in CLASSES
+             if cls is not backbones.ContainerLight for arch in cls.arch_settings]
 
 
 def build_empty(cfg):

@@ -14,8 +14,7 @@ from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint
 from torch_versions import needs_torch
 
 from mmcontainer import compat
-from mmcontainer.checkpoints import load_file
-from mmcontainer.checkpoints.files import let_mmengine_read_safely
+from mmcontainer.checkpoints import files, load_file
 
 
 def fake_versions(monkeypatch, **versions):
@@ -177,10 +176,14 @@ def test_checkpoint_of_mmengine_loads_with_weights_only():
     assert loaded['lr'] == 0.1 and loaded['rng'].tolist() == [1, 2]
 
 
-def test_checkpoint_of_mmengine_resumes_through_its_own_loader(tmp_path, monkeypatch):
+@pytest.mark.parametrize('has_safe_load', [
+    pytest.param(True, marks=needs_torch('2.6.0', 'reading by torch itself')), False])
+def test_checkpoint_of_mmengine_resumes_through_its_own_loader(
+        tmp_path, monkeypatch, has_safe_load):
+    monkeypatch.setattr(files, 'HAS_SAFE_LOAD', has_safe_load)
     monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
     monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
-    let_mmengine_read_safely()  # as the tools do
+    files.let_mmengine_read_safely()  # as the tools do
     path = tmp_path / 'iter_1.pth'
     torch.save({'message_hub': {'log_scalars': {'loss': HistoryBuffer([0.5], [1])}}}, path)
     loaded = _load_checkpoint(str(path), map_location='cpu')

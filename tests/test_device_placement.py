@@ -2,23 +2,16 @@
 
 Forward passes run on fake CUDA tensors, which cannot be differentiated without a GPU; backward
 passes run on the meta device. Neither has values, so what depends on values (assigners, losses,
-suppression) is not here: tests/gpu runs that on a real device.
+suppression) is not here.
 """
 import pytest
 import torch
-from built import build_empty
+from built import ALL_ARCHS, CLASSES, build_empty
 from fake_cuda import fake_cuda, to_fake_cuda
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import mmcontainer.backbones as backbones
-from mmcontainer.backbones import BaseBackbone
-
-CLASSES = [value for value in vars(backbones).values() if isinstance(value, type)
-           and issubclass(value, BaseBackbone) and value is not BaseBackbone]
-ARCHS = [pytest.param(cls, arch, id=f'{cls.__name__}-{arch}') for cls in CLASSES
-         if cls is not backbones.ContainerLight for arch in cls.arch_settings]
 SIZE = (97, 50)
 DETECTORS = [
     'retinanet/container_light_fpn_1x_coco', 'retinanet/container_light_fpn_demo_shapes',
@@ -60,7 +53,7 @@ def test_a_tensor_on_the_cpu_is_found():
         Misplaced()(torch.empty(2, 3, device='cuda'))
 
 
-@pytest.mark.parametrize(('cls', 'arch'), ARCHS)
+@pytest.mark.parametrize(('cls', 'arch'), ALL_ARCHS)
 def test_backbone_in_training(cls, arch):
     """In float32, and under autocast to both types that GPUs have."""
     model = _build(cls, arch, drop_path_rate=0.1)
@@ -79,7 +72,7 @@ def test_backbone_with_checkpointing(cls):
         _assert_on_cuda(to_fake_cuda(model)(torch.empty(2, 3, *SIZE, device='cuda')))
 
 
-@pytest.mark.parametrize(('cls', 'arch'), ARCHS)
+@pytest.mark.parametrize(('cls', 'arch'), ALL_ARCHS)
 def test_backbone_for_inference(cls, arch):
     """What re-parameterisation computes, on the device of the weights, and its result."""
     model = _build(cls, arch).eval()
@@ -89,7 +82,7 @@ def test_backbone_for_inference(cls, arch):
         _assert_on_cuda(model(torch.empty(2, 3, *SIZE, device='cuda')))
 
 
-@pytest.mark.parametrize(('cls', 'arch'), ARCHS)
+@pytest.mark.parametrize(('cls', 'arch'), ALL_ARCHS)
 def test_backward_of_a_backbone(cls, arch):
     model = _build(cls, arch, drop_path_rate=0.1)
     outs = model(torch.empty(2, 3, *SIZE, device='meta'))

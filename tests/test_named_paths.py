@@ -21,8 +21,7 @@ def page(request):
 def test_files_exist(page):
     """Paths from the root of the checkout; not those with a placeholder, a wildcard or a brace."""
     named = re.findall(rf'(?<![\w./-])((?:{FOLDERS})/[\w./-]*[\w/])(?![\w{{*<…-])', page[1])
-    assert not [name for name in named if not (REPO_ROOT / name).exists()
-                and not re.search(r'\.\.\.|XXX|NAME', name)]
+    assert not [name for name in named if not (REPO_ROOT / name).exists()]
 
 
 def test_links_lead_somewhere(page):
@@ -42,6 +41,5 @@ def test_links_lead_somewhere(page):
 def test_modules_and_targets_exist(page):
     modules = re.findall(r'python3? -m ((?:mmcontainer|benchmarks)[\w.]*\w)', page[1])
     assert all(importlib.util.find_spec(name) for name in modules), modules
-    targets = set(re.findall(r'^([\w-]+(?: [\w-]+)*):', (REPO_ROOT / 'Makefile').read_text(), re.M))
-    targets = {name for names in targets for name in names.split()}
-    assert set(re.findall(r'(?<=`make )[\w-]+(?=[` ])', page[1])) <= targets
+    targets = re.search(r'^\.PHONY: (.+)$', (REPO_ROOT / 'Makefile').read_text(), re.M)[1].split()
+    assert set(re.findall(r'(?<=`make )[\w-]+(?=[` ])', page[1])) <= {*targets}

@@ -8,22 +8,18 @@ import sys
 
 import pytest
 import torch
+from built import ALL_ARCHS, CLASSES
 from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch_versions import needs_compile
 
 import mmcontainer.backbones as backbones
-from mmcontainer.backbones import BaseBackbone
 
-CLASSES = [value for value in vars(backbones).values() if isinstance(value, type)
-           and issubclass(value, BaseBackbone) and value is not BaseBackbone]
 # ContainerLight only gives an arch of Container a name of its own; ContainerPAM has one stage, and
 # no batch norms.
 DEFAULTS = [pytest.param(cls, id=cls.__name__) for cls in CLASSES
             if cls not in (backbones.ContainerLight, backbones.ContainerPAM)]
-ALL = [pytest.param(cls, arch, id=f'{cls.__name__}-{arch}') for cls in CLASSES
-       if cls is not backbones.ContainerLight for arch in cls.arch_settings]
 SIZES = ('depths', 'embed_dims', 'widths', 'stem_width', 'mlp_ratios')
 
 
@@ -34,7 +30,7 @@ def _kinds():
     need not be computed for its wider and deeper sisters.
     """
     kinds = {}
-    for param in ALL:
+    for param in ALL_ARCHS:
         cls, arch = param.values
         row = {key: value for key, value in cls.arch_settings[arch].items() if key not in SIZES}
         kinds.setdefault(f'{cls} {row}', param)
@@ -97,7 +93,7 @@ def test_any_size_gives_a_map_of_every_stage(cls, arch):
         assert all(out.isfinite().all() for out in outs)
 
 
-@pytest.mark.parametrize(('cls', 'arch'), ALL)
+@pytest.mark.parametrize(('cls', 'arch'), ALL_ARCHS)
 def test_every_arch_gives_a_map_of_every_stage(cls, arch):
     """At its full depth and width, on the meta device: without computing a number."""
     with torch.device('meta'):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from aggregation_cases import channels_last as in_channels_last
 
 triton = pytest.importorskip('triton')
 
@@ -25,8 +26,7 @@ def _maps(channels_last, dtype, sharing=8, groups=8, size=(40, 48)):
     maps = [torch.empty(1, sharing * groups, *size, dtype=dtype),
             torch.empty(1, 1, groups, 9, *size, dtype=dtype)]
     if channels_last:
-        maps = [one.movedim((-2, -1), (1, 2)).contiguous().movedim((1, 2), (-2, -1))
-                for one in maps]
+        maps = list(map(in_channels_last, maps))
     return maps
 
 
