@@ -106,13 +106,18 @@ class Tools:
 
 
 def _import_libraries():
-    """Import the libraries of all tools, but nothing that starts threads: forks have none."""
+    """Import the libraries of all tools, but nothing that starts threads: forks have none.
+
+    PyTorch before 2.5 imports ONNX Runtime, whose thread a fork would wait for at its end.
+    """
+    sys.modules['onnxruntime'] = None  # not to be imported
     import mmpretrain.utils  # noqa: F401
     import torch._dynamo  # noqa: F401
     from mmdet.utils import register_all_modules
 
     import mmcontainer  # noqa: F401
     register_all_modules(init_default_scope=False)
+    del sys.modules['onnxruntime']
 
 
 def _wait(pid, timeout):
