@@ -9,7 +9,8 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
@@ -19,6 +20,12 @@ import torch.nn.functional as F
 ROOT = Path(__file__).resolve().parents[1]
 GEMM_SIZE = 2048
 GEMM_REPEATS = 5
+COPY_MB = {'cpu': 64, 'cuda': 1024}  # several times the last cache
+# What a case may compute in. 'float32' is exact; 'tf32' lets a GPU round the factors of products
+# and convolutions to 10 bits (elsewhere it changes nothing). PyTorch's own default lies between the
+# two: convolutions in TF32, products in float32. Half precision is autocast.
+PRECISIONS = {'float32': torch.float32, 'tf32': torch.float32, 'bfloat16': torch.bfloat16,
+              'float16': torch.float16}
 PACKAGES = ('mmcontainer', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain')
 # A case that would need more of the free memory is left out.
 MEMORY_SHARE = 0.7
@@ -27,6 +34,20 @@ MEMORY_SHARE = 0.7
 def default_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+@contextmanager
+def precision(name: str) -> Iterator[torch.dtype]:
+    """Context of one of ``PRECISIONS``: TF32 is allowed or not; gives the type of autocast."""
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [setting.allow_tf32 for setting in settings]
+    try:
+        for setting in settings:
+            setting.allow_tf32 = name == 'tf32'
+        yield PRECISIONS[name]
+    finally:
+        for setting, value in zip(settings, before):
+            setting.allow_tf32 = value
 
 
 def measure_time(function: Callable, device: torch.device) -> float:
@@ -81,6 +102,15 @@ def measure_gemm(device: torch.device, dtype: torch.dtype, size: int = GEMM_SIZE
             call()
         seconds = min(measure_time(call, device) for _ in range(GEMM_REPEATS) for call in calls)
     return 2 * size**3 / seconds / 1e9
+
+
+def measure_copy(device: torch.device) -> float:
+    """Bandwidth of the device's memory now, in GB/s: bytes read and written by the fastest copy."""
+    source = torch.ones(COPY_MB[device.type] * 2**18, device=device)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    seconds = min(measure_time(lambda: target.copy_(source), device) for _ in range(GEMM_REPEATS))
+    return 2 * source.nbytes / seconds / 1e9
 
 
 def alternate(calls: Mapping[str, Callable],

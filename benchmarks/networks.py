@@ -5,7 +5,7 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import torch
 from torch import nn
@@ -14,19 +14,21 @@ from mmcontainer.analysis import count_flops
 from mmcontainer.cli.tool import run_tool
 
 from .harness import (
+    GEMM_SIZE,
     MEMORY_SHARE,
+    PRECISIONS,
     alternate,
     available_memory_mb,
     default_device,
     describe_machine,
     measure_gemm,
     measure_memory,
+    precision,
 )
 from .models import CONTESTANTS
 from .store import case_table, save_cases
 
 PASSES = ('inference', 'training step')
-DTYPES = ('float32', 'bfloat16')
 # From here on the memory of a batch is predicted from that of one image.
 BIG_BATCH = 4
 
@@ -38,12 +40,15 @@ class Workload(NamedTuple):
         passes (str): 'inference' or 'training step'.
         batch (int): Images.
         size (tuple[int, int]): Their height and width.
-        dtype (str): 'float32', or 'bfloat16' under autocast with weights in float32.
+        dtype (str): Of ``PRECISIONS``; half precision under autocast with weights in float32.
+        compiler (str, optional): Backend of ``torch.compile``, which compiles the backbone as
+            ``--compile`` of the tools does, but for one size of image.
     """
     passes: str
     batch: int
     size: tuple[int, int]
     dtype: str
+    compiler: Optional[str] = None
 
 
 class Suite(NamedTuple):
@@ -68,7 +73,11 @@ class Suite(NamedTuple):
 def make_call(suite: Suite, network: nn.Module, inputs: tuple, work: Workload,
               device: torch.device) -> Callable:
     """One forward pass, or one training step: forward, loss, backward and a step of AdamW."""
-    autocast = partial(torch.autocast, device.type, torch.bfloat16, work.dtype == 'bfloat16')
+    dtype = PRECISIONS[work.dtype]
+    autocast = partial(torch.autocast, device.type, torch.bfloat16 if dtype == torch.float32
+                       else dtype, enabled=dtype != torch.float32)
+    if work.compiler is not None:
+        getattr(network, 'backbone', network).compile(backend=work.compiler)
     if work.passes == 'inference':
         def call():
             with torch.no_grad(), autocast():
@@ -76,12 +85,14 @@ def make_call(suite: Suite, network: nn.Module, inputs: tuple, work: Workload,
     else:
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=1e-6)
+        scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
 
         def call():
             with autocast():
                 loss = suite.loss(network, *inputs)
-            loss.backward()
-            optimizer.step()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
             optimizer.zero_grad()
     return call
 
@@ -99,45 +110,50 @@ def count(suite: Suite, name: str, size: Sequence[int]) -> dict:
 
 def too_big(suite: Suite, network: nn.Module, work: Workload, device: torch.device) -> str:
     """Return the reason why a batch does not fit into memory, an empty string if it does."""
-    if work.batch < BIG_BATCH:
+    batch = work.batch
+    if batch < BIG_BATCH:
         return ''
-    single = suite.make_inputs(work._replace(batch=1), device)
-    call = make_call(suite, network, single, work, device)
+    work = work._replace(batch=1, compiler=None)
+    call = make_call(suite, network, suite.make_inputs(work, device), work, device)
     call()
-    needed, free = measure_memory(call, device) * work.batch, available_memory_mb(device)
+    needed, free = measure_memory(call, device) * batch, available_memory_mb(device)
     if needed <= MEMORY_SHARE * free:
         return ''
-    return (f'about {needed / 1024:.1f} GB needed ({work.batch} times that of one image), '
+    return (f'about {needed / 1024:.1f} GB needed ({batch} times that of one image), '
             f'{free / 1024:.1f} GB free')
 
 
 def run_case(suite: Suite, names: Sequence[str], work: Workload, rounds: int,
-             device: torch.device) -> dict:
-    """Measure all contestants at one workload.
+             device: torch.device, gemm_size: int = GEMM_SIZE) -> dict:
+    """Measure all contestants at one workload, and the matrix speed by products of a size.
 
     Returns:
         dict: As :mod:`benchmarks.store` keeps it.
     """
-    inputs = suite.make_inputs(work, device)
     calls, rows = {}, {name: dict(form=name) for name in names}
     factor = work.batch * (3 if work.passes == 'training step' else 1)
-    dtype = getattr(torch, work.dtype)
-    peak = measure_gemm(device, dtype)
-    for name in names:
-        network = suite.build(name, deploy=work.passes == 'inference').to(device)
-        reason = too_big(suite, network, work, device)
-        counted = count(suite, name, work.size)
-        rows[name].update(parameters=counted['parameters'], flops=factor * counted['flops'])
-        if reason:
-            print(f'{name}: skipped, {reason}', flush=True)
-            rows[name].update(skipped=reason)
-        else:
-            calls[name] = make_call(suite, network, inputs, work, device)
-    for name, measured in alternate(calls, rounds, device).items():
-        rows[name].update(measured)
-    peak = max(peak, measure_gemm(device, dtype))  # the faster one: others may use the machine
-    return dict(suite=suite.name, **work._asdict(), rows=list(rows.values()),
+    with precision(work.dtype) as dtype:
+        inputs = suite.make_inputs(work, device)
+        peak = measure_gemm(device, dtype, gemm_size)
+        for name in names:
+            network = suite.build(name, deploy=work.passes == 'inference').to(device)
+            reason = too_big(suite, network, work, device)
+            counted = count(suite, name, work.size)
+            rows[name].update(parameters=counted['parameters'], flops=factor * counted['flops'])
+            if reason:
+                print(f'{name}: skipped, {reason}', flush=True)
+                rows[name].update(skipped=reason)
+            else:
+                calls[name] = make_call(suite, network, inputs, work, device)
+        for name, measured in alternate(calls, rounds, device).items():
+            rows[name].update(measured)
+        # The faster one: others may use the machine.
+        peak = max(peak, measure_gemm(device, dtype, gemm_size))
+    case = dict(suite=suite.name, **work._asdict(), rows=list(rows.values()),
                 machine=describe_machine(device, {work.dtype: peak}))
+    if case.pop('compiler') is not None:
+        case['name'] = f'compiled ({work.compiler})'
+    return case
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -159,7 +175,9 @@ def parse_args(suite: Suite, sizes: Sequence[str]) -> argparse.Namespace:
     parser.add_argument('--sizes', nargs='+', type=parse_size, metavar='HxW',
                         default=[parse_size(size) for size in sizes])
     parser.add_argument('--batches', nargs='+', type=int, default=[1])
-    parser.add_argument('--dtypes', nargs='+', default=['float32'], choices=DTYPES)
+    parser.add_argument('--dtypes', nargs='+', default=['float32'], choices=PRECISIONS)
+    parser.add_argument('--compile', action='store_const', const='inductor', dest='compiler',
+                        help='torch.compile the backbones, for the one size')
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--device', type=torch.device, default=default_device())
     parser.add_argument('--json', metavar='FILE', help='merge the results into this file')
@@ -169,8 +187,10 @@ def parse_args(suite: Suite, sizes: Sequence[str]) -> argparse.Namespace:
 def title(case: dict) -> str:
     """One line that says what was measured."""
     machine = case['machine']
+    name = f', {case["name"]}' if case.get('name') else ''
     return ('{suite}, {passes}, {batch} x {size[0]} x {size[1]}, {dtype}'.format(**case)
-            + f' ({machine["hardware"]}, {machine["threads"]} thread(s), {machine["allocator"]})')
+            + f'{name} ({machine["hardware"]}, {machine["threads"]} thread(s), '
+            f'{machine["allocator"]})')
 
 
 def main(suite: Suite, sizes: Sequence[str]) -> None:
@@ -180,6 +200,7 @@ def main(suite: Suite, sizes: Sequence[str]) -> None:
         logging.disable(logging.INFO)  # one line per weight that is initialised
         combinations = itertools.product(args.passes, args.batches, args.sizes, args.dtypes)
         for work in itertools.starmap(Workload, combinations):
+            work = work._replace(compiler=args.compiler)
             case = run_case(suite, args.models, work, args.rounds, args.device)
             print(f'\n{title(case)}\n\n{case_table(case)}', flush=True)
             if args.json:

@@ -34,12 +34,16 @@ from mmcontainer.ops import (
 )
 
 from .harness import (
+    GEMM_SIZE,
     MEMORY_SHARE,
+    PRECISIONS,
     alternate,
     available_memory_mb,
     default_device,
     describe_machine,
+    measure_copy,
     measure_gemm,
+    precision,
 )
 from .plots import draw_scaling
 from .store import case_table, save_cases
@@ -182,24 +186,29 @@ def make_call(form: Callable, inputs: list[Tensor], passes: str) -> Callable:
 
 
 def run_case(name: str, operator: Operator, passes: str, rounds: int, device: torch.device,
-             all_forms: bool = False, dtype: str = 'float32') -> dict:
+             all_forms: bool = False, dtype: str = 'float32',
+             gemm_size: int = GEMM_SIZE) -> dict:
     """Measure one operator, in the form that :mod:`benchmarks.store` keeps."""
     torch.manual_seed(0)
-    kind = getattr(torch, dtype)
-    inputs = [tensor.to(device, kind) for tensor in operator.make_inputs()]
     rows = {form: dict(form=form) for form in operator.forms
             if all_forms or form in (EXPLICIT, FAST)}
     free = MEMORY_SHARE * available_memory_mb(device)
     if operator.matrix_mb > free:
         rows[EXPLICIT]['skipped'] = f'{operator.matrix_mb / 1024:.0f} GB needed'
-    calls = {form: make_call(operator.forms[form], inputs, passes)
-             for form, row in rows.items() if 'skipped' not in row}
-    for form, measured in alternate(calls, rounds, device).items():
-        rows[form].update(measured)
-    peak = measure_gemm(device, kind)
+    with precision(dtype) as kind:
+        inputs = [tensor.to(device, kind) for tensor in operator.make_inputs()]
+        calls = {form: make_call(operator.forms[form], inputs, passes)
+                 for form, row in rows.items() if 'skipped' not in row}
+        for form, measured in alternate(calls, rounds, device).items():
+            rows[form].update(measured)
+        machine = describe_machine(device, {dtype: measure_gemm(device, kind, gemm_size)})
+    # What must be read and written once: no form of the operator can be faster than a copy of it.
+    with torch.no_grad():
+        out = operator.forms[FAST](*inputs)
+    moved = sum(tensor.nbytes for tensor in (*inputs, out))
     return dict(suite='ops', name=name, passes=passes, batch=operator.batch, size=operator.size,
-                dtype=dtype, rows=list(rows.values()),
-                machine=describe_machine(device, {dtype: peak}))
+                dtype=dtype, rows=list(rows.values()), moved_mb=moved / 2**20,
+                copy_gb_s=measure_copy(device), machine=machine)
 
 
 def parse_args() -> argparse.Namespace:
@@ -212,7 +221,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--passes', nargs='+', default=list(PASSES), choices=PASSES)
     parser.add_argument('--forms', choices=('two', 'all'), default='two',
                         help='the explicit and the package\'s, or all')
-    parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16', 'float16'),
+    parser.add_argument('--dtype', default='float32', choices=PRECISIONS,
                         help='keep results of other types than float32 in a file of their own: '
                         'docs/performance.md states float32')
     parser.add_argument('--rounds', type=int, default=5)

@@ -2,6 +2,7 @@
 import copy
 
 import torch
+from golden_rule import Fixture
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.model import BaseModule
@@ -9,6 +10,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 import mmcontainer.detectors  # noqa: F401  registers SMCADETR
+from mmcontainer.checkpoints import convert
 
 
 @MODELS.register_module(force=True)
@@ -67,3 +69,48 @@ def make_samples(sizes, padded, boxes=None, labels=None):
                 bboxes=boxes[i], labels=torch.as_tensor(labels[i]).long())
         samples.append(sample)
     return samples
+
+
+def run_fixture(name, form='auto', dtype=torch.float64, device='cpu', **kwargs):
+    """Run SMCA-DETR with the weights and the input of a fixture of the official code.
+
+    Args:
+        name (str): Of the fixture in tests/golden.
+        form (str): Of the modulated attention.
+        dtype (torch.dtype): Of weights and input.
+        device (torch.device): Where it runs.
+        kwargs: Of :func:`build_detector`.
+
+    Returns:
+        tuple[Fixture, dict[str, Tensor]]: The fixture, and what the model gave, by its keys.
+    """
+    fixture = Fixture(name)
+    is_tiny = 'tiny' in name
+    sizes = {} if is_tiny else dict(
+        channels=2048, num_classes=92, num_queries=300, layers=(6, 6), ffn=2048)
+    model = build_detector(dynamic_scale=name.split('_')[1 + is_tiny], form=form, **sizes, **kwargs)
+    state_dict = dict(fixture.state_dict)
+    classifier = {key: state_dict.pop(key) for key in ('class_embed.weight', 'class_embed.bias')}
+    state_dict = convert(state_dict, 'smca-detr')
+    for key, value in classifier.items():  # all rows, which the converter does not keep
+        state_dict[key.replace('class_embed', 'bbox_head.fc_cls')] = value
+    model.load_state_dict(state_dict)
+    model = model.to(device, dtype).eval()
+    samples = make_samples(fixture['image_sizes_hw'], fixture['padded_hw'])
+    mask = fixture['mask'].to(device)
+    with torch.no_grad():
+        feats = model.extract_feat(fixture.model_input().to(device, dtype))
+        encoder_inputs, decoder_inputs = model.pre_transformer(feats, samples)
+        memory = model.forward_encoder(**encoder_inputs)['memory']
+        queries, _ = model.pre_decoder(memory)
+        decoded = model.forward_decoder(**{**decoder_inputs, **queries})
+        scores, boxes = model.bbox_head(**decoded)
+    found = dict(
+        pos=decoder_inputs['memory_pos'].transpose(1, 2).reshape(feats[0].shape), src=feats[0],
+        memory_valid=memory[~mask.flatten(1)], hs=decoded['hidden_states'],
+        hs_last=decoded['hidden_states'][-1], points=decoded['references'],
+        hs_last_sum=decoded['hidden_states'][-1],
+        outputs_class=scores, outputs_coord=boxes, outputs_coord_last=boxes[-1],
+        **{f'hs{i}': state for i, state in enumerate(decoded['hidden_states'])})
+    assert torch.equal(decoder_inputs['memory_mask'].view_as(mask), mask)
+    return fixture, {key: value.cpu() for key, value in found.items()}

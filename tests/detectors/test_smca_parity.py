@@ -2,47 +2,13 @@
 import numpy as np
 import pytest
 import torch
-from golden_rule import GOLDEN, Fixture
+from golden_rule import GOLDEN
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.structures import InstanceData
-from smca_models import ASSIGNER, HEAD, build_detector, make_samples
-
-from mmcontainer.checkpoints import convert
+from smca_models import ASSIGNER, HEAD, build_detector, make_samples, run_fixture
 
 TINY = [f'smca_tiny_type{i}__s1__7x9' for i in (1, 2, 3, 4)]
-
-
-def _run(name, form='auto', dtype=torch.float64, **kwargs):
-    fixture = Fixture(name)
-    is_tiny = 'tiny' in name
-    sizes = {} if is_tiny else dict(
-        channels=2048, num_classes=92, num_queries=300, layers=(6, 6), ffn=2048)
-    model = build_detector(dynamic_scale=name.split('_')[1 + is_tiny], form=form, **sizes, **kwargs)
-    state_dict = dict(fixture.state_dict)
-    classifier = {key: state_dict.pop(key) for key in ('class_embed.weight', 'class_embed.bias')}
-    state_dict = convert(state_dict, 'smca-detr')
-    for key, value in classifier.items():  # all rows, which the converter does not keep
-        state_dict[key.replace('class_embed', 'bbox_head.fc_cls')] = value
-    model.load_state_dict(state_dict)
-    model = model.to(dtype).eval()
-    samples = make_samples(fixture['image_sizes_hw'], fixture['padded_hw'])
-    with torch.no_grad():
-        feats = model.extract_feat(fixture.model_input().to(dtype))
-        encoder_inputs, decoder_inputs = model.pre_transformer(feats, samples)
-        memory = model.forward_encoder(**encoder_inputs)['memory']
-        queries, _ = model.pre_decoder(memory)
-        decoded = model.forward_decoder(**{**decoder_inputs, **queries})
-        scores, boxes = model.bbox_head(**decoded)
-    found = dict(
-        pos=decoder_inputs['memory_pos'].transpose(1, 2).reshape(feats[0].shape), src=feats[0],
-        memory_valid=memory[~fixture['mask'].flatten(1)], hs=decoded['hidden_states'],
-        hs_last=decoded['hidden_states'][-1], points=decoded['references'],
-        hs_last_sum=decoded['hidden_states'][-1],
-        outputs_class=scores, outputs_coord=boxes, outputs_coord_last=boxes[-1],
-        **{f'hs{i}': state for i, state in enumerate(decoded['hidden_states'])})
-    assert torch.equal(decoder_inputs['memory_mask'].view_as(fixture['mask']), fixture['mask'])
-    return fixture, found
 
 
 def _names(fixture):
@@ -55,7 +21,7 @@ def _names(fixture):
     *((name, 'auto') for name in TINY), (TINY[2], 'separable'), (TINY[2], 'explicit'),
     pytest.param('smca_type3__s1__25x34', 'auto', marks=pytest.mark.slow)])
 def test_equal_to_the_official_model(name, form):
-    fixture, found = _run(name, form)
+    fixture, found = run_fixture(name, form)
     for key in _names(fixture):
         # The official position is computed in float32.
         tolerance = 1e-5 if key == 'pos' else 1e-6
@@ -64,7 +30,7 @@ def test_equal_to_the_official_model(name, form):
 
 @pytest.mark.parametrize('name', TINY)
 def test_float32_is_close(name):
-    fixture, found = _run(name, dtype=torch.float32)
+    fixture, found = run_fixture(name, dtype=torch.float32)
     for key in _names(fixture):
         assert fixture.relative_error(key, found[key]) < 1e-4, key
 
