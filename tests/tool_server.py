@@ -72,10 +72,11 @@ class Tools:
         folder (Path): The folder.
         server (ToolServer, optional): Forks the processes; without it they are launched, which
             takes seconds for the imports.
+        python (str, optional): That of another environment, to launch them with.
     """
 
-    def __init__(self, folder, server=None):
-        self.folder, self.server = folder, server
+    def __init__(self, folder, server=None, python=sys.executable):
+        self.folder, self.server, self.python = folder, server, python
 
     def __call__(self, tool, *arguments, code=0, env=None, cwd=None, timeout=300):
         """Run ``tools/{tool}``, or another script by its path.
@@ -92,13 +93,13 @@ class Tools:
             str: Standard output, and then the errors.
         """
         command = [str(TOOLS / tool), *map(str, arguments)]
-        environment = {**os.environ, 'PYTHON': sys.executable, **(env or {})}
+        environment = {**os.environ, 'PYTHON': self.python, **(env or {})}
         cwd, is_shell = cwd or self.folder, command[0].endswith('.sh')
         if self.server is not None and not is_shell:
             found, out, err = self.server.run(command, cwd, environment, timeout)
         else:
             done = subprocess.run(
-                [*([] if is_shell else [sys.executable]), *command], cwd=cwd, env=environment,
+                [*([] if is_shell else [self.python]), *command], cwd=cwd, env=environment,
                 text=True, capture_output=True, timeout=timeout)
             found, out, err = done.returncode, done.stdout, done.stderr
         assert code is None or found == code, out + err

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make or complete a virtual environment with one of the pinned stacks of requirements/:
 #
-#     tools/make_env.sh {onedl,upstream,classic} FOLDER
+#     tools/make_env.sh {onedl,upstream,classic,newest,lite} FOLDER
 #
 # uv does the work, and keeps what it downloads and compiles in its cache, so that a second run
 # takes seconds. After an interruption run it again. Read from the environment: PYTHON, UV (another
@@ -78,16 +78,29 @@ import os
 cores = len(os.sched_getaffinity(0))
 print(max(1, min(cores, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 31)))')}
 
+has() { "$venv/bin/python" -c "import importlib.util as u, sys; sys.exit(not u.find_spec('$1'))"; }
+install() {
+    "$UV" pip install "${options[@]}" "$@" || fail \
+        'Not complete, see above. Run it again when the cause is mended: what was downloaded is' \
+        'kept. Where the compiler was killed, memory ran out: `MAX_JOBS=1 make env`.'
+}
+
 touch "$unfinished"
+has torch || echo "Installing the $stack stack into $venv: 3 GB to download, 10 GB of disk."
+options=(--python "$venv" --project "requirements/$stack")
+if [ -z "$mmcv" ]; then  # a stack that names all that it needs
+    install -r "$settings" -c requirements/runtime.txt -c requirements/dev.txt
+    install --no-deps -e .
+    rm "$unfinished"
+    exit
+fi
 # The accelerator is no setting that mmcv reads: it keeps the wheels apart in uv's cache.
-options=(--python "$venv" --project "requirements/$stack"
-         --config-settings-package "$mmcv:accelerator=$target")
+options+=(--config-settings-package "$mmcv:accelerator=$target")
 # Take a compiled mmcv from the cache without asking the index: a mirror that sends no cache headers
 # would make uv believe that mmcv's sources are new, and compile them again. The constraint, which
 # no torch can meet, keeps this step from compiling.
 "$UV" pip install --quiet --offline --no-deps --build-constraints <(echo 'torch<0') \
     "${options[@]}" "$(sed -n "s/^ *'\($mmcv==.*\)',\$/\1/p" "$settings")" 2> /dev/null || true
-has() { "$venv/bin/python" -c "import importlib.util as u, sys; sys.exit(not u.find_spec('$1'))"; }
 if ! has mmcv; then
     command -v "${CXX:-g++}" > /dev/null || fail 'There is no C++ compiler for mmcv:' \
         '`sudo apt-get install g++`, then run this again.'
@@ -97,11 +110,7 @@ if ! has mmcv; then
     echo "Compiling mmcv for $target, once per version of torch, takes 10 min on 2 idle cores. It" \
         "is at work while \"Building $mmcv\" is the last that is shown."
 fi
-has torch || echo "Installing the $stack stack into $venv: 3 GB to download, 10 GB of disk."
-"$UV" pip install "${options[@]}" \
-    -r "$settings" -r requirements/runtime.txt -r requirements/dev.txt -e . || fail \
-    'Not complete, see above. Run it again when the cause is mended: what was downloaded is kept.' \
-    'Where the compiler was killed, memory ran out: `MAX_JOBS=1 make env`.'
+install -r "$settings" -r requirements/runtime.txt -r requirements/dev.txt -e .
 "$venv/bin/python" -c '
 import torch, mmcv.ops
 boxes = torch.tensor([[0., 0., 9., 9.], [0., 0., 9., 8.]])
