@@ -6,6 +6,7 @@ gives that of the classic stack (PyTorch 2.1, NumPy 1) to the tests of the defau
 import os
 import re
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -39,8 +40,7 @@ def stacks(request, repo_root, tmp_path):
     if request.param == 'from the other':
         pythons.reverse()
     paths = os.pathsep.join(map(str, (repo_root, repo_root / 'tests')))
-    environment = {**os.environ, 'PYTHONPATH': paths}
-    return [lambda *args, run=Tools(tmp_path, python=python): run(*args, env=environment)
+    return [partial(Tools(tmp_path, python=python), env=dict(PYTHONPATH=paths))
             for python in pythons]
 
 
