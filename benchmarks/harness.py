@@ -80,7 +80,8 @@ def measure_memory(function: Callable, device: torch.device) -> float:
     changes = [event for event in profiler.profiler.kineto_results.events()
                if event.name() == '[memory]']
     held = peak = 0
-    for event in sorted(changes, key=lambda event: event.start_ns()):
+    start = 'start_ns' if hasattr(torch._C._autograd._KinetoEvent, 'start_ns') else 'start_us'
+    for event in sorted(changes, key=lambda event: getattr(event, start)()):
         held += event.nbytes()
         peak = max(peak, held)
     return peak / 2**20

@@ -169,19 +169,13 @@ def check_versions():
 def register_config_scope():
     """Let MMEngine resolve ``mmcontainer::...`` in configs, which it does for known names only.
 
-    Upstream MMEngine looks beside the *metadata* of a distribution, which for an editable install
-    is not where the package is. The name of a module without a distribution of its own makes it
-    ask the import system instead, which knows.
+    Upstream MMEngine looks beside the *metadata* of a distribution, which need not be where the
+    imported package is. The name of a module without a distribution of its own makes it ask the
+    import system instead, which knows.
     """
     from mmengine.config.utils import MODULE2PACKAGE
-    MODULE2PACKAGE['mmcontainer'] = 'mmcontainer'
-    try:
-        metadata_folder = Path(str(metadata.distribution('mmcontainer').locate_file('')))
-    except metadata.PackageNotFoundError:  # on PYTHONPATH: MMEngine asks the import system itself
-        return
-    upstream = 'mmengine' in owners('mmengine')
-    if upstream and not (metadata_folder / 'mmcontainer').is_dir():
-        MODULE2PACKAGE['mmcontainer'] = 'mmcontainer.version'
+    is_upstream = 'mmengine' in owners('mmengine')
+    MODULE2PACKAGE['mmcontainer'] = 'mmcontainer.version' if is_upstream else 'mmcontainer'
 
 
 def history_buffer_method(owner, name):

@@ -46,6 +46,8 @@ print(_ext.get_compiling_cuda_version())''',
 import mmcontainer, os, tempfile, torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import _load_checkpoint
+from mmcontainer.checkpoints.files import let_mmengine_read_safely
+let_mmengine_read_safely()  # as the tools do
 with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, 'x.pth')
     torch.save({'message_hub': {'log_scalars': {'loss': HistoryBuffer([1.], [1])}}}, path)

@@ -3,6 +3,7 @@
 What an old PyTorch has in another form is wrapped here; for what it lacks altogether there is
 :func:`require`.
 """
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ TORCH = release(torch.__version__)
 # Before, what weights_only=True promises can be broken by files in PyTorch's formats of before
 # 2020 (CVE-2025-32434), and it cannot be told which classes are safe.
 HAS_SAFE_LOAD = TORCH >= (2, 6, 0)
+# It comes with Triton 3.1. The kernels were never compiled by Triton 2.
+HAS_TRITON_3 = TORCH >= (2, 5, 0) and importlib.util.find_spec('triton') is not None
 
 
 def require(what: str, version: str) -> None:

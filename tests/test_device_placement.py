@@ -11,6 +11,9 @@ from fake_cuda import fake_cuda, to_fake_cuda
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch_versions import needs_torch
+
+pytestmark = needs_torch('2.5.0', 'a fake tensor on CUDA under autocast')
 
 SIZE = (97, 50)
 DETECTORS = [

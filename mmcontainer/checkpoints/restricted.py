@@ -7,7 +7,7 @@ with a closed list of what a file may name and fill, and other formats are refus
 import _compat_pickle
 import functools
 import pickle
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +25,9 @@ from ..torch_compat import torch_load_as_called
 def _tensor_globals() -> dict[str, object]:
     """What PyTorch's own files of tensors name."""
     from torch._weights_only_unpickler import _get_allowed_globals
-    return {**_get_allowed_globals(), 'builtins.set': set, '_codecs.encode': _latin1}
+    dtypes = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+    return {**_get_allowed_globals(), **dtypes, 'torch.device': torch.device, 'builtins.set': set,
+            'collections.Counter': Counter, '_codecs.encode': _latin1}
 
 
 def _latin1(text: str, encoding: str) -> bytes:

@@ -86,8 +86,9 @@ def depthwise_aggregation(value: Tensor,
     """
     if head_dim > 1:
         weight = weight.repeat_interleave(head_dim, dim=0)
-    padding = weight.shape[-1] // 2
-    return F.conv2d(value, weight, bias, padding=padding, groups=weight.shape[0])
+    # Numbers, also where a trace would keep the shape of the weights as tensors.
+    padding, groups = int(weight.shape[-1]) // 2, int(weight.shape[0])
+    return F.conv2d(value, weight, bias, padding=padding, groups=groups)
 
 
 def dense_aggregation(tokens: Tensor, matrix: Tensor) -> Tensor:

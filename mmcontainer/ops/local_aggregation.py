@@ -13,7 +13,6 @@ with dilation d and r = (k - 1) / 2; x is 0 outside the map. Channels that share
 c, c + G, c + 2G ...: strided, not neighbours.
 """
 import functools
-import importlib.util
 from types import ModuleType
 from typing import Optional
 
@@ -21,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..torch_compat import autocast_dtype, define_operator
+from ..torch_compat import HAS_TRITON_3, autocast_dtype, define_operator
 from . import _local_aggregation_torch as torch_form
 from ._local_aggregation_torch import empty_maps
 
@@ -158,10 +157,9 @@ def _form_for(x: Tensor, weight: Tensor) -> ModuleType:
 
 @functools.cache
 def _can_use_triton(device: torch.device, dtype: torch.dtype) -> bool:
-    """Tell whether Triton is installed and knows the GPU: capability 7, for bfloat16 8, or more."""
-    if importlib.util.find_spec('triton') is None:
-        return False
-    return torch.cuda.get_device_capability(device)[0] >= (8 if dtype == torch.bfloat16 else 7)
+    """Tell whether Triton 3 is there and knows the GPU: from capability 7 on, for bfloat16 8."""
+    needed = 8 if dtype == torch.bfloat16 else 7
+    return HAS_TRITON_3 and torch.cuda.get_device_capability(device)[0] >= needed
 
 
 def _cast_for_autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from built import ALL_ARCHS, CLASSES
 from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch_versions import needs_compile
+from torch_versions import float16, needs_compile
 
 import mmcontainer.backbones as backbones
 
@@ -286,7 +286,7 @@ def test_deploy_folds_every_norm_of_container():
     assert not [m for m in model.modules() if isinstance(m, _BatchNorm)]
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('dtype', [float16, torch.bfloat16])
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_autocast_is_close_to_float32(cls, dtype):
     model, image = _build(cls).eval(), _images(64, 64)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from largest_tensor import LargestTensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch_versions import needs_torch
 
 from mmcontainer.analysis.flops import count_flops
 from mmcontainer.backbones import CoAtNet
@@ -95,6 +96,7 @@ def test_a_model_built_in_inference_mode_works():
         assert layer.resized_table((5, 4)).shape == (1, 9, 7)
 
 
+@needs_torch('2.5.0', 'attention with a bias, but without its matrix, on a CPU')
 def test_detection_size_takes_the_form_without_a_matrix():
     layer = RelativeAttention(32, 32, (14, 14)).eval()
     with LargestTensor() as probe, torch.no_grad():

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmcontainer.backbones import ContainerLight
-from mmcontainer.checkpoints import CorruptCheckpointError
+from mmcontainer.checkpoints import CorruptCheckpointError, load_file
 from mmcontainer.cli import weights
 from mmcontainer.cli.weights import (
     check_pretrained_weights,
@@ -141,7 +141,7 @@ def test_moving_averages_go_through_the_hooks(tmp_path):
     make_runner(tmp_path, 'ema', custom_hooks=hooks).train()
     path = tmp_path / 'ema' / 'epoch_1.pth'
     runner = make_runner(tmp_path, 'more', custom_hooks=hooks, load_from=str(path), resume=True)
-    content = torch.load(path, weights_only=True)
+    content = load_file(path)
     prepare_loading(runner, str(path))
     runner.call_hook('before_run')
     runner.load_or_resume()
@@ -163,7 +163,7 @@ def test_moving_averages_go_through_the_hooks(tmp_path):
     (lambda c: c['state_dict'].update({'layer.weight': torch.ones(9, 9)}), 'of another shape'),
     (lambda c: c['state_dict'].clear(), 'Expected a dict of tensors')])
 def test_training_does_not_go_on_from_half_a_state(trained, tmp_path, change, text):
-    content = torch.load(trained, weights_only=True)
+    content = load_file(trained)
     change(content)
     path = tmp_path / 'half.pth'
     torch.save(content, path)
@@ -173,7 +173,7 @@ def test_training_does_not_go_on_from_half_a_state(trained, tmp_path, change, te
 
 
 def test_training_does_not_go_on_with_settings_that_would_be_ignored(trained, tmp_path):
-    content = torch.load(trained, weights_only=True)
+    content = load_file(trained)
     wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
     content['meta']['cfg'] = Config(dict(optim_wrapper=wrapper)).pretty_text
     path = tmp_path / 'epoch_1.pth'
@@ -237,7 +237,7 @@ def test_weights_beside_moving_averages_are_checked_too(tmp_path, value, text):
     hooks = [dict(type=EMAHook)]
     make_runner(tmp_path, 'ema', custom_hooks=hooks).train()
     path = tmp_path / 'ema' / 'epoch_1.pth'
-    content = torch.load(path, weights_only=True)
+    content = load_file(path)
     content['ema_state_dict']['module.layer.bias'] = value
     torch.save(content, path)
     runner = make_runner(tmp_path, 'more', custom_hooks=hooks, load_from=str(path), resume=True)
@@ -247,7 +247,7 @@ def test_weights_beside_moving_averages_are_checked_too(tmp_path, value, text):
 
 def test_the_config_in_a_checkpoint_is_never_run(trained, tmp_path):
     victim, path = tmp_path / 'victim', tmp_path / 'epoch_1.pth'
-    content = torch.load(trained, weights_only=True)
+    content = load_file(trained)
     for key in ('config', 'cfg'):
         content['meta'][key] = f"open({str(victim)!r}, 'w')\na = 1\n"
     torch.save(content, path)

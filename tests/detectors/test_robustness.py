@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 from smca_models import ASSIGNER, HEAD, build_detector, make_samples
-from torch_versions import needs_compile
+from torch_versions import float16, needs_compile
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'detr'
 CHANNELS, STRIDE = 8, 32
@@ -119,7 +119,7 @@ def test_recomputed_encoder_gives_the_same_gradients(dropout):
     assert all(map(torch.equal, *gradients))
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, float16])
 def test_matching_in_few_bits_is_the_matching_of_the_same_numbers_in_float32(dtype):
     """float16 cannot hold the cost's 1e-8 and would take the logarithm of zero."""
     init_default_scope('mmdet')

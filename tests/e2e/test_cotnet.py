@@ -6,7 +6,7 @@ import socket
 import pytest
 import torch
 
-import mmcontainer  # noqa: F401  lets torch.load read checkpoints
+from mmcontainer.checkpoints import load_file
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def test_one_process(run_tool, config, tiny_data, tmp_path):
     # Before the validation and checkpoint after 3 and after 6 iterations.
     assert len(re.findall(r'Exact statistics of \d+ batch norms out of 2 batches', output)) == 2
     checkpoint = tmp_path / 'work' / 'iter_6.pth'
-    means = [torch.load(tmp_path / 'work' / f'iter_{i}.pth', weights_only=True)['state_dict'][
+    means = [load_file(tmp_path / 'work' / f'iter_{i}.pth')['state_dict'][
         'roi_head.mask_head.convs.0.bn.running_mean'] for i in (3, 6)]
     assert not torch.equal(*means)
     # What was saved is what was evaluated, in another process.

@@ -6,7 +6,7 @@ import socket
 import pytest
 import torch
 
-import mmcontainer  # noqa: F401  lets torch.load read checkpoints
+from mmcontainer.checkpoints import load_file
 
 MODULE = '''
 import torch
@@ -47,8 +47,8 @@ def test_two_processes_end_with_the_same_weights(run_tool, tiny_config, tiny_dat
     # Live norms: without averaging, their statistics would differ.
     assert re.search(r'norm_eval: True -> False', output)
     assert 'strides' not in output and output.count('2 processes') == 1
-    ranks = [torch.load(tmp_path / 'work' / f'rank{rank}.pth') for rank in (0, 1)]
-    saved = torch.load(tmp_path / 'work' / 'epoch_2.pth')
+    ranks = [load_file(tmp_path / 'work' / f'rank{rank}.pth') for rank in (0, 1)]
+    saved = load_file(tmp_path / 'work' / 'epoch_2.pth')
     first, second = (rank['weights'] for rank in ranks)
     assert any('running_var' in key for key in first)
     for key, value in first.items():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-import mmcontainer  # noqa: F401  lets torch.load read checkpoints
+from mmcontainer.checkpoints import load_file
 from mmcontainer.compat import current_stack
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ def test_training(trained, read_losses, detector, metric):
                                         'Average Precision', '"FileClient" will be deprecated'))
     losses = [values['loss'] for _, values in sorted(read_losses(work_dir).items())]
     assert len(losses) == 18 and sum(losses[-6:]) < 0.95 * sum(losses[:6])
-    content = torch.load(checkpoint, weights_only=True)
+    content = load_file(checkpoint)
     assert len(content['rng_state']['ranks']) == 1
     assert content['meta']['dataset_meta']['classes'] == ('square', 'bar')
 
@@ -100,7 +100,7 @@ def test_mixed_precision_on_the_cpu(run_tool, tiny_config, tiny_data, tmp_path, 
     assert 'System environment' in output and 'loading annotations' in output  # --verbose
     losses = [values['loss'] for _, values in sorted(read_losses(tmp_path / 'work').items())]
     assert len(losses) == 12 and all(0 < loss < 100 for loss in losses)
-    state = torch.load(tmp_path / 'work' / 'epoch_2.pth', weights_only=True)['state_dict']
+    state = load_file(tmp_path / 'work' / 'epoch_2.pth')['state_dict']
     assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
 
 

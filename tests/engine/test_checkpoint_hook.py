@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmcontainer import fileio
-from mmcontainer.checkpoints import check_file
+from mmcontainer.checkpoints import check_file, load_file
 from mmcontainer.cli.config_changes import use_safe_checkpoints
 from mmcontainer.cli.tool import user_message
 from mmcontainer.engine.checkpoint_hook import SafeCheckpointHook, newest_checkpoint
@@ -71,7 +71,7 @@ def test_only_the_last_and_the_best_are_left(tmp_path):
     make_runner(tmp_path, save_best='score', rule='greater').train()
     assert names(tmp_path) == ['best_score_epoch_4.pth', 'epoch_4.pth']
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_4.pth')
-    kept = torch.load(tmp_path / 'epoch_4.pth', weights_only=True)['message_hub']['runtime_info']
+    kept = load_file(tmp_path / 'epoch_4.pth')['message_hub']['runtime_info']
     assert kept['keep_ckpt_ids'] == [4] and kept['best_ckpt'].endswith('best_score_epoch_4.pth')
 
 
@@ -126,7 +126,7 @@ def test_killed_at_any_write_or_removal(tmp_path, monkeypatch, moment):
     if len(done) > 1:  # the first one was moved into place
         newest = newest_checkpoint(str(tmp_path))
         assert newest is not None
-        content = torch.load(newest, weights_only=True)
+        content = load_file(newest)
         assert content['meta']['epoch'] >= runner.epoch and 'optimizer' in content
     record = tmp_path / 'last_checkpoint'
     assert not record.exists() or Path(record.read_text()).is_file()
@@ -182,7 +182,7 @@ def test_what_is_published_can_be_read(tmp_path):
     make_runner(tmp_path, published_keys=['meta', 'state_dict']).train()
     path, = tmp_path.glob('epoch_4-*.pth')
     check_file(path)
-    assert set(torch.load(path, weights_only=True)) == {'meta', 'state_dict'}
+    assert set(load_file(path)) == {'meta', 'state_dict'}
 
 
 def test_files_of_the_user_are_left_alone(tmp_path):

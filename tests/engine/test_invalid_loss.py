@@ -7,6 +7,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import distributed, nn
 from torch.utils.data import Dataset
+from torch_versions import needs_torch
 
 from mmcontainer.engine.invalid_loss import StopWhenDivergedHook
 from mmcontainer.errors import UserError
@@ -68,6 +69,7 @@ def test_good_training_is_left_alone(tmp_path):
     assert len(list(tmp_path.glob('*.pth'))) == 3
 
 
+@needs_torch('2.3.0', 'a scaler of losses on the CPU')
 def test_the_search_for_a_scale_may_overflow():
     """With loss scaling a single overflow is a skipped step; twenty in a row are not."""
     class Wrapper:

@@ -12,6 +12,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmcontainer.checkpoints import load_file
 from mmcontainer.engine import PreciseBNHook
 from mmcontainer.engine.precise_bn import _Moments, _untouched
 from mmcontainer.engine.rng_state import get_rng_state
@@ -111,7 +112,7 @@ def run(tmp_path, hook=True, by_epoch=True, norm='BN', frozen=False, wrapper='Op
 
 
 def saved(tmp_path, name):
-    return torch.load(tmp_path / name, weights_only=True)['state_dict']
+    return load_file(tmp_path / name)['state_dict']
 
 
 @pytest.mark.parametrize('norm', ['BN', 'SyncBN'])

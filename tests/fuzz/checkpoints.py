@@ -16,6 +16,7 @@ from mmcontainer.backbones import Container
 from mmcontainer.checkpoints import load_backbone
 from mmcontainer.cli.weights import load_weights
 from mmcontainer.errors import as_user_error
+from mmcontainer.torch_compat import HAS_SAFE_LOAD
 
 from .harness import Case
 
@@ -186,7 +187,10 @@ def generate(rng: random.Random, folder: Path) -> Case:
     if expected == 'accept':
         kind, expected, spoil = rng.choice(FILES)
     # Files of before 2020 are no archives, and hold nothing by which a flipped bit is noticed.
-    data = _save(WRAPPERS[wrapper](state), archive='bit' in kind or rng.random() < 0.8)
+    archive = 'bit' in kind or rng.random() < 0.8
+    data = _save(WRAPPERS[wrapper](state), archive)
+    if not archive and not HAS_SAFE_LOAD:
+        expected = 'refuse'
     path = folder / 'weights.pth'
     path.write_bytes(spoil(data, rng) if spoil else data)
 

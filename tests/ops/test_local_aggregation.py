@@ -1,5 +1,5 @@
 """Local aggregation equals its explicit twin and the numbers of the official kernel."""
-import importlib.util
+import inspect
 import os
 import subprocess
 import sys
@@ -17,9 +17,10 @@ from torch_versions import needs_export
 
 from mmcontainer.ops import _local_aggregation_torch as torch_form
 from mmcontainer.ops import local_aggregation, unfold_local_aggregation
+from mmcontainer.torch_compat import HAS_TRITON_3
 
 FIXTURES = sorted(GOLDEN.glob('cot_aggregation__*.npz'))
-needs_triton = pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='needs Triton')
+needs_triton = pytest.mark.skipif(not HAS_TRITON_3, reason='needs Triton 3')
 
 
 @pytest.mark.parametrize('function', [local_aggregation, unfold_local_aggregation])
@@ -143,10 +144,12 @@ def test_onnx_runs_at_any_size(dynamo, tmp_path):
                                        for key, named in axes.items()})
     else:
         dynamic = dict(dynamic_axes=axes)
+    if 'dynamo' in inspect.signature(torch.onnx.export).parameters:  # not before PyTorch 2.5
+        dynamic['dynamo'] = dynamo
     inputs = random_case(2, 4, 2, 1, (5, 6), 3, torch.float32)[:2]
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of the older exporter, about its age and constants
-        torch.onnx.export(model, (inputs[0], inputs[1][:, 0]), path, dynamo=dynamo,
+        torch.onnx.export(model, (inputs[0], inputs[1][:, 0]), path,
                           input_names=['x', 'weight'], **dynamic)
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     for batch, size in ((2, (5, 6)), (1, (9, 4)), (3, (1, 2))):
