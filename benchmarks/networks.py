@@ -12,6 +12,7 @@ from torch import nn
 
 from mmcontainer.analysis import count_flops
 from mmcontainer.cli.tool import run_tool
+from mmcontainer.torch_compat import loss_scaler
 
 from .harness import (
     GEMM_SIZE,
@@ -85,7 +86,7 @@ def make_call(suite: Suite, network: nn.Module, inputs: tuple, work: Workload,
     else:
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=1e-6)
-        scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        scaler = loss_scaler(device.type, enabled=dtype == torch.float16)
 
         def call():
             with autocast():

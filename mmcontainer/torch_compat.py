@@ -85,11 +85,11 @@ def autocast_dtype(device_type: str) -> Optional[torch.dtype]:
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
-def disabled_scaler():
-    """A scaler of losses that does nothing, and needs no GPU for it."""
+def loss_scaler(device_type: str, enabled: bool):
+    """A scaler of losses for float16; one that is not enabled does nothing, and needs no GPU."""
     if hasattr(torch.amp, 'GradScaler'):
-        return torch.amp.GradScaler('cpu', enabled=False)
-    return torch.cuda.amp.GradScaler(enabled=False)
+        return torch.amp.GradScaler(device_type, enabled=enabled)
+    return torch.cuda.amp.GradScaler(enabled=enabled)
 
 
 # ---------------------------------------------------------------- operators

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..ops.precision import without_autocast
-from ..torch_compat import disabled_scaler
+from ..torch_compat import loss_scaler
 from ..type_names import type_name
 
 # Methods that stay float32, with the class of MMDetection or MMPretrain that they belong to.
@@ -124,7 +124,7 @@ class CPUAmpOptimWrapper(AmpOptimWrapper):
         # scaler.
         OptimWrapper.__init__(self, **kwargs)
         self._scale_update_param = None
-        self.loss_scaler = disabled_scaler()
+        self.loss_scaler = loss_scaler('cpu', enabled=False)
         self.cast_dtype = torch.bfloat16
 
     @contextmanager

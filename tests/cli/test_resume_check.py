@@ -82,10 +82,10 @@ def test_what_counts_as_it_stands_in_the_config(said):
                              accumulative_counts=2)
     cfg.optim_wrapper.optimizer.type = torch.optim.SGD  # the same, named as a class
     check_resumed_settings(cfg, saved(SGD), 'x.pth')
-    classes = dict(SGD, optim_wrapper=dict(optimizer=dict(
-        SGD['optim_wrapper']['optimizer'], type=torch.optim.SGD),
-        paramwise_cfg=SGD['optim_wrapper']['paramwise_cfg']))
-    check_resumed_settings(Config(copy.deepcopy(SGD)), saved(classes), 'x.pth')
+    # As the maintained MMEngine writes a class; the upstream one cannot.
+    classes = saved(SGD)
+    classes['meta']['cfg'] = classes['meta']['cfg'].replace("'SGD'", 'torch.optim.sgd.SGD')
+    check_resumed_settings(Config(copy.deepcopy(SGD)), classes, 'x.pth')
     assert not said
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from mmcontainer.backbones import ContainerLight
 from mmcontainer.checkpoints import CorruptCheckpointError, load_file
+from mmcontainer.checkpoints.files import let_mmengine_read_safely
 from mmcontainer.cli import weights
 from mmcontainer.cli.weights import (
     check_pretrained_weights,
@@ -21,6 +22,11 @@ from mmcontainer.cli.weights import (
     prepare_loading,
 )
 from mmcontainer.errors import UserError
+
+
+@pytest.fixture(scope='module', autouse=True)
+def files_are_read_as_by_the_tools():
+    let_mmengine_read_safely()
 
 
 class Numbers(Dataset):
