@@ -21,7 +21,7 @@ from .store import case_table, save_cases
 
 OURS = (LIGHT, COTNET, COATNET)
 CONTESTANTS = (LIGHT, PLAIN_LIGHT, COTNET, COATNET, RESNET, SWIN)
-TINY_CONTESTANTS = dict(backbones=(LIGHT, COTNET, RESNET, SWIN), detectors=(LIGHT, RESNET))
+TINY_CONTESTANTS = dict(backbones=(LIGHT, SWIN), detectors=(LIGHT, ))
 SIZE, TINY_SIZE = (800, 1333), (32, 32)
 # Products that keep a whole GPU busy; a CPU would take seconds for each.
 GEMM, TINY_GEMM = 8192, 256

@@ -176,7 +176,7 @@ def train_classifier(args: argparse.Namespace) -> None:
     classes = tuple(list_images(folder / 'train'))
     config = args.out / 'classifier_config.py'
     text = CLASSIFIER.format(number=len(classes), classes=classes, batch=4 if args.tiny else 128,
-                             workers=0 if args.tiny else 8, epochs=1 if args.tiny else 6)
+                             workers=0 if args.tiny else 8, epochs=2 if args.tiny else 6)
     config.write_text(text, encoding='utf-8')
     results = []
     for amp in (None, 'bf16'):
