@@ -8,8 +8,12 @@ ifeq ($(strip $(PYTHON)),)
 PYTHON := python3
 endif
 VENV ?= .venv
-# One of the folders of requirements/: onedl (the default), upstream, classic.
+# One of the folders of requirements/: onedl (the default), upstream, classic, newest, lite.
 STACK ?= onedl
+# lite has no MMDetection.
+LITE_TESTS := $(addprefix tests/,ops layers backbones test_without_mmdet.py $(addprefix \
+	checkpoints/test_,conversion.py integrity.py restricted.py))
+STACK_TESTS ?= $(if $(filter lite,$(STACK)),$(LITE_TESTS))
 VENV_STACK ?= $(if $(filter onedl,$(STACK)),$(VENV),.venv-$(STACK))
 VENV_DOCS ?= .venv-docs
 # For example: make test PYTEST_ARGS='-k doctor -x'
@@ -35,8 +39,8 @@ help:
 	@echo 'make demo           env, then train, evaluate and draw a detector on generated data; 7 to 9 min'
 	@echo 'make test           env, then all tests; 12 to 14 min on 2 cores. COVERAGE=1 measures coverage'
 	@echo 'make test-fast      env, then the tests that take seconds; some minutes'
-	@echo 'make test-stack     the tests on other packages, in .venv-STACK: STACK=upstream, or classic'
-	@echo '                    (torch 2.1; not all of them pass there yet, docs/compatibility.md)'
+	@echo 'make test-stack     the tests on other packages, in .venv-STACK: STACK=classic (torch 2.1),'
+	@echo '                    upstream, newest, or lite (backbones alone); docs/compatibility.md'
 	@echo 'make fuzz           env, then 1000 generated bad files and options, and what became of them;'
 	@echo '                    3 min; FUZZ_ARGS="--cases 50 --seed 3 --domain options"'
 	@echo 'make lint           env, then ruff; seconds'
@@ -61,7 +65,7 @@ test-fast: env
 
 test-stack:
 	@PYTHON=$(PYTHON) tools/make_env.sh $(STACK) $(VENV_STACK)
-	$(VENV_STACK)/bin/python -m pytest $(PYTEST_PARALLEL) $(PYTEST_ARGS)
+	$(VENV_STACK)/bin/python -m pytest $(PYTEST_PARALLEL) $(STACK_TESTS) $(PYTEST_ARGS)
 
 fuzz: env
 	PYTHONPATH=tests $(VENV)/bin/python -m fuzz $(FUZZ_ARGS)

@@ -134,6 +134,12 @@ def mend(facts, module):
     return compat.install_command(module, facts['stack'])
 
 
+def backbones_only(facts):
+    """Whether nothing is installed that needs torchvision, NumPy 1 or compiled operators."""
+    versions = facts['versions']
+    return versions['mmdet'] is None and versions['mmpretrain'] is None
+
+
 def mixed_stacks(facts):
     """Two distributions that own the same module have overwritten each other's files."""
     twice = {module: names for module, names in facts['owners'].items() if len(names) > 1}
@@ -165,7 +171,7 @@ def versions(facts):
 def torchvision(facts):
     """It is compiled against one torch; mmdet and mmpretrain fail with it."""
     torch, error = facts['versions']['torch'], facts['errors'].get('torchvision')
-    if torch is None or 'torch' in facts['errors'] or not error:
+    if torch is None or 'torch' in facts['errors'] or not error or backbones_only(facts):
         return
     version, _, local = torch.partition('+')
     partner = TESTED_TORCHVISION.get(compat.release(torch))
@@ -191,7 +197,8 @@ def pkg_resources(facts):
 def numpy_2(facts):
     """The upstream packages were written for NumPy 1."""
     numpy = facts['versions']['numpy']
-    if facts['stack'] == 'upstream' and numpy and compat.release(numpy) >= (2, 0, 0):
+    if (facts['stack'] == 'upstream' and numpy and compat.release(numpy) >= (2, 0, 0)
+            and not backbones_only(facts)):
         yield Finding(True, f'NumPy {numpy} is installed, the upstream packages need NumPy 1',
                       pip_install('numpy==1.26.4', 'opencv-python==4.11.0.86'))
 
@@ -211,8 +218,9 @@ def compiled_operators(facts):
     if facts['versions']['mmcv'] is None or {'torch', 'cv2', 'mmcv'} & facts['errors'].keys():
         return
     if facts['ext'] is None:
-        yield Finding(True, 'mmcv is installed without its compiled operators (mmcv._ext): NMS, '
-                            'RoIAlign and with them the detectors do not work', mend(facts, 'mmcv'))
+        yield Finding(not backbones_only(facts),
+                      'mmcv is installed without its compiled operators (mmcv._ext): NMS, '
+                      'RoIAlign and with them the detectors do not work', mend(facts, 'mmcv'))
     elif error:
         yield Finding(True, "mmcv's compiled operators do not work with the installed torch "
                             f'{facts["versions"]["torch"]}, they were probably compiled for '
@@ -249,8 +257,11 @@ def resume(facts):
 def failing_imports(facts):
     """Packages of a right version that still cannot be imported."""
     for name, error in facts['errors'].items():
-        if facts['versions'].get(name, name) is None and name in compat.SUPPORTED:
-            continue  # mmdet and mmpretrain may be missing
+        is_missing = facts['versions'].get(name, name) is None
+        if is_missing and (name in compat.SUPPORTED or backbones_only(facts)):
+            continue  # mmdet and mmpretrain may be missing, and then what only they need
+        if name == 'mmcv._ext' and facts['ext'] is None:
+            continue  # was said
         yield Finding(True, f'{name} cannot be imported ({error})', pip_install(
             name, options='--force-reinstall --no-deps') if name == 'pycocotools' else
                       f'{compat.python_command()} -m pip check')

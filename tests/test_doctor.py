@@ -137,6 +137,16 @@ def test_missing_mandatory_package(module):
     assert finding.command == compat.install_command(module, 'onedl')
 
 
+def test_backbones_alone_need_neither_compiled_operators_nor_numpy_1():
+    found = upstream(versions={'numpy': '2.2.6', 'mmdet': None, 'mmpretrain': None,
+                               'torchvision': None, 'pycocotools': None}, ext=None,
+                     errors=dict.fromkeys(('torchvision', 'mmdet', 'mmpretrain', 'pycocotools',
+                                           'mmcv._ext'), 'ModuleNotFoundError'))
+    findings = doctor.diagnose(found)
+    assert [finding.broken for finding in findings] == [False] * 3
+    assert any('compiled operators' in finding.what for finding in findings)
+
+
 @pytest.mark.parametrize('module', ['mmdet', 'mmpretrain'])
 def test_missing_optional_package_is_a_note(module):
     finding = only(facts(missing=[module]), broken=False)

@@ -19,7 +19,8 @@ from mmengine.runner import Runner
 from ..cli.console import build_runner, quiet_libraries
 from ..cli.train import prepare_config
 from ..errors import UserError
-from ..visualization import draw_contact_sheet, draw_curves, predict
+from ..visualization.contact_sheet import draw_contact_sheet, predict
+from ..visualization.curves import draw_curves
 from .generate import ShapesParams, generate_shapes
 
 CONFIG = 'configs/retinanet/container_light_fpn_demo_shapes.py'

@@ -1,5 +1,4 @@
-"""Pictures of a training run: its curves, and its detections beside the ground truth."""
-from .contact_sheet import draw_contact_sheet, predict
-from .curves import draw_curves, read_scalars
+"""Pictures of a training run, of detections, and of affinities.
 
-__all__ = ['draw_contact_sheet', 'draw_curves', 'predict', 'read_scalars']
+Import from its modules: some need MMDetection, and the affinities of a backbone do without.
+"""

@@ -5,8 +5,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from mmcontainer.visualization import draw_curves, read_scalars
-from mmcontainer.visualization.curves import smooth
+from mmcontainer.visualization.curves import draw_curves, read_scalars, smooth
 
 
 def write_log(path, num_train=40, num_val=4):
