@@ -1,8 +1,8 @@
 # mmcontainer: `make` lists what there is. Two commands show everything: make demo, make test.
 
 # The Python that makes the environments: `make env PYTHON=/path/to/python3.11`.
-PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.10; do \
-	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.10; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done || true)
 ifeq ($(strip $(PYTHON)),)
 PYTHON := python3
@@ -48,7 +48,7 @@ help:
 	@echo 'make doctor         examine the environment, and say how to mend it; 30 s'
 	@echo 'make clean          remove the environments; the cache of uv keeps what they were made of'
 	@echo
-	@echo 'PYTHON=... chooses the Python (3.10 to 3.12, tested 3.11; now: $(PYTHON)), VENV=... the'
+	@echo 'PYTHON=... chooses the Python (3.10 to 3.13, tested 3.11; now: $(PYTHON)), VENV=... the'
 	@echo 'folder, PYTEST_ARGS=... goes to pytest, MMCONTAINER_TEST_DATA=... is real data for tests.'
 
 env setup:

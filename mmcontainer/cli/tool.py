@@ -5,6 +5,8 @@ import signal
 import sys
 from typing import Callable, Optional
 
+import torch
+
 from ..checkpoints import CorruptCheckpointError, KeyMismatchError, UnsafeCheckpointError
 from ..checkpoints.files import let_mmengine_read_safely
 from ..errors import UserError, find_interrupt, raised_in
@@ -86,6 +88,9 @@ def run_tool(main: Callable[[], Optional[int]]) -> None:
         if os.environ.get('LOCAL_RANK', '0') == '0':  # once per machine
             print(f'error: {message}', file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    # Python's end does not wait for the threads of a process group, which then crash now and then.
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     sys.exit(code or 0)
 
 

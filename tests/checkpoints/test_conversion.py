@@ -1,6 +1,7 @@
 """Renaming, strict loading, and every message that a person may get to see."""
 import argparse
 import copy
+import re
 
 import pytest
 import torch
@@ -141,7 +142,7 @@ def test_file_that_needs_code_is_refused_without_running_it(tmp_path, official):
         load_backbone(Container('light'), tmp_path / 'evil.pth')
     assert not victim.exists()
     message = str(error.value)
-    assert "'io.open'" in message and 'weights_only=False' in message and 'NEW.pth' in message
+    assert re.search(r"'_?io\.open'", message) and 'weights_only=False' in message and 'NEW.pth' in message
 
 
 def test_strict_pretrained_says_where_the_weights_are(tmp_path):
