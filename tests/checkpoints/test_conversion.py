@@ -142,7 +142,8 @@ def test_file_that_needs_code_is_refused_without_running_it(tmp_path, official):
         load_backbone(Container('light'), tmp_path / 'evil.pth')
     assert not victim.exists()
     message = str(error.value)
-    assert re.search(r"'_?io\.open'", message) and 'weights_only=False' in message and 'NEW.pth' in message
+    assert re.search(r"'_?io\.open'", message)
+    assert 'weights_only=False' in message and 'NEW.pth' in message
 
 
 def test_strict_pretrained_says_where_the_weights_are(tmp_path):
