@@ -29,6 +29,10 @@ FUZZ_ARGS ?=
 ifdef MMCONTAINER_TEST_DATA
 export MMCONTAINER_TEST_DATA
 endif
+# The Python of a second environment: checkpoints are exchanged with it.
+ifdef MMCONTAINER_OTHER_PYTHON
+export MMCONTAINER_OTHER_PYTHON
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help env setup demo test test-fast test-stack fuzz lint docs doctor clean
