@@ -5,6 +5,7 @@ import torch
 from built import ALL_ARCHS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch_versions import HAS_CPU_FLOAT16
 
 from benchmarks.harness import PRECISIONS, precision
 
@@ -38,6 +39,12 @@ def build(cls, arch, tiny, **kwargs):
     return model
 
 
+def precisions(device):
+    """Those of ``PRECISIONS`` that PyTorch has on a device."""
+    can_all = device.type == 'cuda' or HAS_CPU_FLOAT16
+    return [name for name in PRECISIONS if can_all or name != 'float16']
+
+
 @contextmanager
 def computing(name, device):
     """Context of one of ``PRECISIONS`` on a device: with or without TF32, autocast or not."""
@@ -57,5 +64,5 @@ def relative_errors(found, expected):
     return errors
 
 
-__all__ = ['ARCHS', 'DEFAULTS', 'PRECISIONS', 'build', 'computing', 'name_of',
-           'precision', 'relative_errors']
+__all__ = ['ARCHS', 'DEFAULTS', 'build', 'computing', 'name_of', 'precision', 'precisions',
+           'relative_errors']

@@ -8,7 +8,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
-from on_device import PRECISIONS, computing, relative_errors
+from on_device import computing, precisions, relative_errors
 from smca_models import build_detector, make_samples, run_fixture
 
 from mmcontainer.engine.amp import keep_float32
@@ -59,7 +59,7 @@ def _compare_losses(model, images, device, classes, dtype):
     reference = torch.cat([p.grad.flatten() for p in on_cpu.parameters() if p.grad is not None])
     model = model.to(device)
     keep_float32(model)
-    for name in PRECISIONS:
+    for name in precisions(device):
         model.zero_grad()
         with computing(name, device):
             loss = _total(model, images.to(device), _samples(device, classes))

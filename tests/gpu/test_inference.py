@@ -2,6 +2,7 @@
 import pytest
 import torch
 from on_device import DEFAULTS, build, computing, name_of, relative_errors
+from torch_versions import needs_compile
 
 from mmcontainer.backbones import Container, ContainerPAM
 
@@ -34,6 +35,7 @@ def test_deployed_equals_trained(cls, arch, rounding, device, tiny):
     assert max(relative_errors(found, expected)) < (1e-4 if rounding == 'float32' else 0.1)
 
 
+@needs_compile
 @pytest.mark.parametrize('deploy', [False, True], ids=['as trained', 'deployed'])
 @pytest.mark.parametrize(('cls', 'arch'), DEFAULTS, ids=name_of)
 def test_compiled_equals_eager(cls, arch, deploy, device, tiny):
@@ -50,6 +52,7 @@ def test_compiled_equals_eager(cls, arch, deploy, device, tiny):
     assert max(relative_errors(found, expected)) < 1e-3
 
 
+@needs_compile
 @pytest.mark.parametrize(('cls', 'arch'), DEFAULTS, ids=name_of)
 def test_compiled_trains(cls, arch, device, tiny):
     """The gradients of the compiled backbone; as ``--compile`` has it, for any size of image.
