@@ -11,9 +11,9 @@ import pytest
 import torch
 from golden_rule import make_state_dict
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     find_spec('mmdet') is not None or find_spec('mmcv._ext') is not None,
-    reason='is about an environment without mmdet and with mmcv-lite (make test-stack STACK=lite)')]
+    reason='is about an environment without mmdet and with mmcv-lite (make test-stack STACK=lite)')
 
 CONFIG = """
 custom_imports = dict(imports=['mmcontainer'], allow_failed_imports=False)
