@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parents[1] / 'tools'
@@ -112,12 +113,13 @@ def _import_libraries():
     PyTorch before 2.5 imports ONNX Runtime, whose thread a fork would wait for at its end.
     """
     sys.modules['onnxruntime'] = None  # not to be imported
-    import mmpretrain.utils  # noqa: F401
     import torch._dynamo  # noqa: F401
-    from mmdet.utils import register_all_modules
 
     import mmcontainer  # noqa: F401
-    register_all_modules(init_default_scope=False)
+    with suppress(ModuleNotFoundError):  # tools for backbones do without
+        import mmpretrain.utils  # noqa: F401
+        from mmdet.utils import register_all_modules
+        register_all_modules(init_default_scope=False)
     del sys.modules['onnxruntime']
 
 

@@ -45,8 +45,8 @@ def test_sizes_are_the_papers(row):
 
 def test_pam_without_static_affinity_is_deit():
     """Equal to MMPretrain's DeiT-S, given its weights; its size is the paper's 22.1 M."""
-    from mmpretrain.models import VisionTransformer
-    peer = VisionTransformer('deit-small', img_size=224, patch_size=16).double()
+    models = pytest.importorskip('mmpretrain.models')
+    peer = models.VisionTransformer('deit-small', img_size=224, patch_size=16).double()
     peer.eval()  # returns None
     model = ContainerPAM(
         {**PAM, 'static': None}, final_norm=True, out_type='cls_token').double().eval()
