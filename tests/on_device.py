@@ -11,7 +11,7 @@ from benchmarks.harness import PRECISIONS, precision
 
 ARCHS = [case.values for case in ALL_ARCHS]
 # The first arch of every class.
-DEFAULTS = list({cls: (cls, arch) for cls, arch in reversed(ARCHS)}.values())[::-1]
+DEFAULTS = [(cls, next(iter(cls.arch_settings))) for cls in dict.fromkeys(cls for cls, _ in ARCHS)]
 
 
 def name_of(value):

@@ -96,9 +96,9 @@ if [ -z "$mmcv" ]; then  # a stack that names all that it needs
 fi
 # The accelerator is no setting that mmcv reads: it keeps the wheels apart in uv's cache.
 options+=(--config-settings-package "$mmcv:accelerator=$target")
-# Take a compiled mmcv from the cache without asking the index: a mirror that sends no cache headers
-# would make uv believe that mmcv's sources are new, and compile them again. The constraint, which
-# no torch can meet, keeps this step from compiling.
+# Take a compiled mmcv from the cache without asking the index, which may be a mirror whose answers
+# uv cannot cache; the setting of the pyproject is about the usual one. The constraint, which no
+# torch can meet, keeps this step from compiling.
 "$UV" pip install --quiet --offline --no-deps --build-constraints <(echo 'torch<0') \
     "${options[@]}" "$(sed -n "s/^ *'\($mmcv==.*\)',\$/\1/p" "$settings")" 2> /dev/null || true
 if ! has mmcv; then

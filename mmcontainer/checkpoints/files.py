@@ -89,8 +89,7 @@ def load_file(path: Union[str, Path]) -> Any:
             "it can. Read it there, or where you trust it, and save it again: torch.save("
             "torch.load('OLD.pth', map_location='cpu'), 'NEW.pth').")
     try:
-        with torch_load_as_called():
-            return _load_safely(path) if HAS_SAFE_LOAD else load_archive(path, _RECORDS)
+        return _load_safely(path) if HAS_SAFE_LOAD else load_archive(path, _RECORDS)
     except pickle.UnpicklingError as error:
         # PyTorch raises this for forbidden objects and for garbage alike; only its text differs.
         forbidden = re.search(r'(?:Unsupported global: GLOBAL|Trying to (?:load|call reduce for)|'
@@ -118,7 +117,7 @@ def _load_safely(path: Path) -> Any:
     # Again, because the maintained fork of MMEngine withdraws it whenever it has read a checkpoint.
     allow_mmengine_checkpoints()
     records = [(kind, name) for name, kind in _RECORDS.items()]
-    with torch.serialization.safe_globals(records):
+    with torch.serialization.safe_globals(records), torch_load_as_called():
         return torch.load(path, map_location='cpu', weights_only=True)
 
 

@@ -39,7 +39,7 @@ HARMLESS = (
     (r'Detected call of `(lr_)?scheduler\.step\(\)` before `optimizer\.step\(\)`',
      'schedules count iterations, of which the first ones of accumulated gradients have no step'),
     ('A new version of Albumentations', 'an advertisement'),
-    ('.*invalid escape sequence', 'in docstrings of libraries; Python 3.12 and newer warn of it'),
+    ('.*invalid escape sequence', 'in the code of libraries; Python 3.12 and newer warn of it'),
     ('`broadcast_buffers` is deprecated', "MMEngine's wrapper of DDP uses it"),
 )
 # Lines at level INFO that libraries write for people: (module and function, start of the message).

@@ -86,9 +86,8 @@ def depthwise_aggregation(value: Tensor,
     """
     if head_dim > 1:
         weight = weight.repeat_interleave(head_dim, dim=0)
-    # Numbers, also where a trace would keep the shape of the weights as tensors.
-    padding, groups = int(weight.shape[-1]) // 2, int(weight.shape[0])
-    return F.conv2d(value, weight, bias, padding=padding, groups=groups)
+    # Not the half of a size, which PyTorch 2.1 refuses while it traces: sizes are tensors then.
+    return F.conv2d(value, weight, bias, padding='same', groups=weight.shape[0])
 
 
 def dense_aggregation(tokens: Tensor, matrix: Tensor) -> Tensor:
