@@ -56,7 +56,7 @@ PARTS = {
     'demo': Part("the demo's detector in float32 and bfloat16", 240),
     'classifier': Part('Container-Light on a folder of images', 180),
 }
-TINY_LIMIT = 120
+TINY_LIMIT = 300
 
 
 def part_command(name: str, args: argparse.Namespace) -> list[str]:

@@ -30,6 +30,8 @@ from mmcv.ops import nms
 boxes = torch.tensor([[0., 0., 9., 9.], [0., 0., 9., 8.]], device=sys.argv[1])
 assert len(nms(boxes, torch.tensor([.9, .8], device=sys.argv[1]), .5)[1]) == 1
 '''
+# Everything that a training imports: a package that is missing shows here, not after the tests.
+PROBE_STACK = 'import mmcontainer, mmdet.apis, mmdet.datasets, mmpretrain.apis, mmpretrain.datasets'
 
 
 def fail(text):
@@ -115,6 +117,10 @@ def install(wheelhouse, folder):
                  'out: MAX_JOBS=2.')
         if not run(python, '-c', PROBE_MMCV, device):
             fail("mmcv's compiled operators do not work, see above.")
+    done = subprocess.run([python, '-c', PROBE_STACK], capture_output=True, text=True)
+    if done.returncode:
+        fail(f'{done.stderr}\nThe packages of the wheelhouse do not work together. Make another '
+             'one; mmcv is not compiled again.')
     print(f'{folder} is complete: torch {torch["version"]}, mmcv on {device}.')
 
 

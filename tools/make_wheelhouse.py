@@ -36,8 +36,10 @@ PLATFORMS = ('manylinux_2_28_x86_64', 'manylinux_2_27_x86_64', 'manylinux_2_17_x
              'manylinux_2_5_x86_64', 'manylinux1_x86_64')
 # The machine's own. torchvision only on request: it must fit torch.
 OF_THE_MACHINE = {'torch', 'torchvision', 'triton'}
-# MMDetection lists it and imports it nowhere; with what it needs in turn it would be 150 MB.
-NOT_NEEDED = {'imaug'}
+# MMDetection imports it, and it depends on two packages of OpenCV at once.
+WITHOUT_DEPENDENCIES = ('imaug', )
+# imaug imports it in no function that MMDetection calls, and it depends on Numba, 60 MB.
+NOT_NEEDED = {'imagecorruptions-imaug'}
 # Without windows, which no tool here opens, it is smaller and needs no libraries of a desktop.
 INSTEAD = {'opencv-python': 'opencv-python-headless'}
 TEST_TOOLS = ('pytest', )
@@ -180,16 +182,17 @@ def fill(house, torchvision, without):
     stack, tools, mmcv = read_pins()
     say(f'{mmcv} (source)')
     house.source(mmcv)
-    # OpenMMLab's packages depend on torch, mmcv or a package that is not needed: their own
-    # dependencies are taken one by one.
-    ours = [pin for pin in stack if pin.name.startswith('onedl-')]
-    for pin in ours:
+    # OpenMMLab's packages depend on torch and mmcv: their own dependencies are taken one by one.
+    alone = [pin for pin in stack if pin.name.startswith('onedl-')]
+    alone += map(Requirement, WITHOUT_DEPENDENCIES)
+    for pin in alone:
         say(str(pin))
         house.download(pin, with_dependencies=False)
     say('mmcontainer')
     build_project(house)
-    names = {canonicalize_name(pin.name) for pin in (*stack, mmcv)} | OF_THE_MACHINE | NOT_NEEDED
-    others = [pin for pin in stack if pin not in ours] + tools
+    names = {canonicalize_name(pin.name) for pin in (*stack, *alone, mmcv)}
+    names |= OF_THE_MACHINE | NOT_NEEDED
+    others = [pin for pin in stack if pin not in alone] + tools
     names |= {canonicalize_name(INSTEAD.get(name, name)) for name in names} | set(INSTEAD)
     for _, wheel in list(house.wheels().values()):
         for one in dependencies(wheel, house.python):

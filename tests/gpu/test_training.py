@@ -1,6 +1,5 @@
 """Training on the device: in a process group, and resumed."""
 import json
-import socket
 from argparse import Namespace
 
 import pytest
@@ -19,13 +18,11 @@ ITERATIONS = 3  # of an epoch
 
 
 @pytest.fixture
-def process_group(device):
+def process_group(device, tmp_path):
     """A group of this process alone, as one GPU of a launcher has it."""
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        address = f'tcp://127.0.0.1:{listener.getsockname()[1]}'
-    dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', init_method=address,
-                            world_size=1, rank=0)
+    # A file needs no network, and no free port.
+    dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo', world_size=1, rank=0,
+                            init_method=(tmp_path / 'rendezvous').as_uri())
     yield
     dist.destroy_process_group()
 

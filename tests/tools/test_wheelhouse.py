@@ -3,8 +3,10 @@ import importlib.util
 import json
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 
 import pytest
+from pip._vendor.packaging.utils import canonicalize_name
 
 
 @pytest.fixture
@@ -48,6 +50,15 @@ def test_pins_are_those_of_the_project(maker):
     assert mmcv.name == 'onedl-mmcv'
     assert all(len(pin.specifier) == 1 and str(pin.specifier).startswith('==')
                for pin in (*stack, *tools, mmcv))
+
+
+def test_what_is_left_out_is_imported_nowhere(maker, load):
+    left_out = [module for module, names in packages_distributions().items()
+                if maker.NOT_NEEDED.intersection(map(canonicalize_name, names))]
+    blocked = ''.join(f'sys.modules[{module!r}] = None\n' for module in left_out)
+    probe = load('install_wheelhouse').PROBE_STACK
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', f'import sys\n{blocked}{probe}'],
+                   check=True)
 
 
 def test_a_folder_is_made_and_made_anew(make, maker, tmp_path, monkeypatch, capsys):
