@@ -2,7 +2,8 @@
 # of 640, 672, ... or 800.
 _base_ = ['mmdet::common/ms-poly-90k_coco-instance.py', './plugin.py']
 
-# Any short side from 640 to 800, as the official configs of CoTNeXt-101 have it.
+# Any short side from 640 to 800, as the published runs of CoTNeXt-101 and of Mask R-CNN with
+# CoTNet-101 have it.
 any_short_side_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None, imdecode_backend='pillow'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),

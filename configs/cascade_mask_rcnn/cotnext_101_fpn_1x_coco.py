@@ -4,6 +4,6 @@ model = dict(
     backbone=dict(
         arch='cotnext-101', init_cfg=dict(checkpoint='checkpoints/cotnext_101_in1k.pth')))
 
-# Unlike the other mask configs, the official one takes any short side from 640 to 800.
+# Unlike most other mask configs, the official one takes any short side from 640 to 800.
 train_pipeline = _base_.any_short_side_pipeline
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

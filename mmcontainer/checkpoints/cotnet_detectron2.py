@@ -18,8 +18,6 @@ _UNPREFIXED_OURS = re.compile(r'(conv1|bn1|layer\d|fc)\.')
 # detectron2 freezes these norms, whose frozen form does not count batches.
 _FROZEN_NORMS = re.compile(r'(backbone\.)?(conv1|bn1|layer1)\.')
 _MASK_HEAD = 'roi_head.mask_head.'
-_MASK_STAGE = re.compile(r'roi_head\.mask_head\.(\d)\.(.+)')
-_NUM_STAGES = 3
 _PIXELS = {'pixel_mean': (123.675, 116.28, 103.53), 'pixel_std': (58.395, 57.12, 57.375)}  # RGB
 _CELL_ANCHORS = re.compile(r'proposal_generator\.anchor_generator\.cell_anchors\.(\d)')
 
@@ -107,9 +105,10 @@ class Detectron2Table(KeyTable):
     - norms that detectron2 froze have no ``num_batches_tracked``: it is added as 0, and left out
       for the stem and the first stage of an exported detector;
     - pixel statistics and cell anchors, which older detectron2 stores, are compared with those of
-      this project's configs and left out;
-    - detectron2's cascade has one mask head where MMDetection has one per stage, whose masks it
-      averages: the one is copied to all, which predicts the same. Exporting needs equal ones.
+      this project's configs and left out.
+
+    A cascade is that of :class:`Detectron2CascadeRoIHead`, which has one mask head; those of
+    MMDetection's own cascade, one per stage, have no place in detectron2's names.
 
     Args:
         name (str): Name of the source.
@@ -124,10 +123,7 @@ class Detectron2Table(KeyTable):
 
     def rename(self, keys: Iterable[str],
                reverse: bool = False) -> tuple[dict[str, str], list[str]]:
-        """Return ({key: new name}, [keys without a row]), leaving constants out.
-
-        Mask heads of a cascade have the name of a single one on MMDetection's side.
-        """
+        """Return ({key: new name}, [keys without a row]), leaving constants out."""
         keys = [key for key in keys if not self._is_left_out(key)]
         qualified = {self._qualify(key, reverse): key for key in keys}
         renamed, unplaced = min((family.rename(qualified, reverse) for family in self._families),
@@ -138,13 +134,13 @@ class Detectron2Table(KeyTable):
     def convert(self, state_dict: Mapping[str, Tensor], reverse: bool = False) -> dict[str, Tensor]:
         """See :meth:`KeyTable.convert` and the class."""
         if reverse:
-            return super().convert(_merge_mask_heads(_drop_frozen_counters(state_dict)), reverse)
+            return super().convert(_drop_frozen_counters(state_dict), reverse)
         self._check_constants(state_dict)
         converted = super().convert(
             {key: value for key, value in state_dict.items() if not self._is_left_out(key)})
         if all(key.startswith('backbone.') for key in converted):
             converted = {key[len('backbone.'):]: value for key, value in converted.items()}
-        return add_counters(_copy_mask_head(converted))
+        return add_counters(converted)
 
     def describe(self, state_dict: Mapping[str, Tensor], reverse: bool = False) -> list[str]:
         """Return what :meth:`convert` does with each entry, one line each."""
@@ -160,9 +156,6 @@ class Detectron2Table(KeyTable):
     @staticmethod
     def _qualify(key: str, reverse: bool) -> str:
         if reverse:
-            stage = _MASK_STAGE.fullmatch(key)
-            if stage:
-                return _MASK_HEAD + stage.group(2)
             return f'backbone.{key}' if _UNPREFIXED_OURS.match(key) else key
         return _BOTTOM_UP + key if _UNPREFIXED.match(key) else key
 
@@ -190,37 +183,6 @@ def _drop_frozen_counters(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]
     is_detector = any(key.startswith('neck.') for key in state_dict)
     return {key: value for key, value in state_dict.items()
             if not (is_detector and key.endswith(COUNTER) and _FROZEN_NORMS.match(key))}
-
-
-def _copy_mask_head(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    if 'roi_head.bbox_head.0.fc_cls.weight' not in state_dict:
-        return state_dict
-    one_head = {key[len(_MASK_HEAD):]: value
-                for key, value in state_dict.items() if key.startswith(_MASK_HEAD)}
-    copies = {f'{_MASK_HEAD}{stage}.{key}': value.clone()
-              for stage in range(_NUM_STAGES) for key, value in one_head.items()}
-    return {**{key: value for key, value in state_dict.items() if not key.startswith(_MASK_HEAD)},
-            **copies}
-
-
-def _merge_mask_heads(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    merged: dict[str, Tensor] = {}
-    first: dict[str, Tensor] = {}
-    different: list[str] = []
-    for key, value in state_dict.items():
-        stage = _MASK_STAGE.fullmatch(key)
-        if stage is None:
-            merged[key] = value
-        elif stage.group(2) not in first:
-            first[stage.group(2)] = merged[key] = value
-        elif not torch.equal(first[stage.group(2)], value):
-            different.append(key)
-    if different:
-        raise KeyMismatchError(
-            "detectron2's cascade has one mask head, but those of this checkpoint differ, so there "
-            f'is no place for {", ".join(different)}. Remove the mask heads that are not to be '
-            'exported from the file.')
-    return merged
 
 
 COTNET_DETECTRON2 = Detectron2Table('cotnet-detectron2')

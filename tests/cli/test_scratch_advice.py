@@ -31,7 +31,7 @@ def test_parts_without_norms_are_named():
 
 def test_few_classes_are_named_until_the_mask_head_starts_small():
     cfg = load_config('mmcontainer::cascade_mask_rcnn/cotnet_50_fpn_1x_coco.py')
-    cfg.model.roi_head.mask_head.num_classes = 3
+    cfg.model.roi_head.mask_head.update(num_classes=3, type='FCNMaskHead')
     line, = scratch_advice(cfg)
     assert 'no norms' not in line and 'model.roi_head.mask_head is too large' in line
     cfg.model.roi_head.mask_head.type = 'SmallInitMaskHead'

@@ -109,7 +109,8 @@ class SaveBuffers(Hook):
         torch.save(dict(runner.model.named_buffers()), f'rank{get_rank()}_{runner.iter + 1}.pth')
 ''')
     config.write_text(CONFIG + """
-custom_imports = dict(imports=['mmcontainer', 'save_buffers'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['mmcontainer', 'mmcontainer.detectors', 'save_buffers'], allow_failed_imports=False)
 custom_hooks = [*custom_hooks, dict(type='SaveBuffers')]
 """)
     output = run_tool('dist_train.sh', config, 2, '--data-root', tiny_data, *TRAIN,
