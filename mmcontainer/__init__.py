@@ -5,7 +5,8 @@ name; in a config one line does it::
 
     custom_imports = dict(imports=['mmcontainer'], allow_failed_imports=False)
 
-``mmcontainer.detectors`` registers SMCA-DETR and is imported in the same way: it needs MMDetection.
+``mmcontainer.detectors`` registers SMCA-DETR and detectron2's cascade, and is imported in the same
+way: it needs MMDetection.
 """
 from . import compat
 from .version import __version__
