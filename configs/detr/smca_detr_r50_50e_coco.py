@@ -1,16 +1,12 @@
-# Single scale, with the arguments that the official README trains with.
-_base_ = './detr_r50_50e_coco.py'
+# Single scale, with the arguments that the official README trains with; data are those of DETR.
+_base_ = ['./detr_r50_50e_coco.py', '../_base_/detr_data.py']
 
 custom_imports = dict(imports=['mmcontainer', 'mmcontainer.detectors'])
 
 model = dict(
     type='SMCADETR',
     num_queries=300,
-    # PyTorch's default for convolutions, as in the official code.
-    neck=dict(
-        init_cfg=dict(
-            type='Kaiming', layer='Conv2d', a=5**0.5, distribution='uniform', mode='fan_in',
-            nonlinearity='leaky_relu')),
+    data_preprocessor=dict(pad_size_divisor=1),
     decoder=dict(layer_cfg=dict(dynamic_scale='type3', smooth=8.)),
     bbox_head=dict(
         type='SMCAHead',
@@ -29,3 +25,17 @@ model = dict(
             dict(type='IoUCost', iou_mode='giou', weight=2.)
         ])),
     test_cfg=dict(max_per_img=300))
+
+train_dataloader = _base_.detr_train_dataloader
+val_dataloader = _base_.detr_test_dataloader
+test_dataloader = val_dataloader
+
+param_scheduler = [
+    dict(
+        type='MultiStepLR',
+        begin=0,
+        end=_base_.max_epochs,
+        by_epoch=True,
+        milestones=[40],
+        gamma=0.1)
+]

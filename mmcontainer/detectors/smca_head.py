@@ -2,12 +2,16 @@
 import torch
 from mmdet.models.dense_heads import ConditionalDETRHead
 from mmdet.registry import MODELS
+from mmdet.utils import InstanceList
 from torch import Tensor
 
 
 @MODELS.register_module()
 class SMCAHead(ConditionalDETRHead):
     """Conditional DETR's head with reference points given before the sigmoid.
+
+    Losses are divided by the number of all objects of the batch, as in the official code: objects
+    beyond the number of queries, which none is matched with, count too.
 
     Scores and boxes come in float32, whatever the precision of the model: so do then the costs of
     the matching and the losses.
@@ -42,3 +46,21 @@ class SMCAHead(ConditionalDETRHead):
         boxes = self.fc_reg(self.activate(self.reg_ffn(hidden_states))).to(dtype)
         centres = boxes[..., :2] + references.to(dtype)
         return logits, torch.cat((centres, boxes[..., 2:]), dim=-1).sigmoid()
+
+    def get_targets(self, cls_scores_list: list[Tensor], bbox_preds_list: list[Tensor],
+                    batch_gt_instances: InstanceList, batch_img_metas: list[dict]) -> tuple:
+        """Targets of a decoder layer, see ``DETRHead``, and what its losses are divided by.
+
+        Args:
+            cls_scores_list (list[Tensor]): Logits (L, classes) of every image.
+            bbox_preds_list (list[Tensor]): Boxes (L, 4) of every image, see :meth:`forward`.
+            batch_gt_instances (list[InstanceData]): Objects of every image.
+            batch_img_metas (list[dict]): Sizes of the images.
+
+        Returns:
+            tuple: As of ``DETRHead``, with the number of objects in place of the matched ones.
+        """
+        *targets, _, num_unmatched = super().get_targets(
+            cls_scores_list, bbox_preds_list, batch_gt_instances, batch_img_metas)
+        num_objects = sum(len(objects.bboxes) for objects in batch_gt_instances)
+        return (*targets, num_objects, num_unmatched)

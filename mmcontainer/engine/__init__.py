@@ -3,12 +3,13 @@ from .amp import CPUAmpOptimWrapper
 from .checkpoint_hook import SafeCheckpointHook
 from .deploy import DeployHook
 from .draw_hooks import DrawDetectionsHook, DrawLabelsHook
-from .initializers import StrictPretrained
+from .initializers import ResetParameters, StrictPretrained
 from .invalid_loss import StopWhenDivergedHook
 from .precise_bn import PreciseBNHook
 from .rng_state import RNGStateHook
 
 __all__ = [
     'CPUAmpOptimWrapper', 'DeployHook', 'DrawDetectionsHook', 'DrawLabelsHook', 'PreciseBNHook',
-    'RNGStateHook', 'SafeCheckpointHook', 'StopWhenDivergedHook', 'StrictPretrained'
+    'RNGStateHook', 'ResetParameters', 'SafeCheckpointHook', 'StopWhenDivergedHook',
+    'StrictPretrained'
 ]

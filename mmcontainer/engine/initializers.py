@@ -1,4 +1,7 @@
-"""An initialiser that loads all weights of a backbone, or raises."""
+"""Initialisers: one that loads all weights of a backbone or raises, and PyTorch's own."""
+from collections.abc import Sequence
+from typing import Union
+
 from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
@@ -39,3 +42,33 @@ class StrictPretrained:
             raise FileNotFoundError(f'{error}\n{missing_message(self.checkpoint)}') from None
         load_backbone(module, self.checkpoint)
         print_log(f'Loaded all weights of {type(module).__name__} from {path}.', logger='current')
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class ResetParameters:
+    """Initialise layers as PyTorch's constructors do, biases included.
+
+    MMEngine's ``Kaiming`` gives the same weights, but a constant bias, where PyTorch draws biases
+    uniformly within one over the root of the number of inputs.
+
+    Args:
+        layer (str | Sequence[str]): Names of the classes whose instances are initialised.
+
+    Raises:
+        ValueError: If the module has no such layer, or the layer no initialisation of its own.
+
+    Examples:
+        >>> init_cfg = dict(type='ResetParameters', layer='Conv2d')
+    """
+
+    def __init__(self, layer: Union[str, Sequence[str]]):
+        self.layers = (layer, ) if isinstance(layer, str) else tuple(layer)
+
+    def __call__(self, module: nn.Module) -> None:
+        found = [child for child in module.modules() if type(child).__name__ in self.layers
+                 and hasattr(child, 'reset_parameters')]
+        if not found:
+            raise ValueError(f'ResetParameters found no {" or ".join(self.layers)} to initialise '
+                             f'in {type(module).__name__}.')
+        for child in found:
+            child.reset_parameters()
