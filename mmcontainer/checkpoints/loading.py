@@ -19,6 +19,8 @@ SOURCES: dict[str, KeyTable] = {
     table.name: table for table in (
         CONTAINER, COTNET, COTNET_DETECTRON2, SMCA_DETR, TIMM_COATNET)}
 
+# Nothing reads the one, and a CoAtNet that has not got the other from its weights has zeros there.
+_MAY_BE_MISSING = (COUNTER, 'stem.input_shift')
 # A classifier is of no use to a detector, so its weights may be left over.
 _CLASSIFIERS = ('head.', 'fc.')
 _FINAL_NORM = 'norm.'
@@ -125,7 +127,8 @@ def load_backbone(model: nn.Module, checkpoint: Union[str, Path, Mapping]) -> No
     Takes weights of this package or of an official source, alone or as the ``backbone.`` part of a
     detector or classifier. Left-over classifier weights are ignored, and so are those of the final
     norm if the model has none (``final_norm=False``); anything else has to match one to one. Only
-    the counters of batches of batch norms, which nothing reads, may be missing.
+    the counters of batches of batch norms, which nothing reads, may be missing, and the
+    ``input_shift`` of a CoAtNet, which is then what it was.
 
     Args:
         model (nn.Module): Backbone of this package.
@@ -186,7 +189,7 @@ def find_problems(expected: Mapping[str, Tensor],
     common = [key for key in expected if key in found]
     kinds = {
         'missing in the checkpoint': [
-            key for key in expected if key not in found and not key.endswith(COUNTER)],
+            key for key in expected if key not in found and not key.endswith(_MAY_BE_MISSING)],
         'left over in the checkpoint': [key for key in found if key not in expected],
         'of another shape': [
             f'{key} (model {tuple(expected[key].shape)}, checkpoint {tuple(found[key].shape)})'

@@ -1,4 +1,5 @@
 """CoAtNet's stem, and its MBConv block: inverted bottleneck with squeeze-and-excitation."""
+import torch
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
@@ -43,17 +44,23 @@ class SqueezeExcite(nn.Module):
 class CoAtNetStem(BaseModule):
     """Stage S0: two 3x3 convolutions, the first with stride 2, norm and activation between them.
 
+    ``input_shift`` (in_channels, ) is subtracted from the image first, which makes it the colour
+    that the zeros around the image stand for. It is 0 unless weights bring another one: those that
+    were trained on pixels of another mean, see :mod:`mmcontainer.checkpoints.timm_coatnet`.
+
     Shapes: (B, in_channels, H, W) -> (B, width, ceil(H / 2), ceil(W / 2)).
     """
 
     def __init__(self, in_channels: int, hidden: int, width: int, act: str, norm_cfg: dict):
         super().__init__()
+        self.register_buffer('input_shift', torch.zeros(in_channels))
         self.conv1 = nn.Conv2d(in_channels, hidden, 3, stride=2, padding=1, bias=False)
         self.norm1 = build_norm_layer(norm_cfg, hidden)[1]
         self.act = ACTIVATIONS[act]()
         self.conv2 = nn.Conv2d(hidden, width, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x - self.input_shift[:, None, None]
         return self.conv2(self.act(self.norm1(self.conv1(x))))
 
 

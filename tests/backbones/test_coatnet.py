@@ -1,17 +1,27 @@
 """CoAtNet: sizes of the paper, equality with timm, any image size, windows."""
+from pathlib import Path
+
 import pytest
 import torch
 from largest_tensor import LargestTensor
+from mmengine.config import Config
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch_versions import needs_torch
 
 from mmcontainer.analysis.flops import count_flops
 from mmcontainer.backbones import CoAtNet
-from mmcontainer.checkpoints import KeyMismatchError, convert, convert_back, load_backbone
+from mmcontainer.checkpoints import (
+    KeyMismatchError,
+    convert,
+    convert_back,
+    get_source,
+    load_backbone,
+)
 from mmcontainer.layers import RelativeAttention
 from mmcontainer.layers.deployed.coatnet import DeployedRelativeAttention
 from mmcontainer.paper import load_tables
 
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 TIMM_PAPER = dict(downsample_in='depthwise', pool='avg2')
 TIMM_RW = dict(downsample_in='pool', pool='avg2', act='silu', act_first=True, expand_input=True,
                gate_act='relu', conv_bias=False, expand_last=True)
@@ -58,13 +68,74 @@ def test_equal_to_timm_with_the_same_weights(name):
         key.replace('stages_', 'stages.'): value for key, value in peer.state_dict().items()}}
     model = CoAtNet(PEERS[name]).double().eval()
     load_backbone(model, state_dict)
-    image = torch.randn(2, 3, 224, 224).double()
+    pixels = torch.randint(0, 256, (2, 3, 224, 224)).double()
+    # A flat image of timm's grey is all zeros to timm: borders are where it shows.
+    pixels[1] = 127.5
     with torch.no_grad():
-        expected = peer(image)[-4:]
-        outs = model(image)
+        expected = peer((pixels - 127.5) / 127.5)[-4:]
+        outs = model(_as_our_configs(pixels))
     for out, other in zip(outs, expected):
         assert out.shape == other.shape
         assert (out - other).abs().max() < 1e-6 * other.std()
+
+
+def _as_our_configs(pixels):
+    """Normalise RGB images (B, 3, H, W) with what the configs of CoAtNet have."""
+    cfg = Config.fromfile(CONFIGS / 'mask_rcnn' / 'coatnet_0_fpn_1x_coco.py')
+    preprocessor = cfg.model.data_preprocessor
+    assert preprocessor.bgr_to_rgb, 'RGB, as timm'
+    mean, std = (torch.tensor(preprocessor[key]).double()[:, None, None] for key in ('mean', 'std'))
+    return (pixels - mean) / std
+
+
+def test_weights_of_timm_that_fit_were_trained_on_the_pixels_the_converter_assumes():
+    maxxvit = pytest.importorskip('timm.models.maxxvit')
+    published = {name: tag for name, cfgs in maxxvit.default_cfgs.items()
+                 for tag in cfgs.cfgs.values() if name.startswith('coatnet_') and tag.has_weights}
+    fit = {name: tag for name, tag in published.items()
+           if 'rmlp' not in name and '_bn_' not in name}
+    assert {'coatnet_nano_rw_224', 'coatnet_0_rw_224', 'coatnet_1_rw_224'} <= fit.keys()
+    assert {(tag.mean, tag.std) for tag in fit.values()} == {((0.5, ) * 3, (0.5, ) * 3)}
+    assert published['coatnet_bn_0_rw_224'].mean != (0.5, ) * 3
+
+
+def test_the_variant_with_batch_norms_is_refused():
+    state_dict = {'stages.2.blocks.0.attn.rel_pos.relative_position_bias_table': torch.zeros(9, 2),
+                  'stages.2.blocks.0.norm1.norm.running_mean': torch.zeros(4)}
+    with pytest.raises(KeyMismatchError, match='stages.2.blocks.0.norm1.*coatnet_bn'):
+        convert(state_dict, 'timm-coatnet')
+
+
+def test_images_that_are_not_rgb_are_refused():
+    with pytest.raises(KeyMismatchError, match='stem.conv1.weight is for images of 1 channels'):
+        convert({'stem.conv1.weight': torch.zeros(4, 1, 3, 3)}, 'timm-coatnet')
+
+
+def test_the_conversion_of_pixels_is_said():
+    table = get_source('timm-coatnet')
+    lines = table.describe({'stem.conv1.weight': torch.zeros(4, 3, 3, 3)})
+    assert len(lines) == 2 and 'stem.input_shift added' in lines[1]
+
+
+def test_weights_without_a_shift_load_and_shift_nothing():
+    model, source = CoAtNet(SMALL), CoAtNet(SMALL)
+    weights = source.state_dict()
+    assert (weights.pop('stem.input_shift') == 0).all()
+    load_backbone(model, weights)
+    assert (model.stem.input_shift == 0).all()
+    assert torch.equal(model.stem.conv1.weight, source.stem.conv1.weight)
+
+
+def test_a_deployed_stem_keeps_its_shift():
+    torch.manual_seed(0)
+    model = CoAtNet(SMALL).eval()
+    model.stem.input_shift.normal_()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(image)
+        model.switch_to_deploy()
+        for out, other in zip(model(image), expected):
+            torch.testing.assert_close(out, other, rtol=1e-4, atol=1e-5)
 
 
 def test_tables_are_resized_as_timm_resizes_them():
