@@ -19,6 +19,8 @@ val_dataloader = dict(batch_size=128)
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(
+    # float16 where it is safe, with a dynamic scale of the loss. Without a GPU: --amp bf16.
+    type='AmpOptimWrapper',
     # 8 GPUs x 128 = 1024 images an iteration: 5e-4 * 1024 / 512 = 1e-3.
     optimizer=dict(lr=5e-4 * 1024 / 512, weight_decay=0.05),
     # DeiT's rule: no weight decay on biases, norms, other vectors and scalars (`flat`: here the
@@ -36,10 +38,13 @@ optim_wrapper = dict(
         }))
 
 param_scheduler = [
-    # 1e-6 to 1e-3 in 5 epochs, in every iteration
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=True, end=5, convert_to_iter_based=True),
+    # The first epoch at 1e-6, and five from 1e-6 to 1e-3, each at one rate: timm's warm-up takes 5
+    # epochs, and DeiT's code steps it behind the epoch, so that the second repeats the first. (The
+    # factor ends in its last epoch, 1, which is the first of the warm-up.)
+    dict(type='ConstantLR', factor=1e-3, by_epoch=True, begin=0, end=2),
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=1, end=7),
     # to 1e-5 at the end of training (without `end`, that is train_cfg.max_epochs)
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5)
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=6)
 ]
 train_cfg = dict(max_epochs=300)
 auto_scale_lr = dict(enable=False, base_batch_size=1024)

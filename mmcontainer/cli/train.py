@@ -79,7 +79,6 @@ def prepare_config(args):
                 *(changes or ['nothing was pretrained or frozen']), *scratch_advice(cfg)]))
     if args.amp is not None:
         apply_amp(cfg, args.amp)
-    check_precision(cfg)
     if args.auto_scale_lr:
         say(scale_lr(cfg))
     _find_checkpoint(cfg, args.resume)
@@ -91,7 +90,8 @@ def prepare_config(args):
     add_hook(cfg, DeployHook.__name__)
     # An empty val_cfg, as MMPretrain's schedules have it, means validation all the same.
     splits = ('train', 'val') if cfg.get('val_cfg') is not None else ('train', )
-    check_all(lambda: check_pretrained(cfg), lambda: check_and_report_data(cfg, splits))
+    check_all(lambda: check_precision(cfg), lambda: check_pretrained(cfg),
+              lambda: check_and_report_data(cfg, splits))
     return cfg
 
 

@@ -1,6 +1,7 @@
 """From images in folders to a classifier, and from its checkpoint to a detector, as a user does it.
 
-The config is the real one on few small images: its augmentation, sampler, loss and optimizer.
+The config is the real one on few small images: its augmentation, sampler, loss and optimizer, but
+not its precision, which needs a GPU.
 """
 import pickle
 import re
@@ -43,11 +44,13 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(topk=(1, ))
 test_evaluator = val_evaluator
-optim_wrapper = dict(optimizer=dict(lr=4e-3))
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=4e-3))  # float32, on a CPU
 train_cfg = dict(max_epochs={EPOCHS}, val_interval=4)
-param_scheduler = _base_.param_scheduler
-param_scheduler[0].end = 2
-param_scheduler[1].begin = 2
+# Epochs are few, so that the rate rises within them.
+warmup, cosine = _base_.param_scheduler[1:]
+warmup.update(begin=0, end=2, convert_to_iter_based=True)
+cosine.begin = 2
+param_scheduler = [warmup, cosine]
 default_hooks = dict(logger=dict(interval=1))
 log_processor = dict(window_size=1)
 """
