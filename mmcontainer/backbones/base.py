@@ -8,10 +8,11 @@ from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..layers import MapNorm
 from ..layers.deployed import deploy
 from ..layers.memory_format import as_output
 from ..type_names import type_name
-from .arch import resolve_arch
+from .arch import of_stage, resolve_arch
 from .arguments import check_drop_path_rate, check_in_channels, check_norm_cfg
 
 
@@ -23,6 +24,7 @@ class BaseBackbone(BaseModule):
         image -> forward_stem -> stage 0 -> stage 1 -> ... -> the last stage -> norm, if any
                                     |          |                                  |
                                   out_indices choose what is returned ------------+
+                                  (through out_norms, if any)
 
     A subclass has ``arch_settings`` and ``default_arch``; its constructor calls this one, builds
     its stem and its ``stages`` from ``self.arch``, and calls ``finish()``.
@@ -43,6 +45,9 @@ class BaseBackbone(BaseModule):
         norm_eval (bool): Keep all batch norms in evaluation mode (fixed statistics) in training.
         with_cp (bool): Recompute blocks in the backward pass to save memory.
         final_norm (bool): Apply the classifier's last norm to the output of the last stage.
+        out_norm (bool): Apply a layer norm over channels to every map that is returned, and not to
+            what the next stage sees: as UniFormer does (arXiv 2201.09450) and, for example, Swin
+            Transformer. Weights of a classifier have no such norms; they start as 1 and 0.
         init_cfg (dict | list[dict], optional): Initialisation config. A ``StrictPretrained`` entry
             is applied after everything else.
 
@@ -68,6 +73,7 @@ class BaseBackbone(BaseModule):
                  norm_eval: bool = False,
                  with_cp: bool = False,
                  final_norm: bool = False,
+                 out_norm: bool = False,
                  init_cfg=None):
         super().__init__(init_cfg)
         if isinstance(arch, str) and arch in self.moved_archs:
@@ -99,13 +105,19 @@ class BaseBackbone(BaseModule):
         self.norm_cfg = norm_cfg
         self.norm_eval = norm_eval or not norm_cfg.get('requires_grad', True)
         self.with_cp = with_cp
+        if final_norm and out_norm:
+            raise ValueError('final_norm and out_norm would both norm the last map: use one.')
         self.final_norm = final_norm
         self.norm: Optional[nn.Module] = None
+        self.out_norm = out_norm
+        self.out_norms: Optional[nn.ModuleDict] = None
 
     def finish(self) -> None:
-        """Build the last norm, and freeze what is frozen: the end of every constructor."""
+        """Build the last norms, and freeze what is frozen: the end of every constructor."""
         if self.final_norm:
             self.norm = self.build_final_norm()
+        if self.out_norm:
+            self.out_norms = self.build_out_norms()
         self.freeze()
 
     def strides_of(self, arch: Mapping[str, Any]) -> tuple[int, ...]:
@@ -115,6 +127,12 @@ class BaseBackbone(BaseModule):
     def build_final_norm(self) -> nn.Module:
         """Build the norm that ``final_norm`` asks for."""
         raise NotImplementedError
+
+    def build_out_norms(self) -> nn.ModuleDict:
+        """Build the norms that ``out_norm`` asks for, by the index of the stage."""
+        dims = self.arch['embed_dims']
+        return nn.ModuleDict({str(index): MapNorm(of_stage(dims, index), eps=1e-6)
+                              for index in self.out_indices})
 
     def drop_path_rates(self) -> list[list[float]]:
         """Drop-path rates of the blocks of every stage."""
@@ -153,7 +171,8 @@ class BaseBackbone(BaseModule):
             if index == len(self.strides) - 1 and self.norm is not None:
                 x = self.norm(x)
             if index in self.out_indices:
-                outs.append(as_output(x))
+                out = x if self.out_norms is None else self.out_norms[str(index)](x)
+                outs.append(as_output(out))
         return tuple(outs)
 
     def freeze(self) -> None:

@@ -42,7 +42,8 @@ class ContainerPAM(BaseBackbone):
             attention alone.
         out_type (str): 'featmap', or 'cls_token' to get the class token (B, C) in place of the map.
         *args, **kwargs: See :class:`BaseBackbone`. With ``frozen_stages=0`` the embedding is
-            frozen. There are layer norms only, which ``norm_cfg`` does not concern.
+            frozen. There are layer norms only, which ``norm_cfg`` does not concern. ``out_norm``
+            must be False.
 
     Raises:
         ValueError: Unknown or incomplete ``arch``, bad ``out_type``; see :class:`BaseBackbone`.
@@ -89,6 +90,10 @@ class ContainerPAM(BaseBackbone):
 
     def build_final_norm(self) -> nn.Module:
         return nn.LayerNorm(self.arch['embed_dims'][-1], eps=1e-6)
+
+    def build_out_norms(self) -> nn.ModuleDict:
+        raise ValueError('out_norm must be False: ContainerPAM has one output, which final_norm '
+                         'norms.')
 
     def stem_modules(self) -> list[nn.Module]:
         return [self.stages[0].patch_embed]

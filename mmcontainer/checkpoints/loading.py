@@ -24,6 +24,8 @@ _MAY_BE_MISSING = (COUNTER, 'stem.input_shift')
 # A classifier is of no use to a detector, so its weights may be left over.
 _CLASSIFIERS = ('head.', 'fc.')
 _FINAL_NORM = 'norm.'
+# Norms of ``out_norm``, which no classifier has.
+_OUT_NORMS = 'out_norms.'
 # Of detectron2's backbone below an FPN, and of MMEngine's models.
 _BACKBONE_PREFIXES = ('backbone.bottom_up.', 'backbone.')
 
@@ -128,7 +130,8 @@ def load_backbone(model: nn.Module, checkpoint: Union[str, Path, Mapping]) -> No
     detector or classifier. Left-over classifier weights are ignored, and so are those of the final
     norm if the model has none (``final_norm=False``); anything else has to match one to one. Only
     the counters of batches of batch norms, which nothing reads, may be missing, and the
-    ``input_shift`` of a CoAtNet, which is then what it was.
+    ``input_shift`` of a CoAtNet, which is then what it was. If the checkpoint has none of the norms
+    that ``out_norm=True`` puts on the outputs, these stay as they are, too.
 
     Args:
         model (nn.Module): Backbone of this package.
@@ -144,6 +147,9 @@ def load_backbone(model: nn.Module, checkpoint: Union[str, Path, Mapping]) -> No
     name = str(checkpoint) if is_file else 'The checkpoint'
     state_dict = _take_backbone(state_dict)
     expected = model.state_dict()
+    if not any(key.startswith(_OUT_NORMS) for key in state_dict):
+        expected = {key: value for key, value in expected.items()
+                    if not key.startswith(_OUT_NORMS)}
     if 2 * len(expected.keys() & state_dict) < len(expected):  # not in our naming
         try:
             state_dict = convert(state_dict)
