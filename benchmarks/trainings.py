@@ -43,11 +43,14 @@ val_dataloader = dict(batch_size={batch}, num_workers={workers}, persistent_work
 test_dataloader = val_dataloader
 val_evaluator = dict(topk=(1, ))
 test_evaluator = val_evaluator
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+# float32, unless the caller says --amp.
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=1e-3))
 train_cfg = dict(max_epochs={epochs}, val_interval={epochs})
-param_scheduler = _base_.param_scheduler
-param_scheduler[0].end = 1
-param_scheduler[1].begin = 1
+# Epochs are few, so that the rate rises within the first.
+warmup, cosine = _base_.param_scheduler[1:]
+warmup.update(begin=0, end=1, convert_to_iter_based=True)
+cosine.begin = 1
+param_scheduler = [warmup, cosine]
 """
 
 
