@@ -54,7 +54,7 @@ def test_losses_are_divided_by_all_objects(num_objects):
     expected = _explicit_losses(logits, boxes, labels, truth)
     assert found.keys() == expected.keys()
     for name, loss in expected.items():
-        torch.testing.assert_close(found[name], loss, rtol=1e-6, atol=0)
+        assert found[name].item() == pytest.approx(loss.item(), rel=1e-6), name
 
 
 def test_images_without_objects_divide_by_one():
