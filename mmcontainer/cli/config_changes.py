@@ -243,11 +243,11 @@ def use_safe_checkpoints(cfg) -> None:
             hook['type'] = SafeCheckpointHook.__name__
 
 
-def add_hook(cfg, name: str) -> None:
-    """Add a hook to a config that does not have it yet."""
+def add_hook(cfg, name: str, **arguments) -> None:
+    """Add a hook, with its arguments, to a config that does not have it yet."""
     hooks = list(cfg.get('custom_hooks') or [])
     if not any(type_name(hook.get('type')) == name for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type=name)]
+        cfg.custom_hooks = [*hooks, dict(type=name, **arguments)]
 
 
 def remove_hook(cfg, name: str) -> None:

@@ -64,6 +64,19 @@ def find_config(name: str) -> Path:
     raise UserError(f'There is no config file {name}.' + _suggestions(name, path))
 
 
+def own_name(name: str) -> Optional[str]:
+    """Name a config of this package as FOLDER/NAME, however it was found; None for any other.
+
+    Args:
+        name (str): See :func:`find_config`.
+    """
+    path = find_config(name)
+    own = '/'.join(path.resolve().with_suffix('').parts[-2:])
+    file = config_folder() / f'{own}.py'
+    # By content: tools of a checkout may run beside an installed package.
+    return own if file.is_file() and file.read_bytes() == path.read_bytes() else None
+
+
 def _suggestions(name: str, path: Path) -> str:
     known = {other: f'mmcontainer::{other}' for other in _list_configs()}
     listing = '\n'.join(f'  {other}' for other in known.values())

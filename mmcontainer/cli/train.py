@@ -7,7 +7,9 @@ from ..data_check import check_annotations, check_data
 from ..engine.amp import is_mixed, keep_float32
 from ..engine.deploy import DeployHook
 from ..engine.invalid_loss import StopWhenDivergedHook
+from ..engine.on_track import OnTrackHook
 from ..errors import UserError, find_interrupt
+from ..paper.curves import load_curves
 from .config_changes import (
     add_hook,
     apply_amp,
@@ -20,7 +22,7 @@ from .config_changes import (
     train_from_scratch,
     use_safe_checkpoints,
 )
-from .configs import load_config
+from .configs import load_config, own_name
 from .console import build_runner, quiet_libraries
 from .data_root import set_data_root
 from .distributed import replace_sync_bn, setup_distributed
@@ -53,6 +55,19 @@ def check_and_report_data(cfg, splits: Sequence[str]) -> None:
     check_data(cfg, splits)
     for note in check_annotations(cfg, splits).notes:
         say(f'note: {note}')
+
+
+def compare_with_published(cfg, config_name: str) -> None:
+    """Add :class:`OnTrackHook` to a config of this package of whose run numbers are published.
+
+    Args:
+        cfg (Config): Changed in place.
+        config_name (str): What it was read from. A config that is only based on one of ours is left
+            alone: its recipe may be any other.
+    """
+    run = own_name(config_name)
+    if run in load_curves():
+        add_hook(cfg, OnTrackHook.__name__, run=run)
 
 
 def prepare_config(args):
@@ -88,6 +103,8 @@ def prepare_config(args):
     use_safe_checkpoints(cfg)
     add_hook(cfg, StopWhenDivergedHook.__name__)
     add_hook(cfg, DeployHook.__name__)
+    if not args.from_scratch:  # random weights go another way than the published run
+        compare_with_published(cfg, args.config)
     # An empty val_cfg, as MMPretrain's schedules have it, means validation all the same.
     splits = ('train', 'val') if cfg.get('val_cfg') is not None else ('train', )
     check_all(lambda: check_precision(cfg), lambda: check_pretrained(cfg),

@@ -5,11 +5,12 @@ from .deploy import DeployHook
 from .draw_hooks import DrawDetectionsHook, DrawLabelsHook
 from .initializers import ResetParameters, StrictPretrained
 from .invalid_loss import StopWhenDivergedHook
+from .on_track import OnTrackHook
 from .precise_bn import PreciseBNHook
 from .rng_state import RNGStateHook
 
 __all__ = [
-    'CPUAmpOptimWrapper', 'DeployHook', 'DrawDetectionsHook', 'DrawLabelsHook', 'PreciseBNHook',
-    'RNGStateHook', 'ResetParameters', 'SafeCheckpointHook', 'StopWhenDivergedHook',
-    'StrictPretrained'
+    'CPUAmpOptimWrapper', 'DeployHook', 'DrawDetectionsHook', 'DrawLabelsHook', 'OnTrackHook',
+    'PreciseBNHook', 'RNGStateHook', 'ResetParameters', 'SafeCheckpointHook',
+    'StopWhenDivergedHook', 'StrictPretrained'
 ]

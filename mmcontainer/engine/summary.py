@@ -12,7 +12,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from .deploy import unwrap
 
@@ -122,11 +122,16 @@ def _learning_rates(optim_wrapper) -> str:
     return f'{text}, {type(optimizer).__name__}'
 
 
+def batch_size(loader: DataLoader) -> int:
+    """Images per batch of one process."""
+    return getattr(loader, 'batch_size', None) or getattr(
+        getattr(loader, 'batch_sampler', None), 'batch_size', 1)
+
+
 def describe_training(runner) -> list[tuple[str, str]]:
     """Rows about batches, learning rate and length of a training."""
     loader, loop, cfg = runner.train_dataloader, runner.train_loop, runner.cfg
-    batch = getattr(loader, 'batch_size', None) or getattr(
-        getattr(loader, 'batch_sampler', None), 'batch_size', 1)
+    batch = batch_size(loader)
     accumulated = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
     processes = get_world_size()
     factors = f'{batch} images x {processes} process{"es" * (processes > 1)}'

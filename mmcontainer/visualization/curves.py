@@ -1,7 +1,9 @@
 """Loss and AP curves from the log that mmengine writes anyway."""
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,8 +11,23 @@ from matplotlib.ticker import MaxNLocator
 
 _AP_LINES = (('coco/bbox_mAP', 'AP, IoU 0.50:0.95'), ('coco/bbox_mAP_50', 'AP50'),
              ('coco/bbox_mAP_75', 'AP75'), ('coco/segm_mAP', 'mask AP, IoU 0.50:0.95'))
+_PUBLISHED = dict(color='black', marker='o', markersize=5, markerfacecolor='white', linewidth=1,
+                  linestyle='--')
 _LOSS_LINES = (('loss', 'total', 'tab:blue'), ('loss_cls', 'classification', 'tab:orange'),
                ('loss_bbox', 'box regression', 'tab:green'))
+
+
+@dataclass(frozen=True)
+class PublishedCurve:
+    """Numbers of a published training by the steps of the log that they are drawn with.
+
+    Attributes:
+        loss: Total training loss by iteration, the first of which is 1.
+        ap: {metric: {step: AP}} with metrics as 'coco/bbox_mAP', AP from 0 to 1, and steps that
+            are epochs, or iterations where training counts these.
+    """
+    loss: Mapping[float, float]
+    ap: Mapping[str, Mapping[float, float]]
 
 
 def read_scalars(path: Union[str, Path]) -> tuple[list[dict], list[dict]]:
@@ -19,6 +36,8 @@ def read_scalars(path: Union[str, Path]) -> tuple[list[dict], list[dict]]:
     Returns:
         Training records (they have ``loss``, and ``step`` counts iterations) and validation records
         (they have a ``coco/...`` metric, and ``step`` counts epochs), each in the file's order.
+        Where training counts iterations, mmengine writes step 0 for every validation; here it is
+        then the iteration of the training record before.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -39,10 +58,23 @@ def read_scalars(path: Union[str, Path]) -> tuple[list[dict], list[dict]]:
         if 'loss' in record:
             train.append(record)
         elif any(key.startswith('coco/') for key in record):
+            if record['step'] == 0 and train and not _counts_epochs(train):
+                record['step'] = train[-1]['step']
             val.append(record)
     if not train:
         raise ValueError(f'{path} has no training record (no line with "loss")')
     return train, val
+
+
+def _counts_epochs(train: list[dict]) -> bool:
+    return 'epoch' in train[0]
+
+
+def _begin(points: Mapping[float, float], end: float) -> tuple[list[float], list[float]]:
+    """Steps and values of published points, up to the first one after the end of a run."""
+    steps = sorted(points)
+    number = sum(step <= end for step in steps) + 1
+    return steps[:number], [points[step] for step in steps[:number]]
 
 
 def smooth(values: np.ndarray, span: int) -> np.ndarray:
@@ -60,7 +92,9 @@ def smooth(values: np.ndarray, span: int) -> np.ndarray:
     return result
 
 
-def _draw_loss(axes, train: list[dict]) -> None:
+def _draw_loss(axes, train: list[dict], published: Optional[PublishedCurve]) -> None:
+    if published is not None and published.loss:
+        axes.plot(*_begin(published.loss, train[-1]['step']), **_PUBLISHED, label='published')
     for key, label, colour in _LOSS_LINES:
         records = [record for record in train if key in record]
         if not records:
@@ -78,18 +112,25 @@ def _draw_loss(axes, train: list[dict]) -> None:
     axes.legend(frameon=False)
 
 
-def _draw_ap(axes, val: list[dict]) -> None:
+def _draw_ap(axes, val: list[dict], published: Optional[PublishedCurve], unit: str) -> None:
+    end = last = max([record['step'] for record in val], default=0)
     for key, label in _AP_LINES:
         records = [record for record in val if key in record]
         if not records:
             continue
-        epochs, values = zip(*[(record['step'], record[key]) for record in records])
-        (line, ) = axes.plot(epochs, values, marker='o', markersize=4, label=label)
-        axes.annotate(f'{values[-1]:.3f}', (epochs[-1], values[-1]), xytext=(6, 0),
+        steps, values = zip(*[(record['step'], record[key]) for record in records])
+        (line, ) = axes.plot(steps, values, marker='o', markersize=4, label=label)
+        axes.annotate(f'{values[-1]:.3f}', (steps[-1], values[-1]), xytext=(6, 0),
                       textcoords='offset points', va='center', color=line.get_color())
-    axes.set(xlabel='epoch', ylabel='average precision', title='validation AP', ylim=(0, 1))
+        points = published.ap.get(key) if published is not None else None
+        if points:
+            steps, values = _begin(points, last)
+            axes.plot(steps, values, **{**_PUBLISHED, 'color': line.get_color()},
+                      label=f'published {label.split(",")[0]}')
+            end = max(end, steps[-1])
+    axes.set(xlabel=unit, ylabel='average precision', title='validation AP', ylim=(0, 1))
     # Room for the numbers at the ends of the lines.
-    axes.set_xlim(0, 1.15 * max([record['step'] for record in val], default=1))
+    axes.set_xlim(0, 1.15 * (end or 1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if val:
         axes.legend(frameon=False, loc='upper left')
@@ -97,13 +138,17 @@ def _draw_ap(axes, val: list[dict]) -> None:
         axes.text(0.5, 0.5, 'no validation in this log', transform=axes.transAxes, ha='center')
 
 
-def draw_curves(scalars: Union[str, Path], out: Union[str, Path], title: str = '') -> None:
+def draw_curves(scalars: Union[str, Path], out: Union[str, Path], title: str = '',
+                published: Optional[PublishedCurve] = None) -> None:
     """Draw the training loss by iteration and the validation AP by epoch.
+
+    Where training counts iterations, AP is by iteration too.
 
     Args:
         scalars: ``vis_data/scalars.json`` of a run.
         out: PNG file to write.
         title: Text above both panels.
+        published: Drawn as points and a dashed line, up to the first point after the run's end.
 
     Raises:
         FileNotFoundError: If ``scalars`` does not exist.
@@ -113,8 +158,8 @@ def draw_curves(scalars: Union[str, Path], out: Union[str, Path], title: str = '
     # Directly, not by pyplot: no global state, no display needed.
     figure = Figure(figsize=(11, 4.2), dpi=110, layout='constrained')
     left, right = figure.subplots(1, 2)
-    _draw_loss(left, train)
-    _draw_ap(right, val)
+    _draw_loss(left, train, published)
+    _draw_ap(right, val, published, 'epoch' if _counts_epochs(train) else 'iteration')
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.spines[['top', 'right']].set_visible(False)

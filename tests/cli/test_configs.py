@@ -1,7 +1,7 @@
 """Finding config files."""
 import pytest
 
-from mmcontainer.cli.configs import config_folder, find_config, load_config
+from mmcontainer.cli.configs import config_folder, find_config, load_config, own_name
 from mmcontainer.errors import UserError
 
 NAME = 'retinanet/container_light_fpn_1x_coco.py'
@@ -23,6 +23,26 @@ def test_own_file_comes_first(monkeypatch, tmp_path):
     own.write_text('x = 1')
     monkeypatch.chdir(tmp_path)
     assert load_config(f'configs/{NAME}').x == 1
+
+
+def test_own_name_is_that_of_the_very_file(monkeypatch, tmp_path):
+    own = config_folder() / NAME
+    name = NAME.removesuffix('.py')
+    assert own_name(str(own)) == own_name(f'mmcontainer::{NAME}') == name
+    monkeypatch.chdir(own.parent)
+    assert own_name(own.name) == name
+    monkeypatch.chdir(tmp_path)
+    assert own_name(f'configs/{NAME}') == name
+
+    mine = tmp_path / 'mine' / NAME
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(own.read_bytes())  # of a checkout beside the installed package
+    assert own_name(str(mine)) == name
+    mine.write_text(f"_base_ = 'mmcontainer::{NAME}'")
+    assert own_name(str(mine)) is None
+    (tmp_path / 'other.py').write_bytes(own.read_bytes())
+    assert own_name('other.py') is None
+    assert own_name('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py') is None
 
 
 @pytest.mark.parametrize('name, hint', [

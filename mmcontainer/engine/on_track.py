@@ -1,0 +1,233 @@
+"""A hook that compares a running training with a published one."""
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from mmengine.dist import all_reduce, get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop
+
+from ..fileio import write_atomically
+from .summary import batch_size, leaf_datasets
+
+_KEY = 'on_track'
+_COCO_FILE = 'instances_train2017.json'
+_COCO_IMAGES = (117_000, 118_287)  # without those that are empty or tiny, and with them
+_AP = {'bbox': 'AP', 'segm': 'mask AP'}
+
+
+@HOOKS.register_module()
+class OnTrackHook(Hook):
+    """Say at the published points how far a training is from the published run.
+
+    ::
+
+        iteration 10000: loss 0.660, the published run had 0.651
+        epoch 5: AP 24.1, the published run had 24.5
+
+    The loss is the published statistic: by iteration the median of what detectron2 would log within
+    500 iterations of the point (so the line comes 500 iterations later), by epoch the mean. It is
+    that of all processes. Iterations have the images of the published ones, 16, whatever the number
+    of GPUs and accumulated gradients. Whatever is needed for that goes into checkpoints, so that a
+    resumed training says what an unbroken one says.
+
+    With every line the curves of this process are drawn over the published ones, into
+    ``vis_data/on_track.png`` of its log folder. Trainings on other data than COCO train2017 are not
+    compared, which the hook says once.
+
+    ``tools/train.py`` adds the hook to the configs of this package of which numbers are published.
+    In any other config: ``custom_hooks = [dict(type='OnTrackHook', run='mask_rcnn/...')]``.
+
+    Args:
+        run (str): Name of a published run, see :func:`mmcontainer.paper.curves.load_curves`.
+
+    Raises:
+        ConfigError: If there is no such run.
+    """
+
+    # After LoggerHook (BELOW_NORMAL) has written what is drawn, before CheckpointHook (VERY_LOW).
+    priority = 'LOW'
+
+    def __init__(self, run: str):
+        # Not at the top: `import mmcontainer` needs no reader of YAML.
+        from ..paper.curves import find_run
+        from .near_points import LossNearPoints
+        self.run = find_run(run)
+        self._near = None if self.run.by_epoch else LossNearPoints(self.run)
+        self._is_resumed = False
+        self._compares = False  # until training has begun
+        self._epoch_losses = [0., 0.]  # sum and number of one process
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Take over the losses near a point in the middle of which a checkpoint was written."""
+        state = checkpoint.get(_KEY)
+        if runner._resume and state and state['run'] == self.run.name and self._near is not None:
+            self._near.load_state_dict(state)
+            self._is_resumed = True
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Save the losses near the next point."""
+        if self._compares and self._near is not None:
+            checkpoint[_KEY] = dict(run=self.run.name, **self._near.state_dict())
+
+    def before_train(self, runner) -> None:
+        """Decide whether numbers can be compared, and say so."""
+        self._images = batch_size(runner.train_dataloader) * get_world_size()
+        reason = self._why_not(runner)
+        self._compares = reason is None
+        if reason is not None:
+            self._say(runner, f'Not compared with the published run {self.run.name}: {reason}.')
+            return
+        if self._near is not None and not self._is_resumed:
+            self._near.start(runner.iter * self._images)
+        steps = sorted({*self.run.loss, *self.run.evaluations})
+        unit = 'epoch' if self.run.by_epoch else 'iteration'
+        shown = [*steps[:2], '...', steps[-1]] if len(steps) > 4 else steps
+        self._say(runner, f'Compared with the published run {self.run.name} ({self.run.source}) at '
+                          f'{unit} {", ".join(map(str, shown))}.' + self._other_batch(runner))
+
+    def before_train_epoch(self, runner) -> None:
+        self._epoch_losses = [0., 0.]
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None,
+                         outputs: Optional[dict] = None) -> None:
+        """Take the loss of an iteration, and report where enough are there."""
+        if not self._compares:
+            return
+        if self._near is None:
+            loss = _total(outputs)
+            if math.isfinite(loss):
+                self._epoch_losses[0] += loss
+                self._epoch_losses[1] += 1
+            return
+        # All processes come here in the same iterations.
+        loss = _mean(_total(outputs)) if self._near.needs(self._images) else None
+        self._near.add(self._images, loss)
+        self._report_losses(runner)
+
+    def after_train_epoch(self, runner) -> None:
+        """Report the mean loss of an epoch."""
+        epoch = runner.epoch + 1
+        if not self._compares or self._near is not None or epoch not in self.run.loss:
+            return
+        total, number = _mean(self._epoch_losses[0]), _mean(self._epoch_losses[1])
+        if number:
+            self._report(runner, f'epoch {epoch}: loss {total / number:.2f}, the published run had '
+                                 f'{self.run.loss[epoch]:.2f}')
+
+    def after_val_epoch(self, runner, metrics: Optional[Mapping[str, float]] = None) -> None:
+        """Report the AP of a validation during training."""
+        step = self._evaluated_step(runner) if self._compares else None
+        if step is None:
+            return
+        texts = [f'{text} {100 * metrics[f"coco/{kind}_mAP"]:.1f}, the published run had '
+                 f'{self.run.evaluations[step][kind][0]:.1f}' for kind, text in _AP.items()
+                 if kind in self.run.evaluations[step] and f'coco/{kind}_mAP' in (metrics or {})]
+        if texts:
+            unit = 'epoch' if self.run.by_epoch else 'iteration'
+            self._report(runner, f'{unit} {step}: {"; ".join(texts)}')
+
+    def after_train(self, runner) -> None:
+        """Report the last loss, after which no further ones come."""
+        if self._compares and self._near is not None:
+            self._report_losses(runner, is_over=True)
+
+    def _why_not(self, runner) -> Optional[str]:
+        """Why a comparison would mean nothing; None if it means something."""
+        dataset = runner.train_dataloader.dataset
+        files = {os.path.basename(str(getattr(leaf, 'ann_file', None) or 'other data'))
+                 for leaf in leaf_datasets(dataset)}
+        low, high = _COCO_IMAGES
+        if files != {_COCO_FILE} or not low <= len(dataset) <= high:
+            return (f'it was trained on COCO train2017 ({_COCO_FILE}, {low} images or more), this '
+                    f'one is on {", ".join(sorted(files))} with {len(dataset)} images')
+        if self.run.by_epoch and not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            return 'its numbers are by epoch, and this training counts iterations'
+        return None
+
+    def _other_batch(self, runner) -> str:
+        """What to know where iterations or steps differ from the published ones."""
+        if self._near is None:
+            return ''
+        published = self.run.images
+        step = self._images * (runner.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+        text = '' if self._images == published else (
+            f' Its iterations have {published} images, those of this run {self._images}: '
+            f'{published / self._images:g} here are one there.')
+        return text if step == published else (
+            f'{text} A step of the optimizer has {step} images instead of {published}, so expect '
+            'other numbers.')
+
+    def _evaluated_step(self, runner) -> Optional[int]:
+        """The published evaluation that a validation now corresponds to."""
+        if self._near is None:
+            return runner.epoch if runner.epoch in self.run.evaluations else None
+        return next((step for step in self.run.evaluations
+                     if abs(self._near.done - step) <= self.run.within), None)
+
+    def _report_losses(self, runner, is_over: bool = False) -> None:
+        due = self._near.pop_due(is_over)
+        for point in due:
+            loss, published = self._near.median(point), self.run.loss[point]
+            here = '' if self._images == self.run.images else (
+                f' ({round(point * self.run.images / self._images)} of this run)')
+            self._report(runner, f'iteration {point}{here}: ' + (
+                f'loss {loss:.3f}, the published run had {published:.3f}' if loss is not None else
+                f'the published run had a loss of {published:.3f}; this one was resumed from a '
+                f'checkpoint that does not hold the losses of the iterations before'))
+        if due:
+            self._near.forget()
+
+    @staticmethod
+    def _say(runner, text: str) -> None:
+        if is_main_process():
+            runner.logger.info(text)
+
+    def _report(self, runner, text: str) -> None:
+        self._say(runner, text)
+        if is_main_process():
+            self._draw(runner)
+
+    def _draw(self, runner) -> None:
+        folder = Path(runner.log_dir, 'vis_data')
+        picture = folder / 'on_track.png'
+        try:
+            # Not at the top: `import mmcontainer` needs no matplotlib.
+            from ..visualization.curves import draw_curves
+            write_atomically(picture, lambda path: draw_curves(
+                folder / 'scalars.json', path, self.run.name, self._published(runner)))
+        except Exception as error:  # a picture is not worth days of training
+            runner.logger.error(f'{picture} was not drawn: {type(error).__name__}: {error}')
+
+    def _published(self, runner) -> Any:
+        """The published numbers by the steps that this run logs."""
+        from ..visualization.curves import PublishedCurve
+        if self._near is None:
+            scale, first, ap_scale = len(runner.train_dataloader), 0, 1
+        else:
+            scale = ap_scale = self.run.images / self._images
+            first = 1  # MMEngine logs the first iteration as 1
+        return PublishedCurve(
+            loss={(step + first) * scale: loss for step, loss in self.run.loss.items()},
+            ap={f'coco/{kind}_mAP': {
+                step * ap_scale: values[kind][0] / 100
+                for step, values in self.run.evaluations.items() if kind in values}
+                for kind in _AP})
+
+
+def _total(outputs: Mapping[str, Any]) -> float:
+    """Total loss of an iteration in one process."""
+    return float(torch.as_tensor(outputs['loss']).detach())
+
+
+def _mean(value: float) -> float:
+    """Mean of a number over all processes."""
+    if get_world_size() == 1:
+        return value
+    tensor = torch.tensor(value, dtype=torch.float64)
+    all_reduce(tensor, 'mean')
+    return float(tensor)

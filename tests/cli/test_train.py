@@ -1,0 +1,31 @@
+"""What ``tools/train.py`` makes of a config."""
+import pytest
+from mmengine.config import Config
+
+from mmcontainer.cli.train import compare_with_published
+from mmcontainer.engine import OnTrackHook
+from mmcontainer.paper.curves import load_curves
+
+
+@pytest.mark.parametrize('name', [
+    'mask_rcnn/cotnet_50_fpn_1x_coco', 'cascade_rcnn/se_cotnetd_101_fpn_1x_coco',
+    'retinanet/r50_fpn_1x_coco'])
+def test_a_published_run_is_compared_with(name, repo_root):
+    cfg = Config.fromfile(repo_root / f'configs/{name}.py')
+    hooks = [*cfg.custom_hooks]
+    for _ in range(2):  # the config that a training leaves in its work dir has it already
+        compare_with_published(cfg, f'mmcontainer::{name}.py')
+    assert cfg.custom_hooks == [*hooks, dict(type='OnTrackHook', run=name)]
+    assert OnTrackHook(name).run is load_curves()[name]
+
+
+def test_other_configs_are_left_alone(tmp_path):
+    name = 'mask_rcnn/cotnet_50_fpn_1x_coco.py'
+    path = tmp_path / name
+    path.parent.mkdir()
+    path.write_text(f"_base_ = 'mmcontainer::{name}'")
+    cfg = Config.fromfile(path)
+    hooks = [*cfg.custom_hooks]
+    compare_with_published(cfg, str(path))
+    compare_with_published(cfg, 'mmcontainer::retinanet/container_light_fpn_1x_coco.py')
+    assert cfg.custom_hooks == hooks
