@@ -93,8 +93,12 @@ def smooth(values: np.ndarray, span: int) -> np.ndarray:
 
 
 def _draw_loss(axes, train: list[dict], published: Optional[PublishedCurve]) -> None:
+    top = None
     if published is not None and published.loss:
-        axes.plot(*_begin(published.loss, train[-1]['step']), **_PUBLISHED, label='published')
+        steps, values = _begin(published.loss, train[-1]['step'])
+        axes.plot(steps, values, **_PUBLISHED, label='published')
+        # The first losses of a run are so high that they would squeeze what is to be compared.
+        top = max(2 * max(values), 1.2 * train[-1]['loss'])
     for key, label, colour in _LOSS_LINES:
         records = [record for record in train if key in record]
         if not records:
@@ -107,7 +111,7 @@ def _draw_loss(axes, train: list[dict], published: Optional[PublishedCurve]) -> 
                   marker=marker, label=label)
     axes.plot([], [], color='grey', alpha=0.5, linewidth=1, label='as logged')
     axes.set(xlabel='iteration', ylabel='training loss', title='training loss (smoothed)')
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=0, top=top)
     axes.set_xlim(left=0)
     axes.legend(frameon=False)
 

@@ -96,6 +96,7 @@ def test_published_points_lie_under_the_run(tmp_path, monkeypatch):
     assert 'published mask AP' not in ap  # the run has no masks
     assert loss['published'].get_linestyle() == '--' and loss['published'].get_marker() == 'o'
     assert ap['published AP'].get_color() == ap['AP, IoU 0.50:0.95'].get_color()
+    assert panels[0].get_ylim() == (0, 3)
     assert panels[0].lines[0] is loss['published'] and panels[1].get_xlim()[1] > 5
     for axes, label in zip(panels, ('published', 'published AP')):
         assert label in [text.get_text() for text in axes.get_legend().get_texts()]
