@@ -155,6 +155,8 @@ def test_lines_at_the_published_points(tmp_path):
     picture = tmp_path / runner.timestamp / 'vis_data' / 'on_track.png'
     assert picture.read_bytes()[:4] == b'\x89PNG'
     assert len(list(picture.parent.glob('*.png'))) == 1 and not list(picture.parent.glob('.*'))
+    hook, = (hook for hook in runner.hooks if isinstance(hook, OnTrackHook))
+    assert hook._near._losses == {}  # no point is left that would need them
 
 
 def test_a_loss_is_reported_once_its_last_iteration_is_there():
