@@ -1,0 +1,61 @@
+# CoAtNet's own recipe on ImageNet: the column "ImageNet-1K, pre-training" of Table 10 in appendix
+# A.2 of arXiv 2106.04803. docs/coatnet.md has what the paper leaves open, and what is chosen here.
+_base_ = [
+    'mmpretrain::_base_/datasets/imagenet_bs64.py', 'mmpretrain::_base_/default_runtime.py',
+    './plugin.py', './imagenet_classifier.py', './randaugment_15.py'
+]
+
+model = dict(
+    backbone=dict(type='CoAtNet', arch='coatnet-0', drop_path_rate=0.2),
+    # The paper's sizes include a hidden layer.
+    head=dict(
+        type='StackedLinearClsHead',
+        in_channels=768,
+        mid_channels=[768],
+        act_cfg=dict(type='Tanh')),
+    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]))
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    # RandAugment 2, 15. TensorFlow's applies every operation that it draws.
+    dict(
+        type='RandAugment',
+        policies=[dict(policy, prob=1.) for policy in _base_.randaugment_policies],
+        num_policies=2,
+        total_level=15,
+        magnitude_level=15,
+        hparams=dict(pad_val=[128, 128, 128], interpolation='nearest')),
+    dict(type='PackInputs')
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='PackInputs')
+]
+train_dataloader = dict(batch_size=128, drop_last=True, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(batch_size=128, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    # for 32 GPUs x 128 = 4096 images an iteration
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    # No weight decay on biases, norms and other vectors.
+    paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0., flat_decay_mult=0.),
+    clip_grad=dict(max_norm=1.0))
+param_scheduler = [
+    # 10 000 iterations, in equal steps from 0.
+    dict(type='LinearLR', start_factor=1e-4, by_epoch=False, begin=0, end=10000),
+    # To 1e-5 at the end of training (without `end`, the last iteration).
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=False, begin=10000)
+]
+train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
+val_cfg = dict()
+test_cfg = dict()
+auto_scale_lr = dict(enable=False, base_batch_size=4096)
+
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
