@@ -1,8 +1,12 @@
 # CoAtNet's own recipe on ImageNet: the column "ImageNet-1K, pre-training" of Table 10 in appendix
 # A.2 of arXiv 2106.04803. docs/coatnet.md has what the paper leaves open, and what is chosen here.
 _base_ = [
-    'mmpretrain::_base_/datasets/imagenet_bs64.py', 'mmpretrain::_base_/default_runtime.py',
-    './plugin.py', './imagenet_classifier.py', './randaugment_15.py'
+    # Bicubic crops of 224 x 224; evaluation on the central 224 x 224 of 256.
+    'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
+    'mmpretrain::_base_/default_runtime.py',
+    './plugin.py',
+    './imagenet_classifier.py',
+    './randaugment_15.py'
 ]
 
 model = dict(
@@ -15,29 +19,17 @@ model = dict(
         act_cfg=dict(type='Tanh')),
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]))
 
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    # RandAugment 2, 15. TensorFlow's applies every operation that it draws.
-    dict(
-        type='RandAugment',
-        policies=[dict(policy, prob=1.) for policy in _base_.randaugment_policies],
-        num_policies=2,
-        total_level=15,
-        magnitude_level=15,
-        hparams=dict(pad_val=[128, 128, 128], interpolation='nearest')),
-    dict(type='PackInputs')
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs')
-]
+train_pipeline = _base_.train_pipeline
+# RandAugment 2, 15. TensorFlow's applies every operation that it draws, and fills with grey.
+train_pipeline[3].update(
+    policies=[dict(policy, prob=1.) for policy in _base_.randaugment_policies],
+    magnitude_level=15,
+    magnitude_std=0.,
+    total_level=15,
+    hparams=dict(pad_val=[128, 128, 128], interpolation='nearest'))
+train_pipeline.pop(4)  # no random erasing
 train_dataloader = dict(batch_size=128, drop_last=True, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(batch_size=128, dataset=dict(pipeline=test_pipeline))
+val_dataloader = dict(batch_size=128)
 test_dataloader = val_dataloader
 
 optim_wrapper = dict(

@@ -2,8 +2,11 @@
 # code behind them (tests/configs/official_cotnet_imagenet.yaml has every value). Here are the
 # values of CoTNet-50; the other models state their differences.
 _base_ = [
-    'mmpretrain::_base_/datasets/imagenet_bs64.py', 'mmpretrain::_base_/default_runtime.py',
-    './plugin.py', './randaugment_15.py'
+    # Bicubic crops of 224 x 224; evaluation on the central 224 x 224 of 256.
+    'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
+    'mmpretrain::_base_/default_runtime.py',
+    './plugin.py',
+    './randaugment_15.py'
 ]
 
 model = dict(
@@ -23,28 +26,14 @@ model = dict(
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8),
                              dict(type='CutMix', alpha=1.0)]))
 
-train_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    # rand-m15-mstd0.5-n2
-    dict(
-        type='RandAugment',
-        policies=_base_.randaugment_policies,
-        num_policies=2,
-        total_level=15,
-        magnitude_level=15,
-        magnitude_std=0.5,
-        hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic')),
-    dict(type='PackInputs')
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(
-        type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs')
-]
+train_pipeline = _base_.train_pipeline
+train_pipeline[0].imdecode_backend = 'pillow'
+# rand-m15-mstd0.5-n2
+train_pipeline[3].update(
+    policies=_base_.randaugment_policies, magnitude_level=15, magnitude_std=0.5, total_level=15)
+train_pipeline.pop(4)  # no random erasing
+test_pipeline = _base_.test_pipeline
+test_pipeline[0].imdecode_backend = 'pillow'
 train_dataloader = dict(batch_size=80, drop_last=True, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=128, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

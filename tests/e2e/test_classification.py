@@ -1,7 +1,8 @@
 """From images in folders to a classifier, and from its checkpoint to a detector, as a user does it.
 
-The config is the real one on few small images: its augmentation, sampler, loss and optimizer, but
-not its precision, which needs a GPU.
+The configs are real ones on few small images: their augmentation, sampler, loss and optimizer, but
+not the precision, which needs a GPU. Container learns; CoTNet shows that its averaged weights are
+evaluated, resumed and loaded.
 """
 import pickle
 import re
@@ -51,6 +52,41 @@ warmup, cosine = _base_.param_scheduler[1:]
 warmup.update(begin=0, end=2, convert_to_iter_based=True)
 cosine.begin = 2
 param_scheduler = [warmup, cosine]
+default_hooks = dict(logger=dict(interval=1))
+log_processor = dict(window_size=1)
+"""
+
+COT_EPOCHS = 3
+COT_ARCH = dict(
+    stem='conv7', embed_dims=(32, 32, 64, 64), widths=(16, 16, 32, 32), depths=(1, 1, 1, 1),
+    layers=('cot', 'cot', 'cot', 'cot'), blur=False)
+COT_CONFIG = f"""
+_base_ = 'mmcontainer::imagenet/cotnet_50_8xb80_in1k.py'
+
+model = dict(
+    backbone=dict(arch=dict(_delete_=True, **{COT_ARCH})),
+    head=dict(num_classes=4, in_channels=64))
+data_preprocessor = dict(num_classes=4)
+train_pipeline = _base_.train_pipeline
+train_pipeline[1].scale = 64
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = 64
+test_pipeline[2].crop_size = 64
+metainfo = dict(classes={CLASSES})
+train_dataloader = dict(
+    batch_size=16, num_workers=0, persistent_workers=False,
+    dataset=dict(metainfo=metainfo, pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=20, num_workers=0, persistent_workers=False,
+    dataset=dict(metainfo=metainfo, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(topk=(1, ))
+test_evaluator = val_evaluator
+optim_wrapper = dict(optimizer=dict(lr=0.1))
+train_cfg = dict(max_epochs={COT_EPOCHS})
+param_scheduler = [_base_.param_scheduler[1]]
+custom_hooks = _base_.custom_hooks
+custom_hooks[2].momentum = 0.1  # an average of ten iterations, since there are few
 default_hooks = dict(logger=dict(interval=1))
 log_processor = dict(window_size=1)
 """
@@ -184,3 +220,52 @@ def test_checkpoint_in_a_detector(classifier):
     # What the detector does not have are the classifier's last norm and layer.
     rest = trained.keys() - {f'backbone.{key}' for key in loaded}
     assert {key.rpartition('.')[0] for key in rest} == {'backbone.norm', 'head.fc'}
+
+
+@pytest.fixture(scope='module')
+def averaged(image_folder, tmp_path_factory):
+    """Train CoTNet once: (config, work dir, output)."""
+    work_dir = tmp_path_factory.mktemp('cotnet')
+    path = work_dir / 'textures_cotnet.py'
+    path.write_text(COT_CONFIG)
+    output = Tools(work_dir)('train.py', path, '--data-root', image_folder, '--work-dir', work_dir,
+                             '--from-scratch', '--cfg-options', 'randomness.seed=0')
+    return path, work_dir, output
+
+
+def test_averaged_weights_are_evaluated_and_resumed(averaged, image_folder, run_tool, tmp_path,
+                                                    read_losses):
+    config, work_dir, training = averaged
+    assert len(accuracies(training)) == COT_EPOCHS
+    assert [path.name for path in work_dir.glob('best_accuracy_top1_epoch_*.pth')]
+    options = ('--data-root', image_folder)
+    output = run_tool('test.py', config, work_dir / f'epoch_{COT_EPOCHS}.pth', *options)
+    assert accuracies(output) == accuracies(training)[-1:]
+    output = run_tool('train.py', config, *options, '--work-dir', 'again', '--resume',
+                      work_dir / f'epoch_{COT_EPOCHS - 1}.pth')
+    assert accuracies(output) == accuracies(training)[-1:]
+    whole, again = read_losses(work_dir), read_losses(tmp_path / 'again')
+    assert again and again == {iteration: whole[iteration] for iteration in again}
+    states = [load_file(folder / f'epoch_{COT_EPOCHS}.pth')['state_dict']
+              for folder in (work_dir, tmp_path / 'again')]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_averaged_weights_in_a_detector(averaged):
+    """A checkpoint has the averages as its weights, and what is trained as 'ema_state_dict'."""
+    from mmengine.registry import MODELS, init_default_scope
+    path = averaged[1] / f'epoch_{COT_EPOCHS}.pth'
+    checkpoint = load_file(path)
+    cfg = load_config('mmcontainer::retinanet/cotnet_50_fpn_1x_coco.py')
+    cfg.model.backbone.update(arch=COT_ARCH, init_cfg=dict(
+        type='StrictPretrained', checkpoint=str(path)))
+    cfg.model.neck.in_channels = list(COT_ARCH['embed_dims'])
+    init_default_scope('mmdet')
+    detector = MODELS.build(cfg.model)
+    detector.init_weights()
+    loaded = detector.backbone.state_dict()
+    assert all(torch.equal(value, checkpoint['state_dict'][f'backbone.{key}'])
+               for key, value in loaded.items())
+    trained = {key: checkpoint['ema_state_dict'][f'module.backbone.{key}'] for key in loaded}
+    for key in ('conv1.weight', 'bn1.weight', 'bn1.running_var', 'layer4.0.conv2.bn.running_mean'):
+        assert not torch.equal(loaded[key], trained[key])
