@@ -48,7 +48,7 @@ param_scheduler = [
     # 1e-4 at first, the full rate in epoch 5, each epoch at one rate.
     dict(type='LinearLR', start_factor=1e-4 / 0.25, by_epoch=True, begin=0, end=6),
     # To 1e-5 at the end of training. It counts from epoch 0, as timm's does, and lowers the rates
-    # of the warm-up by 0.05 % at most, which timm's does not.
+    # of the warm-up by 0.04 % at most, which timm's does not.
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=0)
 ]
 train_cfg = dict(by_epoch=True, max_epochs=350, val_interval=1)

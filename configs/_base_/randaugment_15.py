@@ -6,9 +6,9 @@ randaugment_policies = [
     dict(type='Equalize'),
     dict(type='Invert'),
     dict(type='Rotate', magnitude_range=(0, 45)),
-    # Bits that are kept. The original rounds down and MMPretrain up, hence one less; the thousandth
+    # Bits that are kept. The original rounds down and MMPretrain up, hence one less; the remainder
     # keeps 6 bits at magnitude 15 itself.
-    dict(type='Posterize', magnitude_range=(-0.999, 5.001)),
+    dict(type='Posterize', magnitude_range=(-0.9999, 5.0001)),
     # A threshold above 255: from magnitude 10 on, this changes nothing.
     dict(type='Solarize', magnitude_range=(0, 384)),
     dict(type='SolarizeAdd', magnitude_range=(0, 165)),

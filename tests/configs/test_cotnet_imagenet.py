@@ -273,8 +273,8 @@ def test_learning_rate_of_every_epoch(name, tmp_path):
     assert rates.shape == (COMMON['epochs'], 2)
     assert schedule['by_epoch'] and np.array_equal(rates[:, 0], rates[:, 1])
     expected = [_official_rate(epoch - schedule['lag'], highest) for epoch in range(len(rates))]
-    assert np.allclose(rates[:5, 0], expected[:5], rtol=5e-4)  # the warm-up
-    assert np.allclose(rates[5:, 0], expected[5:], rtol=1e-4)
+    assert np.allclose(rates[:5, 0], expected[:5], rtol=4e-4)  # the warm-up
+    assert np.allclose(rates[5:, 0], expected[5:], rtol=1e-7)
 
 
 def test_every_schedule_is_of_its_own_rate():
@@ -352,15 +352,21 @@ def test_classifier_trains():
     assert torch.equal(model.eval().neck(maps)[0], torch.ones(1, 2048))
 
 
-def test_pipelines_run(tmp_path):
+@pytest.mark.parametrize(('name', 'sizes'), [('cotnet_50', (224, 224)), (LARGE, (256, 320))])
+def test_pipelines_run_in_a_config_of_ones_own(name, sizes, tmp_path):
+    """Everything of them is found, also by a config that changes a copy of a pipeline."""
+    own = tmp_path / 'own.py'
+    own.write_text(f"_base_ = 'mmcontainer::imagenet/{_path(name).name}'\n"
+                   'train_pipeline = _base_.train_pipeline\n'
+                   'train_pipeline[2].prob = 0.\n'
+                   'train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n')
     init_default_scope('mmpretrain')
+    cfg = Config.fromfile(own)
     mmcv.imwrite(np.full((300, 400, 3), 99, np.uint8), str(tmp_path / 'x.png'))
-    for name, size in (('cotnet_50', (224, 224)), (LARGE, (256, 320))):
-        cfg = _load(name)
-        for loader, pixels in zip((cfg.train_dataloader, cfg.val_dataloader), size):
-            pipeline = Compose(loader.dataset.pipeline)
-            out = pipeline(dict(img_path=str(tmp_path / 'x.png'), gt_label=7))
-            assert out['inputs'].shape == (3, pixels, pixels)
+    for loader, size in zip((cfg.train_dataloader, cfg.val_dataloader), sizes):
+        pipeline = Compose(loader.dataset.pipeline)
+        out = pipeline(dict(img_path=str(tmp_path / 'x.png'), gt_label=7))
+        assert out['inputs'].shape == (3, size, size)
 
 
 def test_average_of_weights_is_official():
