@@ -56,7 +56,7 @@ default_hooks = dict(logger=dict(interval=1))
 log_processor = dict(window_size=1)
 """
 
-COT_EPOCHS = 3
+COT_EPOCHS = 2
 COT_ARCH = dict(
     stem='conv7', embed_dims=(32, 32, 64, 64), widths=(16, 16, 32, 32), depths=(1, 1, 1, 1),
     layers=('cot', 'cot', 'cot', 'cot'), blur=False)
@@ -202,19 +202,27 @@ def test_subset_and_mixed_precision(config, image_folder, run_tool, tmp_path, re
     assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
 
 
-def test_checkpoint_in_a_detector(classifier):
-    """StrictPretrained would stop if anything were missing; every weight is the classifier's."""
+def backbone_of_a_detector(name, checkpoint, arch):
+    """Build RetinaNet with a small arch, and load the backbone as its config does."""
     from mmengine.registry import MODELS, init_default_scope
-    checkpoint = classifier[0] / f'epoch_{EPOCHS}.pth'
-    cfg = load_config('mmcontainer::retinanet/container_light_fpn_1x_coco.py')
-    cfg.model.backbone.update(type='Container', arch=ARCH, init_cfg=dict(
+    cfg = load_config(f'mmcontainer::retinanet/{name}_fpn_1x_coco.py')
+    if name.startswith('container'):
+        cfg.model.backbone.type = 'Container'
+    cfg.model.backbone.update(arch=arch, init_cfg=dict(
         type='StrictPretrained', checkpoint=str(checkpoint)))
-    cfg.model.neck.in_channels = list(ARCH['embed_dims'])
+    cfg.model.neck.in_channels = list(arch['embed_dims'])
     init_default_scope('mmdet')
     detector = MODELS.build(cfg.model)
     detector.init_weights()
+    return detector.backbone
+
+
+def test_checkpoint_in_a_detector(classifier):
+    """StrictPretrained would stop if anything were missing; every weight is the classifier's."""
+    checkpoint = classifier[0] / f'epoch_{EPOCHS}.pth'
+    backbone = backbone_of_a_detector('container_light', checkpoint, ARCH)
     trained = load_file(checkpoint)['state_dict']
-    loaded = detector.backbone.state_dict()
+    loaded = backbone.state_dict()
     assert len(loaded) > 100
     assert all(torch.equal(value, trained[f'backbone.{key}']) for key, value in loaded.items())
     # What the detector does not have are the classifier's last norm and layer.
@@ -222,50 +230,31 @@ def test_checkpoint_in_a_detector(classifier):
     assert {key.rpartition('.')[0] for key in rest} == {'backbone.norm', 'head.fc'}
 
 
-@pytest.fixture(scope='module')
-def averaged(image_folder, tmp_path_factory):
-    """Train CoTNet once: (config, work dir, output)."""
-    work_dir = tmp_path_factory.mktemp('cotnet')
-    path = work_dir / 'textures_cotnet.py'
-    path.write_text(COT_CONFIG)
-    output = Tools(work_dir)('train.py', path, '--data-root', image_folder, '--work-dir', work_dir,
-                             '--from-scratch', '--cfg-options', 'randomness.seed=0')
-    return path, work_dir, output
-
-
-def test_averaged_weights_are_evaluated_and_resumed(averaged, image_folder, run_tool, tmp_path,
-                                                    read_losses):
-    config, work_dir, training = averaged
+def test_averaged_weights_are_evaluated_resumed_and_loaded(image_folder, run_tool, tmp_path,
+                                                           read_losses):
+    config, options = tmp_path / 'textures_cotnet.py', ('--data-root', image_folder)
+    config.write_text(COT_CONFIG)
+    training = run_tool('train.py', config, *options, '--work-dir', 'whole', '--from-scratch',
+                        '--cfg-options', 'randomness.seed=0')
     assert len(accuracies(training)) == COT_EPOCHS
-    assert [path.name for path in work_dir.glob('best_accuracy_top1_epoch_*.pth')]
-    options = ('--data-root', image_folder)
-    output = run_tool('test.py', config, work_dir / f'epoch_{COT_EPOCHS}.pth', *options)
+    assert list(tmp_path.glob('whole/best_accuracy_top1_epoch_*.pth'))
+    path = tmp_path / 'whole' / f'epoch_{COT_EPOCHS}.pth'
+    output = run_tool('test.py', config, path, *options)
     assert accuracies(output) == accuracies(training)[-1:]
+
     output = run_tool('train.py', config, *options, '--work-dir', 'again', '--resume',
-                      work_dir / f'epoch_{COT_EPOCHS - 1}.pth')
+                      path.with_name(f'epoch_{COT_EPOCHS - 1}.pth'))
     assert accuracies(output) == accuracies(training)[-1:]
-    whole, again = read_losses(work_dir), read_losses(tmp_path / 'again')
+    whole, again = (read_losses(tmp_path / name) for name in ('whole', 'again'))
     assert again and again == {iteration: whole[iteration] for iteration in again}
-    states = [load_file(folder / f'epoch_{COT_EPOCHS}.pth')['state_dict']
-              for folder in (work_dir, tmp_path / 'again')]
-    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
-
-
-def test_averaged_weights_in_a_detector(averaged):
-    """A checkpoint has the averages as its weights, and what is trained as 'ema_state_dict'."""
-    from mmengine.registry import MODELS, init_default_scope
-    path = averaged[1] / f'epoch_{COT_EPOCHS}.pth'
     checkpoint = load_file(path)
-    cfg = load_config('mmcontainer::retinanet/cotnet_50_fpn_1x_coco.py')
-    cfg.model.backbone.update(arch=COT_ARCH, init_cfg=dict(
-        type='StrictPretrained', checkpoint=str(path)))
-    cfg.model.neck.in_channels = list(COT_ARCH['embed_dims'])
-    init_default_scope('mmdet')
-    detector = MODELS.build(cfg.model)
-    detector.init_weights()
-    loaded = detector.backbone.state_dict()
+    resumed = load_file(tmp_path / 'again' / path.name)['state_dict']
+    assert all(torch.equal(value, resumed[key]) for key, value in checkpoint['state_dict'].items())
+
+    # The averages are the weights of a checkpoint; what is trained lies beside them.
+    backbone = backbone_of_a_detector('cotnet_50', path, COT_ARCH)
+    loaded = backbone.state_dict()
     assert all(torch.equal(value, checkpoint['state_dict'][f'backbone.{key}'])
                for key, value in loaded.items())
-    trained = {key: checkpoint['ema_state_dict'][f'module.backbone.{key}'] for key in loaded}
     for key in ('conv1.weight', 'bn1.weight', 'bn1.running_var', 'layer4.0.conv2.bn.running_mean'):
-        assert not torch.equal(loaded[key], trained[key])
+        assert not torch.equal(loaded[key], checkpoint['ema_state_dict'][f'module.backbone.{key}'])
