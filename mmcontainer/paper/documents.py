@@ -29,14 +29,6 @@ _INDEXED = {'coco/bbox_mAP': ('Object Detection', 'box AP'),
             'accuracy/top5': ('Image Classification', 'Top 5 Accuracy')}
 
 
-def published_text(row: Row) -> str:
-    """The main published numbers of a row: '45.1 / 41.3' (box and mask AP), '82.0', or '-'."""
-    digits = 2 if row.paper == 'CoTNet' and row.data == 'COCO' else 1
-    main = [metric for metric in ('coco/bbox_mAP', 'coco/segm_mAP', 'accuracy/top1',
-                                  'knn/top1_100e') if metric in row.published]
-    return ' / '.join(f'{row.published[metric]:.{digits}f}' for metric in main) or '-'
-
-
 def _size(params, flops) -> str:
     parts = [f'{params} M' if params is not None else '', f'{flops} G' if flops is not None else '']
     return ', '.join(filter(None, parts))
@@ -66,7 +58,7 @@ def chosen_models() -> list[str]:
     rows = load_rows()
     return _markdown(
         ['detector', 'backbone', 'AP box / mask (paper)', 'params, FLOPs (measured)', 'config'],
-        [[rows[name].task + schedule, rows[name].model, published_text(rows[name]),
+        [[rows[name].task + schedule, rows[name].model, rows[name].published_text,
           _measured(rows[name], 'g'), _link(rows[name], '')]
          for name, schedule in _CHOSEN.items()])
 
@@ -81,7 +73,7 @@ def container_detectors() -> list[str]:
     for detector in ('retinanet', 'mask_rcnn'):
         for key, backbone in backbones.items():
             row = rows[f'{detector}_{key}']
-            table.append([row.task, backbone, published_text(row), f'{_stated(row)} {row.mark}'
+            table.append([row.task, backbone, row.published_text, f'{_stated(row)} {row.mark}'
                           .strip(), _measured(row), _link(row, '../'),
                           'not here' if key == 'r50' else 'not yet'])
     return _markdown(['detector, 1x', 'backbone', 'paper: AP box / mask', 'paper: params, FLOPs',
@@ -95,9 +87,9 @@ def cotnet_models() -> list[str]:
     for key in (*_COTNETS, 'se_cotnetd_152'):
         classifier = rows[f'imagenet_{key}']
         detectors = [rows.get(f'{detector}_{key}') for detector in _COTNET_DETECTORS]
-        stated = f'{published_text(classifier)}, {_stated(classifier)} {classifier.mark}'.strip()
+        stated = f'{classifier.published_text}, {_stated(classifier)} {classifier.mark}'.strip()
         table.append([classifier.model, stated, _measured(classifier, '.2f'),
-                      *(_link(row, '../', published_text(row)) if row else '-'
+                      *(_link(row, '../', row.published_text) if row else '-'
                         for row in detectors)])
     titles = [rows[f'{detector}_{_COTNETS[0]}'].task for detector in _COTNET_DETECTORS]
     return _markdown(['backbone', 'paper: top-1, params, FLOPs', 'measured: params, FLOPs',
@@ -110,7 +102,7 @@ def detr_models() -> list[str]:
     table = []
     for detector in ('detr', 'deformable_detr', 'smca_detr'):
         pair = [rows[f'{detector}_{backbone}'] for backbone in ('r50', 'container_light')]
-        table.append([pair[0].task, *(_link(row, '../', published_text(row)) for row in pair),
+        table.append([pair[0].task, *(_link(row, '../', row.published_text) for row in pair),
                       '; '.join(_measured(row, 'g') for row in pair)])
     return _markdown(['detector', 'ResNet-50', 'Container-Light', 'params, FLOPs at 800 x 1280'],
                      table)
@@ -124,7 +116,7 @@ def container_family() -> list[str]:
             continue
         kind = {'light': ' (released weights)', 'base': ' (Container)'}.get(row.arch, '')
         stated = 'not stated' if not row.stated_size else _stated(row)
-        table.append([f'`{row.arch}`{kind}', *row.affinities, published_text(row),
+        table.append([f'`{row.arch}`{kind}', *row.affinities, row.published_text,
                       f'{stated} {row.mark}'.strip(), _measured(row, '.2f')])
     return _markdown(['arch', 'dynamic affinity', 'static affinity', 'paper: top-1',
                       'paper: params, FLOPs', 'measured: params, FLOPs'], table)

@@ -11,6 +11,7 @@ from . import load_tables
 
 # COCO's metrics are fractions in the output of tools/test.py and percent in the papers.
 _FRACTIONS = 'coco/'
+_MAIN = ('coco/bbox_mAP', 'coco/segm_mAP', 'accuracy/top1', 'knn/top1_100e')
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,13 @@ class Row:
     def title(self) -> str:
         """Model and task, as in 'RetinaNet, Container-Light'."""
         return f'{self.task}, {self.model}'
+
+    @property
+    def published_text(self) -> str:
+        """The main published numbers: '45.1 / 41.3' (box and mask AP), '82.0', or '-'."""
+        digits = 2 if self.paper == 'CoTNet' and self.data == 'COCO' else 1
+        return ' / '.join(f'{self.published[metric]:.{digits}f}' for metric in _MAIN
+                          if metric in self.published) or '-'
 
 
 def _look_up(path: str) -> Any:
