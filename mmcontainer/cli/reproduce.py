@@ -23,7 +23,7 @@ from .reproduce_ledger import (
     find_entry,
     read_ledger,
 )
-from .reproduce_plan import Plan, check_plan, describe, make_plan
+from .reproduce_plan import Plan, check_plan, describe, make_plan, shown
 from .reproduce_small import write_small
 from .tool import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 
@@ -84,7 +84,7 @@ def _run(plan: Plan, run: dict[str, Any]) -> None:
         row=plan.row.name, small=plan.is_small, published=dict(plan.row.published), found=found,
         config=plan.row.config, config_hash=plan.hash, gpus=plan.gpus, images=plan.images,
         accumulate=plan.accumulate, options=plan.options, seconds=run['seconds'],
-        sessions=run['sessions'], command=shlex.join(plan.train_command()),
+        sessions=run['sessions'], command=shown(plan.train_command()),
         **describe_environment(), run=run['run'])
     append_entry(plan.ledger, entry)
     say(f'\n{plan.row.name}: written to {plan.ledger}')
@@ -129,7 +129,7 @@ def _execute(plan: Plan, run: dict[str, Any], step: str, command: list[str]) -> 
         UserError: It failed.
         KeyboardInterrupt: It was interrupted.
     """
-    say(f'\n$ {shlex.join(command)}')
+    say(f'\n$ {shown(command)}')
     _write_state(plan, run)
     begin = time.monotonic()
     try:

@@ -84,6 +84,14 @@ class Plan:
             return False
         return True
 
+    @property
+    def tested(self) -> Path:
+        """The checkpoint whose numbers count: the best one, if the recipe keeps it, or the last."""
+        if not self.cfg.default_hooks.checkpoint.get('save_best'):
+            return self.checkpoint
+        # There is one: MMEngine removes the one before it.
+        return next(iter(self.work_dir.glob('best_*.pth')), self.work_dir / 'best_*.pth')
+
     def train_command(self) -> list[str]:
         """Program and arguments of the training; it goes on where there are checkpoints."""
         return [*self._launch('train', []), *self._folders(self.work_dir), '--resume',
@@ -91,7 +99,7 @@ class Plan:
 
     def test_command(self) -> list[str]:
         """Program and arguments of the evaluation."""
-        return [*self._launch('test', [short(self.checkpoint)]),
+        return [*self._launch('test', [short(self.tested)]),
                 *self._folders(self.work_dir / 'test')]
 
     def _launch(self, tool: str, arguments: list[str]) -> list[str]:
@@ -114,6 +122,11 @@ def short(path) -> str:
     """A path as one would type it here: relative if it is below the current folder."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith('..') else relative
+
+
+def shown(command: list[str]) -> str:
+    """A command as one would type it, with a pattern where a best checkpoint has no name yet."""
+    return ' '.join(word if word.endswith('best_*.pth') else shlex.quote(word) for word in command)
 
 
 def find_row(name: str) -> Row:
@@ -277,5 +290,5 @@ def describe(plan: Plan) -> Iterator[str]:
         yield (f'note: SyncBN sees the {images * plan.gpus} images of a step, and not the '
                f'{row.gpus * images} of an iteration as in the recipe.')
     yield 'commands:'
-    yield f'  {shlex.join(plan.train_command())}'
-    yield f'  {shlex.join(plan.test_command())}'
+    yield f'  {shown(plan.train_command())}'
+    yield f'  {shown(plan.test_command())}'

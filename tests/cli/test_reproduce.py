@@ -74,6 +74,18 @@ def test_commands_say_what_the_plan_says(row):
     assert str(found.checkpoint) in found.test_command()
 
 
+def test_the_best_checkpoint_is_tested_if_the_recipe_keeps_it(tmp_path):
+    found = plan('imagenet_container_light')
+    assert found.test_command()[3].endswith('epoch_300.pth')
+    found.cfg.default_hooks.checkpoint.save_best = 'accuracy/top1'
+    assert 'imagenet_container_light/best_*.pth --work' in reproduce_plan.shown(
+        found.test_command())
+    found.work_dir.mkdir(parents=True)
+    (found.work_dir / 'best_accuracy_top1_epoch_7.pth').touch()
+    assert found.test_command()[3].endswith('best_accuracy_top1_epoch_7.pth')
+    assert found.checkpoint.name == 'epoch_300.pth' and not found.is_trained
+
+
 def test_everything_wrong_is_in_one_message():
     with pytest.raises(UserError) as caught:
         check_plan(plan('retinanet_container_light', gpus=3), is_dry=True)
