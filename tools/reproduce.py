@@ -21,7 +21,7 @@ def parse_args():
                         help='show all rows: what was published, what they need, their state')
     parser.add_argument('--data-root', metavar='DIR', help='the data set, where it lies elsewhere')
     parser.add_argument('--gpus', type=positive, metavar='N',
-                        help='GPUs to use; all of the machine, up to those of the recipe')
+                        help='GPUs to use; as many of the machine as divide those of the recipe')
     parser.add_argument('--work-dir', metavar='DIR', help='folder of logs and checkpoints '
                         '(work_dirs/reproduce/ROW)')
     parser.add_argument('--dry-run', action='store_true',

@@ -23,7 +23,7 @@ from .configs import config_folder, load_config
 from .data_root import set_data_root
 from .paths import check_writable_folder
 from .reproduce_ledger import LEDGER, config_hash
-from .reproduce_small import check_small, small_config
+from .reproduce_small import small_config
 from .train import check_all
 
 _RUNS = Path('work_dirs', 'reproduce')
@@ -158,7 +158,7 @@ def make_plan(args) -> Plan:
         UserError: No such row, or a config that cannot be read.
     """
     row = find_row(args.row)
-    gpus = args.gpus or min(row.gpus, max(1, torch.cuda.device_count()))
+    gpus = args.gpus or _most_gpus(row)
     default = _RUNS / (f'{row.name}_small' if args.small else row.name)
     work_dir = Path(args.work_dir).expanduser() if args.work_dir else default
     config = config_folder().resolve() / row.config  # in a checkout, where it is and not a link
@@ -173,6 +173,12 @@ def make_plan(args) -> Plan:
     cfg.merge_from_dict(options)
     return Plan(row, cfg, config, options, gpus, factor, work_dir, data_root, ledger, args.small,
                 config_hash(cfg))
+
+
+def _most_gpus(row: Row) -> int:
+    """As many GPUs of this machine as divide those of the recipe; 1 without a GPU."""
+    found = torch.cuda.device_count()
+    return max([number for number in range(1, found + 1) if row.gpus % number == 0], default=1)
 
 
 def accumulation_options(cfg, factor: int) -> dict[str, Any]:
@@ -191,14 +197,11 @@ def accumulation_options(cfg, factor: int) -> dict[str, Any]:
     if factor == 1:
         return {}
     options = {'optim_wrapper.accumulative_counts': factor}
-    counts = ['default_hooks.checkpoint.interval', 'train_cfg.val_interval', 'train_cfg.max_iters']
     if 'max_iters' in cfg.train_cfg:
-        found = {key: cfg._cfg_dict for key in counts}
-        for key, node in found.items():
-            for part in key.split('.'):
-                node = (node or {}).get(part)
-            if node:
-                options[key] = factor * node
+        for section, keys in (('train_cfg', ('max_iters', 'val_interval')),
+                              ('default_hooks.checkpoint', ('interval', ))):
+            node = cfg.train_cfg if section == 'train_cfg' else cfg.default_hooks.checkpoint
+            options.update({f'{section}.{key}': factor * node[key] for key in keys if key in node})
     for index, schedule in enumerate(cfg.get('param_scheduler') or []):
         if schedule.get('by_epoch', True):
             continue
@@ -259,9 +262,9 @@ def check_plan(plan: Plan, is_dry: bool) -> None:
     Raises:
         UserError: One message with everything that is wrong.
     """
-    checks = [_check_batch, _check_gpus, _check_weights, lambda plan: check_precision(plan.cfg)]
-    if plan.is_small:
-        checks.append(lambda plan: check_small(plan.row))
+    checks = [_check_batch, _check_gpus]
+    if not plan.is_trained:
+        checks += [_check_weights, lambda plan: check_precision(plan.cfg)]
     if not (plan.is_small and is_dry):
         checks.append(_check_data)
     if not is_dry:

@@ -74,26 +74,15 @@ def _use_crops(cfg) -> None:
 def _shorten(cfg) -> None:
     is_by_iteration = 'max_iters' in cfg.train_cfg
     length = _ITERATIONS if is_by_iteration else _EPOCHS
-    half = length // 2
     cfg.train_cfg.update({'max_iters' if is_by_iteration else 'max_epochs': length},
-                         val_interval=half)
-    cfg.default_hooks.checkpoint.interval = half
+                         val_interval=length)
+    cfg.default_hooks.checkpoint.interval = length // 2
     cfg.default_hooks.logger.interval = 1
     cfg.param_scheduler = [one for one in cfg.get('param_scheduler') or []
                            if one.get('begin', 0) < length]
     for hook in cfg.get('custom_hooks') or []:
         if 'num_iters' in hook:
             hook['num_iters'] = 2
-
-
-def check_small(row: Row) -> None:
-    """Refuse a row that cannot be made small.
-
-    Raises:
-        UserError: Its data set is one that is not generated.
-    """
-    if row.data != 'COCO' and row.task != 'classifier':
-        raise UserError(f'--small has no generated data for {row.name} ({row.data}).')
 
 
 def write_small(row: Row, cfg, work_dir: Path) -> None:

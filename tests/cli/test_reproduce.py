@@ -98,6 +98,19 @@ def test_everything_wrong_is_in_one_message():
     assert not any('train.sh' in line for line in lines)
 
 
+def test_what_is_trained_needs_no_weights_any_more():
+    found = plan('retinanet_container_light')
+    found.work_dir.mkdir(parents=True)
+    torch.save(dict(state_dict={}), found.checkpoint)
+    assert found.is_trained
+    with pytest.raises(UserError) as caught:
+        check_plan(found, is_dry=True)
+    assert 'instances_val2017.json' in str(caught.value)
+    assert 'container_light_paper_in1k' not in str(caught.value)
+    found.checkpoint.write_bytes(found.checkpoint.read_bytes()[:50])
+    assert not found.is_trained
+
+
 def test_mixed_precision_without_a_gpu_is_among_it():
     with pytest.raises(UserError, match='AmpOptimWrapper') as caught:
         check_plan(plan('imagenet_container_light_10pct'), is_dry=True)
@@ -108,6 +121,9 @@ def test_more_gpus_than_there_are(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     assert plan('retinanet_container_light').gpus == 2
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 6)
+    assert plan('retinanet_container_light').gpus == 4, 'six do not divide 16 images by 2'
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     with pytest.raises(UserError, match='this machine has 2'):
         check_plan(plan('retinanet_container_light', gpus=4), is_dry=True)
 
