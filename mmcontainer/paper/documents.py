@@ -122,6 +122,35 @@ def container_family() -> list[str]:
                       'paper: params, FLOPs', 'measured: params, FLOPs'], table)
 
 
+def imagenet_classifiers() -> list[str]:
+    """All configs of classifiers."""
+    return _markdown(
+        ['config', 'model', 'published in', 'top-1', 'params'],
+        [[_link(row, '../', f'`{Path(row.config).stem}`'), row.model,
+          f'{row.paper}, {row.table}' if row.paper else f'nowhere: {row.note}',
+          row.published_text, _size(row.stated_size.get('params'), None) or '-']
+         for row in load_rows().values() if row.config and row.task == 'classifier'])
+
+
+def cotnet_sizes() -> list[str]:
+    """Sizes of CoTNet's detectors."""
+    rows = load_rows()
+    pairs = [[rows[f'{detector}_{key}'] for detector in _COTNET_DETECTORS] for key in _COTNETS]
+    return _markdown(
+        ['backbone', *(row.task for row in pairs[0])],
+        [[row[0].model, *(f'{one.measured[0]:.1f}, {one.measured[1]:g}' for one in row)]
+         for row in pairs])
+
+
+def coatnet_models() -> list[str]:
+    """CoAtNet's classifiers."""
+    rows = [row for row in load_rows().values() if row.paper == 'CoAtNet']
+    return _markdown(
+        ['arch', 'top-1, params, FLOPs (paper, 224 x 224)', 'params, FLOPs measured'],
+        [[f'`{row.model.lower()}`', ', '.join([row.published_text, _stated(row)]),
+          _size(*(f'{number:.2f}' for number in row.measured))] for row in rows])
+
+
 def metafile_models() -> list[str]:
     """``Models`` of the model index: every config, with what the papers report of it."""
     lines = []
@@ -154,6 +183,9 @@ DOCUMENTS: dict[str, dict[str, Callable[[], list[str]]]] = {
     'docs/zoo.md': {'Container-Light': container_detectors, 'CoTNet': cotnet_models,
                     'DETR': detr_models},
     'docs/detr.md': {'DETR': detr_models},
+    'docs/imagenet.md': {'classifiers': imagenet_classifiers},
+    'docs/cotnet.md': {'detectors': cotnet_sizes},
+    'docs/coatnet.md': {'CoAtNet': coatnet_models},
     'docs/container_family.md': {'Container family': container_family},
     'configs/metafile.yml': {'models': metafile_models},
 }

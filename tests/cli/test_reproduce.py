@@ -71,7 +71,7 @@ def test_commands_say_what_the_plan_says(row):
     assert options == {key: str(value).replace(' ', '') for key, value in found.options.items()}
     again = load_config(f'mmcontainer::{found.row.config}', found.options)
     assert config_hash(again) == found.hash
-    assert str(found.checkpoint) in found.test_command()
+    assert str(found.tested) in found.test_command()
 
 
 def test_the_best_checkpoint_is_tested_if_the_recipe_keeps_it(tmp_path):
