@@ -10,6 +10,7 @@ from .loading import (
     find_problems,
     get_source,
     load_backbone,
+    name_classifier,
     read_weights,
 )
 from .tensors import unwrap_state_dict
@@ -17,6 +18,6 @@ from .tensors import unwrap_state_dict
 __all__ = [
     'SOURCES', 'CorruptCheckpointError', 'KeyMismatchError', 'KeyTable', 'UnsafeCheckpointError',
     'check_file', 'convert', 'convert_back', 'detect_source', 'file_hash', 'find_problems',
-    'get_source', 'load_backbone', 'load_file', 'read_weights', 'resolve_path', 'save_with_hash',
-    'unwrap_state_dict'
+    'get_source', 'load_backbone', 'load_file', 'name_classifier', 'read_weights', 'resolve_path',
+    'save_with_hash', 'unwrap_state_dict'
 ]

@@ -167,6 +167,25 @@ def load_backbone(model: nn.Module, checkpoint: Union[str, Path, Mapping]) -> No
     model.load_state_dict(state_dict, strict=False)
 
 
+def name_classifier(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name the weights of an official classifier as those of MMPretrain's ``ImageClassifier``.
+
+    Args:
+        state_dict (Mapping[str, Tensor]): As published, or as ``tools/convert_checkpoint.py``
+            writes it: names of the backbone without prefix, and one linear layer.
+
+    Returns:
+        dict[str, Tensor]: 'backbone...', 'head.fc.weight' and 'head.fc.bias'.
+
+    Raises:
+        KeyMismatchError: The names are of no known source.
+    """
+    if not _is_ours(state_dict):
+        state_dict = convert(state_dict)
+    return {f'head.fc.{key.rpartition(".")[2]}' if key.startswith(_CLASSIFIERS) else
+            f'backbone.{key}': value for key, value in state_dict.items()}
+
+
 def _take_backbone(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     for prefix in _BACKBONE_PREFIXES:
         backbone = {key[len(prefix):]: value

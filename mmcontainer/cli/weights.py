@@ -6,6 +6,7 @@ hand the runner its content.
 """
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 from ..backbones import BaseBackbone
 from ..checkpoints import (
     CorruptCheckpointError,
+    KeyMismatchError,
     check_file,
     find_problems,
     load_backbone,
+    name_classifier,
     read_weights,
     resolve_path,
 )
@@ -70,6 +73,8 @@ def local_file(checkpoint: str) -> Path:
 def read_for(model: nn.Module, checkpoint: str, partial: bool = False) -> dict[str, Any]:
     """Read a checkpoint and check that its weights are those of a model.
 
+    For a classifier, it may be the official file.
+
     Args:
         model (nn.Module): Not changed.
         checkpoint (str): File or address, see :func:`local_file`.
@@ -88,6 +93,9 @@ def read_for(model: nn.Module, checkpoint: str, partial: bool = False) -> dict[s
     with as_user_error():
         found, content = read_weights(path)
     expected = model.state_dict()
+    if 'head.fc.weight' in expected and not any(key.startswith('backbone.') for key in found):
+        with suppress(KeyMismatchError):  # what does not fit is said below
+            found = name_classifier(found)
     problems = find_problems(expected, found)
     if problems and partial:
         found = _take_fitting(expected, found, path)

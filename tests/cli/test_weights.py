@@ -4,15 +4,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from golden_rule import Fixture
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
 from mmcontainer.backbones import ContainerLight
-from mmcontainer.checkpoints import CorruptCheckpointError, load_file
+from mmcontainer.checkpoints import CorruptCheckpointError, convert, load_file
 from mmcontainer.checkpoints.files import let_mmengine_read_safely
 from mmcontainer.cli import weights
 from mmcontainer.cli.weights import (
@@ -266,3 +268,27 @@ def test_the_config_in_a_checkpoint_is_never_run(trained, tmp_path):
 def test_runners_with_other_rules_are_refused(trained):
     with pytest.raises(UserError, match='runner_type'):
         prepare_loading(SimpleNamespace(), str(trained))
+
+
+@pytest.mark.parametrize('prepare', [dict, convert], ids=['official', 'converted'])
+@pytest.mark.parametrize(('config', 'fixture'), [
+    ('container_light_8xb128_in1k', 'container_v1_light__s1__224x224'),
+    ('cotnet_50_8xb80_in1k', 'cotnet50__s1__224x224')])
+def test_an_official_classifier_gives_its_logits(config, fixture, prepare, repo_root, tmp_path):
+    fixture = Fixture(fixture)
+    torch.save(prepare(fixture.state_dict), tmp_path / 'official.pth')
+    init_default_scope('mmpretrain')
+    cfg = Config.fromfile(repo_root / f'configs/imagenet/{config}.py')
+    model = MODELS.build(cfg.model).eval()
+    load_weights(model, str(tmp_path / 'official.pth'))
+    with torch.no_grad():
+        logits = model.double()(fixture.model_input().double(), mode='tensor')
+    assert fixture.relative_error('logits', logits) <= 1e-6
+
+
+def test_an_official_classifier_of_another_arch_is_refused(repo_root, tmp_path):
+    torch.save(dict(Fixture('cotnet50__s1__224x224').state_dict), tmp_path / 'official.pth')
+    init_default_scope('mmpretrain')
+    cfg = Config.fromfile(repo_root / 'configs/imagenet/cotnet_101_8xb56_in1k.py')
+    with pytest.raises(UserError, match='does not belong to this config'):
+        load_weights(MODELS.build(cfg.model), str(tmp_path / 'official.pth'))
