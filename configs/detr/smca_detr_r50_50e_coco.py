@@ -1,12 +1,11 @@
 # Single scale, with the arguments that the official README trains with; data are those of DETR.
-_base_ = ['./detr_r50_50e_coco.py', '../_base_/detr_data.py']
+_base_ = './detr_r50_default_50e_coco.py'
 
 custom_imports = dict(imports=['mmcontainer', 'mmcontainer.detectors'])
 
 model = dict(
     type='SMCADETR',
     num_queries=300,
-    data_preprocessor=dict(pad_size_divisor=1),
     decoder=dict(layer_cfg=dict(dynamic_scale='type3', smooth=8.)),
     bbox_head=dict(
         type='SMCAHead',
@@ -26,16 +25,5 @@ model = dict(
         ])),
     test_cfg=dict(max_per_img=300))
 
-train_dataloader = _base_.detr_train_dataloader
-val_dataloader = _base_.detr_test_dataloader
-test_dataloader = val_dataloader
-
-param_scheduler = [
-    dict(
-        type='MultiStepLR',
-        begin=0,
-        end=_base_.max_epochs,
-        by_epoch=True,
-        milestones=[40],
-        gamma=0.1)
-]
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].milestones = [40]

@@ -25,12 +25,7 @@ ARCH = dict(
     embed_dims=(16, 32, 48, 64), depths=(1, 1, 2, 1), mlp_ratios=(4, 4, 4, 4),
     patch_sizes=(4, 2, 2, 2), num_heads=(None, None, None, 2),
     static=dict(kind='depthwise', kernel_size=5))
-CONFIG = f"""
-_base_ = 'mmcontainer::imagenet/container_light_8xb128_in1k.py'
-
-model = dict(
-    backbone=dict(type='Container', arch=dict(_delete_=True, **{ARCH})),
-    head=dict(num_classes=4, in_channels=64))
+DATA = f"""\
 data_preprocessor = dict(num_classes=4)
 train_pipeline = _base_.train_pipeline
 train_pipeline[1].scale = 64
@@ -38,14 +33,23 @@ test_pipeline = _base_.test_pipeline
 test_pipeline[1].scale = 64
 test_pipeline[2].crop_size = 64
 metainfo = dict(classes={CLASSES})
-train_dataloader = dict(
-    batch_size=16, num_workers=2, dataset=dict(metainfo=metainfo, pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=20, num_workers=0, dataset=dict(metainfo=metainfo, pipeline=test_pipeline))
+"""
+EVALUATION = """\
 test_dataloader = val_dataloader
 val_evaluator = dict(topk=(1, ))
 test_evaluator = val_evaluator
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=4e-3))  # float32, on a CPU
+"""
+CONFIG = f"""
+_base_ = 'mmcontainer::imagenet/container_light_8xb128_in1k.py'
+
+model = dict(
+    backbone=dict(type='Container', arch=dict(_delete_=True, **{ARCH})),
+    head=dict(num_classes=4, in_channels=64))
+{DATA}train_dataloader = dict(
+    batch_size=16, num_workers=2, dataset=dict(metainfo=metainfo, pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=20, num_workers=0, dataset=dict(metainfo=metainfo, pipeline=test_pipeline))
+{EVALUATION}optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=4e-3))  # float32, on a CPU
 train_cfg = dict(max_epochs={EPOCHS}, val_interval=4)
 # Epochs are few, so that the rate rises within them.
 warmup, cosine = _base_.param_scheduler[1:]
@@ -66,23 +70,13 @@ _base_ = 'mmcontainer::imagenet/cotnet_50_8xb80_in1k.py'
 model = dict(
     backbone=dict(arch=dict(_delete_=True, **{COT_ARCH})),
     head=dict(num_classes=4, in_channels=64))
-data_preprocessor = dict(num_classes=4)
-train_pipeline = _base_.train_pipeline
-train_pipeline[1].scale = 64
-test_pipeline = _base_.test_pipeline
-test_pipeline[1].scale = 64
-test_pipeline[2].crop_size = 64
-metainfo = dict(classes={CLASSES})
-train_dataloader = dict(
+{DATA}train_dataloader = dict(
     batch_size=16, num_workers=0, persistent_workers=False,
     dataset=dict(metainfo=metainfo, pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=20, num_workers=0, persistent_workers=False,
     dataset=dict(metainfo=metainfo, pipeline=test_pipeline))
-test_dataloader = val_dataloader
-val_evaluator = dict(topk=(1, ))
-test_evaluator = val_evaluator
-optim_wrapper = dict(optimizer=dict(lr=0.1))
+{EVALUATION}optim_wrapper = dict(optimizer=dict(lr=0.1))
 train_cfg = dict(max_epochs={COT_EPOCHS})
 param_scheduler = [_base_.param_scheduler[1]]
 custom_hooks = _base_.custom_hooks
