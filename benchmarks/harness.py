@@ -7,17 +7,16 @@ import gc
 import os
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Optional
 
 import torch
 import torch.nn.functional as F
 
-ROOT = Path(__file__).resolve().parents[1]
+from mmcontainer.machine import cpu_name, git, read_proc
+
 GEMM_SIZE = 2048
 GEMM_REPEATS = 5
 COPY_MB = {'cpu': 64, 'cuda': 1024}  # several times the last cache
@@ -142,29 +141,11 @@ def alternate(calls: Mapping[str, Callable],
             for name, values in times.items()}
 
 
-def _read_proc(path: str, field: str) -> str:
-    """The first value of a field, 'field: value', of a file of Linux."""
-    with open(path) as file:
-        for line in file:
-            name, _, value = line.partition(':')
-            if name.strip() == field:
-                return value.strip()
-    raise RuntimeError(f'{path} has no {field}; this benchmark needs Linux.')
-
-
 def available_memory_mb(device: torch.device) -> float:
     """Memory that can still be taken, in MB."""
     if device.type == 'cuda':
         return torch.cuda.mem_get_info(device)[0] / 2**20
-    return int(_read_proc('/proc/meminfo', 'MemAvailable').split()[0]) / 1024
-
-
-def cpu_name() -> str:
-    """Name of the CPU; its architecture where Linux does not say it (ARM)."""
-    try:
-        return _read_proc('/proc/cpuinfo', 'model name')
-    except RuntimeError:
-        return platform.processor()
+    return int(read_proc('/proc/meminfo', 'MemAvailable').split()[0]) / 1024
 
 
 def allocator_name() -> str:
@@ -191,15 +172,11 @@ def code_state() -> str:
 
     A case measured on other code is not to be compared with, so every case says what it ran.
     """
-    def git(*args: str) -> str:
-        return subprocess.run(['git', '-C', str(ROOT), *args], capture_output=True, text=True,
-                              check=True).stdout.strip()
-
-    try:
-        changed = git('status', '--porcelain', '--untracked-files=no', '--', 'mmcontainer')
-        return git('rev-parse', '--short=10', 'HEAD') + ('+changes' if changed else '')
-    except (OSError, subprocess.CalledProcessError):
+    revision = git('rev-parse', '--short=10', 'HEAD')
+    if revision is None:
         return 'no git checkout'
+    changed = git('status', '--porcelain', '--untracked-files=no', '--', 'mmcontainer')
+    return f'{revision}+changes' if changed else revision
 
 
 # Taken when the modules are read: files may change during a long run.

@@ -134,7 +134,9 @@ def describe(args: argparse.Namespace) -> dict:
     """
     import torch
 
-    from .harness import CODE, cpu_name
+    from mmcontainer.machine import cpu_name
+
+    from .harness import CODE
     about = dict(device=args.device, tiny=args.tiny, code=CODE, cpu=cpu_name(),
                  cores=len(os.sched_getaffinity(0)), torch=torch.__version__,
                  python=sys.version.split()[0], date=time.strftime('%Y-%m-%d %H:%M'))

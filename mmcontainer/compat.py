@@ -114,17 +114,21 @@ def current_stack():
     return 'upstream' if names and not any(n.startswith('onedl-') for n in names) else 'onedl'
 
 
+def short_path(path):
+    """Return a path as one would type it here: relative if it is below the current folder."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith('..') else relative
+
+
 def python_command():
     """Return how to call this very Python from the current folder, as a shell understands it."""
-    relative = os.path.relpath(sys.executable)
-    return shlex.quote(sys.executable if relative.startswith('..') else relative)
+    return shlex.quote(short_path(sys.executable))
 
 
 def doctor_command():
     """Return the command that runs the doctor, also where mmcontainer cannot be imported."""
-    file = str(Path(__file__).with_name('doctor.py'))
-    relative = os.path.relpath(file)
-    return f'{python_command()} {shlex.quote(file if relative.startswith("..") else relative)}'
+    file = Path(__file__).with_name('doctor.py')
+    return f'{python_command()} {shlex.quote(short_path(file))}'
 
 
 def install_command(module, stack):

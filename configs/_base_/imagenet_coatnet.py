@@ -5,19 +5,11 @@ _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
     'mmpretrain::_base_/default_runtime.py',
     './plugin.py',
-    './imagenet_classifier.py',
+    './coatnet_classifier.py',
     './randaugment_15.py'
 ]
 
-model = dict(
-    backbone=dict(type='CoAtNet', arch='coatnet-0', drop_path_rate=0.2),
-    # The paper's sizes include a hidden layer.
-    head=dict(
-        type='StackedLinearClsHead',
-        in_channels=768,
-        mid_channels=[768],
-        act_cfg=dict(type='Tanh')),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]))
+model = dict(train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8)]))
 
 train_pipeline = _base_.train_pipeline
 # RandAugment 2, 15. TensorFlow's applies every operation that it draws, and fills with grey.

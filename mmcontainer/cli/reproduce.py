@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.checkpoint_hook import numbered_checkpoints
+from ..engine.summary import table
 from ..errors import UserError
 from ..fileio import write_atomically
 from ..paper.rows import Row, load_rows, percent
@@ -184,16 +185,9 @@ def _read_metrics(folder: Path) -> dict[str, float]:
 def _compare(row: Row, found: dict[str, float]) -> list[str]:
     """Lines of a table: what was published, and what was found."""
     names = [*row.published, *(key for key in found if key not in row.published)]
-    return columns([['', 'published', 'found'], *(
+    return table(['', 'published', 'found'], (
         [name, f'{row.published[name]:.2f}' if name in row.published else '-',
-         f'{found[name]:.2f}' if name in found else '-'] for name in names)])
-
-
-def columns(rows: list[list[str]]) -> list[str]:
-    """Lines of a table with columns to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ['  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
-            for row in rows]
+         f'{found[name]:.2f}' if name in found else '-'] for name in names))
 
 
 def list_rows(ledger: Path) -> Iterator[str]:
@@ -206,11 +200,11 @@ def list_rows(ledger: Path) -> Iterator[str]:
     states = {entry['row']: _state(entry) for entry in entries}
     rows = load_rows().values()
     ready = [row for row in rows if row.config]
-    lines = columns([['row', 'published', 'config', 'weights', 'GPUs x images', 'hours (authors)',
-                      'state'], *(
+    header = ['row', 'published', 'config', 'weights', 'GPUs x images', 'hours (authors)', 'state']
+    lines = table(header, (
         [f'  {row.name}', row.published_text, row.config, row.weights or '-',
          f'{row.gpus} x {row.images}', row.hours, states.get(row.name, 'not trained here')]
-        for row in ready)])
+        for row in ready), texts=len(header))
     yield lines[0]
     heading = None
     for row, line in zip(ready, lines[1:]):
@@ -221,8 +215,9 @@ def list_rows(ledger: Path) -> Iterator[str]:
         yield line
     yield ''
     yield 'Without a config:'
-    yield from columns([[f'  {row.name}', row.published_text, f'{row.paper}, {row.table}',
-                         row.reason] for row in rows if not row.config])
+    yield from table(['  row', 'published', 'in', 'reason'], (
+        [f'  {row.name}', row.published_text, f'{row.paper}, {row.table}', row.reason]
+        for row in rows if not row.config), texts=4)
     yield from (f'note: {problem}' for problem in problems)
 
 

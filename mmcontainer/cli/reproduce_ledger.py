@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from ..compat import SUPPORTED, installed_version
 from ..errors import UserError
 from ..fileio import write_atomically
+from ..machine import cpu_name, git
 from ..version import __version__
 
 LEDGER = Path('results', 'ledger.jsonl')
@@ -114,33 +114,22 @@ def _name(value: Any) -> str:
     return getattr(value, '__qualname__', None) or repr(value)
 
 
-def _git(*arguments: str) -> Optional[str]:
-    """Output of a git command in the checkout of this package, None where there is none."""
-    folder = Path(__file__).resolve().parents[2]
-    if not (folder / '.git').exists():  # installed; a repository around it is another project
-        return None
-    with suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.run(['git', '-C', str(folder), *arguments], check=True, text=True,
-                              capture_output=True).stdout.strip()
-    return None
-
-
 def describe_hardware() -> str:
-    """The GPUs of this machine, or its CPU: '8 x NVIDIA A100', 'CPU, 2 cores (x86_64)'."""
+    """The GPUs of this machine, or its CPU: '8 x NVIDIA A100', '2 cores of AMD EPYC'."""
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         return ', '.join(f'{names.count(name)} x {name}' for name in dict.fromkeys(names))
-    return f'CPU, {os.cpu_count()} cores ({platform.machine()})'
+    return f'{os.cpu_count()} cores of {cpu_name()}'
 
 
 def describe_environment() -> dict[str, Any]:
     """What a result depends on beside the config: versions, revision, hardware, date, and who."""
-    changes = _git('status', '--porcelain', '--untracked-files=no')
+    changes = git('status', '--porcelain', '--untracked-files=no')
     return dict(
         versions={**{name: installed_version(name) for name in SUPPORTED},
                   'mmcontainer': __version__, 'python': platform.python_version()},
-        revision=_git('rev-parse', 'HEAD'),
+        revision=git('rev-parse', 'HEAD'),
         dirty=None if changes is None else bool(changes),
         hardware=describe_hardware(),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
-        by=_git('config', 'user.name'))
+        by=git('config', 'user.name'))

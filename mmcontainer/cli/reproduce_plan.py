@@ -1,6 +1,5 @@
 """What reproducing a row takes: its config, options, commands, and the checks before any work."""
 import copy
-import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from mmengine.config import Config
 from mmengine.hooks import EMAHook
 
 from ..checkpoints import CorruptCheckpointError, check_file
+from ..compat import short_path
 from ..data_check import check_data, examine
 from ..errors import UserError
 from ..paper.rows import Row, load_rows
@@ -99,29 +99,23 @@ class Plan:
 
     def test_command(self) -> list[str]:
         """Program and arguments of the evaluation."""
-        return [*self._launch('test', [short(self.tested)]),
+        return [*self._launch('test', [short_path(self.tested)]),
                 *self._folders(self.work_dir / 'test')]
 
     def _launch(self, tool: str, arguments: list[str]) -> list[str]:
-        tools, python = config_folder().resolve().parent / 'tools', short(sys.executable)
+        tools, python = config_folder().resolve().parent / 'tools', short_path(sys.executable)
         if self.gpus == 1:
-            return [python, short(tools / f'{tool}.py'), short(self.config), *arguments]
-        return ['env', f'PYTHON={python}', 'bash', short(tools / f'dist_{tool}.sh'),
-                short(self.config), *arguments, str(self.gpus)]
+            return [python, short_path(tools / f'{tool}.py'), short_path(self.config), *arguments]
+        return ['env', f'PYTHON={python}', 'bash', short_path(tools / f'dist_{tool}.sh'),
+                short_path(self.config), *arguments, str(self.gpus)]
 
     def _folders(self, work_dir: Path) -> list[str]:
         root = [] if self.data_root is None else ['--data-root', self.data_root]
-        return ['--work-dir', short(work_dir), *root]
+        return ['--work-dir', short_path(work_dir), *root]
 
     def _options(self) -> list[str]:
         words = [f'{key}={str(value).replace(" ", "")}' for key, value in self.options.items()]
         return ['--cfg-options', *words] if words else []
-
-
-def short(path) -> str:
-    """A path as one would type it here: relative if it is below the current folder."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith('..') else relative
 
 
 def shown(command: list[str]) -> str:
@@ -283,7 +277,7 @@ def describe(plan: Plan) -> Iterator[str]:
                'go into a ledger of their own.')
     elif row.note and row.paper:
         yield f'note: {row.note}'
-    yield f'config: {short(plan.config)} (hash {plan.hash})'
+    yield f'config: {short_path(plan.config)} (hash {plan.hash})'
     if not plan.fits:  # check_plan says why
         return
     accumulated = f' x {plan.accumulate} steps accumulated' if plan.accumulate > 1 else ''

@@ -3,9 +3,6 @@
 Training takes the very path of ``tools/train.py``.
 """
 import contextlib
-import os
-import shlex
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -18,6 +15,7 @@ from mmengine.runner import Runner
 
 from ..cli.console import build_runner, quiet_libraries
 from ..cli.train import prepare_config
+from ..compat import python_command, short_path
 from ..errors import UserError
 from ..visualization.contact_sheet import draw_contact_sheet, predict
 from ..visualization.curves import draw_curves
@@ -48,7 +46,8 @@ def find_device() -> tuple[str, str]:
     except Exception as error:  # whatever is wrong with the GPU, the CPU does the demo as well
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return 'cpu', (f'{cores}; there is a GPU ({torch.cuda.get_device_name()}), but the ops of '
-                       f'mmcv do not run on it ({reason}): see `{_python()} -m mmcontainer.doctor`')
+                       f'mmcv do not run on it ({reason}): see `{python_command()} -m '
+                       'mmcontainer.doctor`')
     return 'cuda', f'the GPU ({torch.cuda.get_device_name()})'
 
 
@@ -88,7 +87,7 @@ def _build(args: Namespace) -> Runner:
 
 def _draw(runner: Runner, metrics: dict[str, float]) -> tuple[Path, Path]:
     """Write ``curves.png`` and ``detections.png`` into the work dir."""
-    work_dir = _short(runner.work_dir)
+    work_dir = Path(short_path(runner.work_dir))
     curves, sheet = work_dir / 'curves.png', work_dir / 'detections.png'
     draw_curves(Path(runner.log_dir, 'vis_data', 'scalars.json'), curves,
                 title='Container-Light RetinaNet, from scratch on generated shapes')
@@ -100,18 +99,8 @@ def _draw(runner: Runner, metrics: dict[str, float]) -> tuple[Path, Path]:
     return curves, sheet
 
 
-def _short(path: str) -> Path:
-    """A path as one would type it here: relative if it is below the current folder."""
-    relative = os.path.relpath(path)
-    return Path(path if relative.startswith('..') else relative)
-
-
-def _python() -> str:
-    return shlex.quote(str(_short(sys.executable)))
-
-
 def _print_next(args: Namespace, checkpoint: Optional[str]) -> None:
-    python, root = _python(), Path(args.data_dir)
+    python, root = python_command(), Path(args.data_dir)
     picture = root / 'val' / '000001.jpg'
     commands = [
         ('detect on pictures of your own',
@@ -167,10 +156,10 @@ def run_demo(args: Namespace) -> dict[str, float]:
     with _step(4, 'Draw curves and detections', '5 seconds'):
         curves, sheet = _draw(runner, metrics)
 
-    checkpoint = _short(runner.work_dir) / f'epoch_{runner.max_epochs}.pth'
+    checkpoint = Path(short_path(runner.work_dir)) / f'epoch_{runner.max_epochs}.pth'
     print(f'\nDone in {(time.monotonic() - begin) / 60:.1f} minutes. '
           f'Box AP (COCO, IoU 0.50:0.95) on held-out images: {metrics["coco/bbox_mAP"]:.3f}\n'
           f'  curves:      {curves}\n  detections:  {sheet}\n  checkpoint:  {checkpoint}\n'
-          f'  log:         {_short(runner.log_dir)}')
+          f'  log:         {short_path(runner.log_dir)}')
     _print_next(args, str(checkpoint))
     return metrics

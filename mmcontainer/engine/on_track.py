@@ -1,10 +1,10 @@
 """A hook that compares a running training with a published one."""
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
@@ -14,7 +14,6 @@ from mmengine.runner import EpochBasedTrainLoop
 from ..fileio import write_atomically
 from .summary import batch_size, leaf_datasets
 
-_KEY = 'on_track'
 _COCO_FILE = 'instances_train2017.json'
 _COCO_IMAGES = (117_000, 118_287)  # without those that are empty or tiny, and with them
 _AP = {'bbox': 'AP', 'segm': 'mask AP'}
@@ -32,8 +31,8 @@ class OnTrackHook(Hook):
     The loss is the published statistic: by iteration the median of what detectron2 would log within
     500 iterations of the point (so the line comes 500 iterations later), by epoch the mean. It is
     that of all processes. Iterations have the images of the published ones, 16, whatever the number
-    of GPUs and accumulated gradients. Whatever is needed for that goes into checkpoints, so that a
-    resumed training says what an unbroken one says.
+    of GPUs and accumulated gradients. MMEngine's checkpoints hold the losses of the first process,
+    so that a resumed training says what an unbroken one says.
 
     With every line the curves of this process are drawn over the published ones, into
     ``vis_data/on_track.png`` of its log folder. Trainings on other data than COCO train2017 are not
@@ -55,24 +54,8 @@ class OnTrackHook(Hook):
     def __init__(self, run: str):
         # Not at the top: `import mmcontainer` needs no reader of YAML.
         from ..paper.curves import find_run
-        from .near_points import LossNearPoints
         self.run = find_run(run)
-        self._near = None if self.run.by_epoch else LossNearPoints(self.run)
-        self._is_resumed = False
         self._compares = False  # until training has begun
-        self._epoch_losses = [0., 0.]  # sum and number of one process
-
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Take over the losses near a point in the middle of which a checkpoint was written."""
-        state = checkpoint.get(_KEY)
-        if runner._resume and state and state['run'] == self.run.name and self._near is not None:
-            self._near.load_state_dict(state)
-            self._is_resumed = True
-
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Save the losses near the next point."""
-        if self._compares and self._near is not None:
-            checkpoint[_KEY] = dict(run=self.run.name, **self._near.state_dict())
 
     def before_train(self, runner) -> None:
         """Decide whether numbers can be compared, and say so."""
@@ -82,41 +65,31 @@ class OnTrackHook(Hook):
         if reason is not None:
             self._say(runner, f'Not compared with the published run {self.run.name}: {reason}.')
             return
-        if self._near is not None and not self._is_resumed:
-            self._near.start(runner.iter * self._images)
         steps = sorted({*self.run.loss, *self.run.evaluations})
         unit = 'epoch' if self.run.by_epoch else 'iteration'
         shown = [*steps[:2], '...', steps[-1]] if len(steps) > 4 else steps
         self._say(runner, f'Compared with the published run {self.run.name} ({self.run.source}) at '
                           f'{unit} {", ".join(map(str, shown))}.' + self._other_batch(runner))
 
-    def before_train_epoch(self, runner) -> None:
-        self._epoch_losses = [0., 0.]
-
     def after_train_iter(self, runner, batch_idx: int, data_batch=None,
                          outputs: Optional[dict] = None) -> None:
-        """Take the loss of an iteration, and report where enough are there."""
-        if not self._compares:
-            return
-        if self._near is None:
-            loss = _total(outputs)
-            if math.isfinite(loss):
-                self._epoch_losses[0] += loss
-                self._epoch_losses[1] += 1
-            return
-        # All processes come here in the same iterations.
-        loss = _mean(_total(outputs)) if self._near.needs(self._images) else None
-        self._near.add(self._images, loss)
-        self._report_losses(runner)
+        """Report the loss at points whose last iteration this is."""
+        if self._compares and not self.run.by_epoch:
+            before, done = (self._published(iterations) for iterations in
+                            (runner.iter, runner.iter + 1))
+            self._report_losses(runner, [point for point in self.run.loss
+                                         if before <= point + self.run.within < done],
+                                runner.iter + 1)
 
     def after_train_epoch(self, runner) -> None:
         """Report the mean loss of an epoch."""
         epoch = runner.epoch + 1
-        if not self._compares or self._near is not None or epoch not in self.run.loss:
+        if not self._compares or not self.run.by_epoch or epoch not in self.run.loss:
             return
-        total, number = _mean(self._epoch_losses[0]), _mean(self._epoch_losses[1])
-        if number:
-            self._report(runner, f'epoch {epoch}: loss {total / number:.2f}, the published run had '
+        losses = last_losses(runner, len(runner.train_dataloader))
+        losses = losses[np.isfinite(losses)]
+        if len(losses):
+            self._report(runner, f'epoch {epoch}: loss {losses.mean():.2f}, the published run had '
                                  f'{self.run.loss[epoch]:.2f}')
 
     def after_val_epoch(self, runner, metrics: Optional[Mapping[str, float]] = None) -> None:
@@ -132,9 +105,11 @@ class OnTrackHook(Hook):
             self._report(runner, f'{unit} {step}: {"; ".join(texts)}')
 
     def after_train(self, runner) -> None:
-        """Report the last loss, after which no further ones come."""
-        if self._compares and self._near is not None:
-            self._report_losses(runner, is_over=True)
+        """Report the last losses, whose last iterations never come."""
+        if self._compares and not self.run.by_epoch:
+            done = self._published(runner.iter)
+            self._report_losses(runner, [point for point in self.run.loss
+                                         if point < done <= point + self.run.within], runner.iter)
 
     def _why_not(self, runner) -> Optional[str]:
         """Why a comparison would mean nothing; None if it means something."""
@@ -151,7 +126,7 @@ class OnTrackHook(Hook):
 
     def _other_batch(self, runner) -> str:
         """What to know where iterations or steps differ from the published ones."""
-        if self._near is None:
+        if self.run.by_epoch:
             return ''
         published = self.run.images
         step = self._images * (runner.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
@@ -162,25 +137,42 @@ class OnTrackHook(Hook):
             f'{text} A step of the optimizer has {step} images instead of {published}, so expect '
             'other numbers.')
 
+    def _published(self, iterations: int) -> int:
+        """How many published iterations have the images of so many of this run."""
+        return iterations * self._images // self.run.images
+
     def _evaluated_step(self, runner) -> Optional[int]:
         """The published evaluation that a validation now corresponds to."""
-        if self._near is None:
+        if self.run.by_epoch:
             return runner.epoch if runner.epoch in self.run.evaluations else None
         return next((step for step in self.run.evaluations
-                     if abs(self._near.done - step) <= self.run.within), None)
+                     if abs(self._published(runner.iter) - step) <= self.run.within), None)
 
-    def _report_losses(self, runner, is_over: bool = False) -> None:
-        due = self._near.pop_due(is_over)
-        for point in due:
-            loss, published = self._near.median(point), self.run.loss[point]
+    def _report_losses(self, runner, points: Iterable[int], iterations: int) -> None:
+        for point in sorted(points):
+            loss, published = self._loss_near(runner, point, iterations), self.run.loss[point]
             here = '' if self._images == self.run.images else (
                 f' ({round(point * self.run.images / self._images)} of this run)')
             self._report(runner, f'iteration {point}{here}: ' + (
                 f'loss {loss:.3f}, the published run had {published:.3f}' if loss is not None else
                 f'the published run had a loss of {published:.3f}; this one was resumed from a '
                 f'checkpoint that does not hold the losses of the iterations before'))
-        if due:
-            self._near.forget()
+
+    def _loss_near(self, runner, point: int, iterations: int) -> Optional[float]:
+        """The published statistic of the losses near a point; None if the first are not known."""
+        every, images = self.run.every, self._images
+        # The published iterations and the logged values are counted from 0, like ours.
+        first_logged = -(-(point - self.run.within + 1) // every) - 1
+        start = max(0, first_logged) * every * self.run.images // images
+        losses = last_losses(runner, iterations - start)
+        if len(losses) < iterations - start:
+            return None
+        published = -(-np.arange(start + 1, iterations + 1) * images // self.run.images) - 1
+        is_finite = np.isfinite(losses)  # fp16 skips iterations that overflow
+        published, losses = _reduce(published[is_finite], losses[is_finite], np.mean)
+        logged, losses = _reduce(published // every, losses, np.median)
+        near = losses[np.abs(logged * every + every - 1 - point) <= self.run.within]
+        return float(np.median(near)) if len(near) else None
 
     @staticmethod
     def _say(runner, text: str) -> None:
@@ -199,14 +191,14 @@ class OnTrackHook(Hook):
             # Not at the top: `import mmcontainer` needs no matplotlib.
             from ..visualization.curves import draw_curves
             write_atomically(picture, lambda path: draw_curves(
-                folder / 'scalars.json', path, self.run.name, self._published(runner)))
+                folder / 'scalars.json', path, self.run.name, self._published_curve(runner)))
         except Exception as error:  # a picture is not worth days of training
             runner.logger.error(f'{picture} was not drawn: {type(error).__name__}: {error}')
 
-    def _published(self, runner) -> Any:
+    def _published_curve(self, runner) -> Any:
         """The published numbers by the steps that this run logs."""
         from ..visualization.curves import PublishedCurve
-        if self._near is None:
+        if self.run.by_epoch:
             scale, first, ap_scale = len(runner.train_dataloader), 0, 1
         else:
             scale = ap_scale = self.run.images / self._images
@@ -219,15 +211,28 @@ class OnTrackHook(Hook):
                 for kind in _AP})
 
 
-def _total(outputs: Mapping[str, Any]) -> float:
-    """Total loss of an iteration in one process."""
-    return float(torch.as_tensor(outputs['loss']).detach())
+def last_losses(runner, number: int) -> np.ndarray:
+    """Total losses of the last iterations, means over all processes.
+
+    MMEngine keeps and saves them, and resumes those of the first process everywhere.
+
+    Args:
+        runner (Runner): Of a training.
+        number (int): Of iterations.
+
+    Returns:
+        np.ndarray: float64, (number, ), or fewer if no more are known.
+    """
+    history = runner.message_hub.log_scalars.get('train/loss')
+    known = [] if history is None else history.data[0][-number:]
+    losses = torch.tensor(known, dtype=torch.float64)
+    if get_world_size() > 1:
+        all_reduce(losses, 'mean')
+    return losses.numpy()
 
 
-def _mean(value: float) -> float:
-    """Mean of a number over all processes."""
-    if get_world_size() == 1:
-        return value
-    tensor = torch.tensor(value, dtype=torch.float64)
-    all_reduce(tensor, 'mean')
-    return float(tensor)
+def _reduce(keys: np.ndarray, values: np.ndarray,
+            statistic: Callable[[np.ndarray], float]) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct keys, and a statistic of the values (N, ) that have each of them."""
+    found = np.unique(keys)
+    return found, np.array([statistic(values[keys == key]) for key in found])

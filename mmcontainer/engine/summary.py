@@ -14,6 +14,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from ..compat import short_path
 from .deploy import unwrap
 
 _NAMED_CLASSES = 12
@@ -154,13 +155,8 @@ def describe_place(runner) -> list[tuple[str, str]]:
     device = next(runner.model.parameters()).device
     name = (torch.cuda.get_device_name(device) if device.type == 'cuda' else
             f'{torch.get_num_threads()} thread{"s" * (torch.get_num_threads() > 1)}')
-    return [('device', f'{device.type} ({name})'), ('work dir', _short(runner.work_dir)),
-            ('full log', _short(os.path.join(runner.log_dir, f'{runner.timestamp}.log')))]
-
-
-def _short(path: str) -> str:
-    relative = os.path.relpath(path)
-    return path if relative.startswith('..') else relative
+    return [('device', f'{device.type} ({name})'), ('work dir', short_path(runner.work_dir)),
+            ('full log', short_path(os.path.join(runner.log_dir, f'{runner.timestamp}.log')))]
 
 
 def layout(title: str, rows: list[tuple[str, str]]) -> str:
@@ -169,13 +165,13 @@ def layout(title: str, rows: list[tuple[str, str]]) -> str:
     return '\n'.join([title, *(f'  {name:{width}}  {text}' for name, text in rows)])
 
 
-def table(header: Sequence, rows: Iterable[Sequence]) -> list[str]:
-    """Lines of a table whose first column is text, and the others are numbers."""
+def table(header: Sequence, rows: Iterable[Sequence], texts: int = 1) -> list[str]:
+    """Lines of a table whose first columns, so many, are text, and the others are numbers."""
     rows = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return ['  '.join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
-                                                  zip(row[1:], widths[1:]))]).rstrip()
-            for row in rows]
+    return ['  '.join([*(cell.ljust(width) for cell, width in zip(row[:texts], widths)),
+                       *(cell.rjust(width) for cell, width in zip(row[texts:], widths[texts:]))])
+            .rstrip() for row in rows]
 
 
 def metrics_table(metrics: Mapping[str, float]) -> list[str]:

@@ -265,7 +265,6 @@ def test_environment_is_complete(monkeypatch):
     found = reproduce_ledger.describe_environment()
     assert {'torch', 'mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmcontainer'} <= set(
         found['versions'])
-    assert found['hardware'].startswith('CPU, ') and found['date'].endswith('+00:00')
+    assert ' cores of ' in found['hardware'] and found['date'].endswith('+00:00')
     assert set(found) == {'versions', 'revision', 'dirty', 'hardware', 'date', 'by'}
     json.dumps(found)
-    assert reproduce_plan.short('/elsewhere/file') == '/elsewhere/file'

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import distributed, nn
@@ -134,6 +135,14 @@ def train(work_dir, batch=16, accumulated=1, hooks=(), run='by/iteration', datas
     return runner, [line for line in lines.seen if 'the published run' in line]
 
 
+def hook_after(iterations):
+    """A hook that compares, and what it sees of a runner in the middle of a training."""
+    hook = OnTrackHook('by/iteration')
+    hook._compares, hook._images = True, 16
+    hub = MessageHub.get_instance(secrets.token_hex(4))
+    return hook, SimpleNamespace(iter=iterations, message_hub=hub)
+
+
 def expected_loss(point, per_iteration=1):
     """detectron2 logs the median of every 4 iterations; the median of these near a point."""
     losses = LOSSES.reshape(-1, per_iteration).mean(1)
@@ -160,18 +169,17 @@ def test_lines_at_the_published_points(tmp_path):
     picture = tmp_path / runner.timestamp / 'vis_data' / 'on_track.png'
     assert picture.read_bytes()[:4] == b'\x89PNG'
     assert len(list(picture.parent.glob('*.png'))) == 1 and not list(picture.parent.glob('.*'))
-    hook, = (hook for hook in runner.hooks if isinstance(hook, OnTrackHook))
-    assert hook._near._losses == {}  # no point is left that would need them
 
 
 def test_a_loss_is_reported_once_its_last_iteration_is_there():
-    hook = OnTrackHook('by/iteration')
+    hook, runner = hook_after(0)
     said = []
-    for iteration in range(32):
-        hook._near.add(16, float(iteration))
-        said += [(iteration, point, hook._near.median(point)) for point in hook._near.pop_due()]
+    hook._report = lambda runner, text: said.append((runner.iter, text))
+    for runner.iter in range(32):
+        runner.message_hub.update_scalar('train/loss', runner.iter)
+        hook.after_train_iter(runner, 0)
     # 11, 15, ... 27 are logged within 10 of 20, with the medians 9.5, 13.5, ... 25.5.
-    assert said == [(30, 20, 17.5)]
+    assert said == [(30, 'iteration 20: loss 17.500, the published run had 1.250')]
 
 
 @pytest.mark.usefixtures('without_pictures')
@@ -204,33 +212,12 @@ def test_losses_that_a_checkpoint_does_not_hold_are_not_guessed(tmp_path):
     train(tmp_path, every=25, hooks=[Interrupt(26)])
     path = tmp_path / 'iter_25.pth'
     checkpoint = load_file(path)
-    assert checkpoint.pop('on_track')['run'] == 'by/iteration'
+    del checkpoint['message_hub']['log_scalars']['train/loss']
     torch.save(checkpoint, path)
     _, lines = train(tmp_path, resume=True, load_from=str(path))
     assert lines[1] == ('iteration 20: the published run had a loss of 1.250; this one was resumed '
                         'from a checkpoint that does not hold the losses of the iterations before')
     assert lines[3] == expected_lines()[2] and lines[4] == expected_lines()[3]
-
-
-def test_state_is_read_without_running_code(tmp_path):
-    hook = OnTrackHook('by/iteration')
-    for loss in LOSSES[:25]:
-        hook._near.add(16, loss)
-    torch.save(hook._near.state_dict(), tmp_path / 'state.pth')
-    other = OnTrackHook('by/iteration')
-    other._near.load_state_dict(torch.load(tmp_path / 'state.pth', weights_only=True))
-    assert vars(other._near) == vars(hook._near)
-
-
-def test_losses_that_no_point_needs_are_dropped():
-    near = OnTrackHook('by/iteration')._near
-    sizes = []
-    for _ in range(60):
-        near.add(16, 1. if near.needs(16) else None)
-        near.pop_due()
-        near.forget()
-        sizes.append(len(near._losses))
-    assert max(sizes) <= 30 and sizes[7] == 0  # 4 * 5 of a point, and what overlaps the next
 
 
 @pytest.mark.usefixtures('without_pictures')
@@ -240,7 +227,6 @@ def test_other_data_is_not_compared_and_said_once(tmp_path, dataset):
     _, lines = train(tmp_path, dataset=dataset)
     assert len(lines) == 1 and lines[0].startswith(
         'Not compared with the published run by/iteration: it was trained on COCO train2017')
-    assert 'on_track' not in load_file(tmp_path / 'iter_48.pth')
 
 
 def test_epochs(tmp_path, monkeypatch):
@@ -260,11 +246,10 @@ def test_epochs_mean_nothing_where_iterations_are_counted():
 
 
 def test_a_loss_that_overflowed_is_left_out():
-    near = OnTrackHook('by/iteration')._near
-    for loss in [1., 2., 3.] * 10:
-        near.add(16, loss)
-        near.add(0, float('nan'))
-    assert near.median(20) == 2.
+    hook, runner = hook_after(31)
+    for loss in [1., 2., 3., float('nan')] * 8:
+        runner.message_hub.update_scalar('train/loss', loss)
+    assert hook._loss_near(runner, 20, 32) == 2.
 
 
 def test_training_goes_on_without_a_picture(tmp_path, monkeypatch):
@@ -290,7 +275,10 @@ def test_unknown_run():
 
 def _one_of_two(rank, file, results):
     distributed.init_process_group('gloo', init_method=f'file://{file}', rank=rank, world_size=2)
-    results.put((rank, on_track._mean(2. + 4. * rank)))
+    _, runner = hook_after(2)
+    for loss in (9., 2. + 4. * rank):
+        runner.message_hub.update_scalar('train/loss', loss)
+    results.put((rank, *on_track.last_losses(runner, 1)))
 
 
 def test_losses_are_those_of_all_processes(tmp_path):

@@ -1,0 +1,39 @@
+"""What a measured number depends on beside the config: the processor, and the code's revision."""
+import platform
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Optional
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def read_proc(path: str, field: str) -> str:
+    """The first value of a field, 'field: value', of a file of Linux.
+
+    Raises:
+        OSError, RuntimeError: There is no such file, or no such field.
+    """
+    with open(path) as file:
+        for line in file:
+            name, _, value = line.partition(':')
+            if name.strip() == field:
+                return value.strip()
+    raise RuntimeError(f'{path} has no {field}, as Linux has it.')
+
+
+def cpu_name() -> str:
+    """Name of the CPU; its architecture where Linux does not say it (ARM)."""
+    with suppress(OSError, RuntimeError):
+        return read_proc('/proc/cpuinfo', 'model name')
+    return platform.processor() or platform.machine()
+
+
+def git(*arguments: str) -> Optional[str]:
+    """Output of a git command in the checkout of this package; None where there is none."""
+    if not (_ROOT / '.git').exists():  # installed; a repository around it is another project
+        return None
+    with suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(['git', '-C', str(_ROOT), *arguments], check=True, text=True,
+                              capture_output=True).stdout.strip()
+    return None
