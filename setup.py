@@ -102,6 +102,8 @@ setup(
     keywords='computer vision, object detection, instance segmentation, backbone, MMDetection',
     python_requires='>=3.9',
     packages=find_packages(include=['mmcontainer', 'mmcontainer.*']),
+    py_modules=['mmcontainer_command'],
+    entry_points={'console_scripts': ['mmcontainer = mmcontainer_command:main']},
     include_package_data=False,
     package_data={'': ['*.yaml', '*.json']},
     install_requires=INSTALL_REQUIRES,

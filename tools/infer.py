@@ -1,17 +1,17 @@
 #!/usr/bin/env python
 """Detect objects in pictures; writes a picture and a JSON file for each."""
-import argparse
-
 import _check_installed  # noqa: F401  before what it checks for
+from _tool import add_config_options, add_inference_options, make_parser, start
 
-from mmcontainer.cli.images import MAX_PIXELS
-from mmcontainer.cli.tool import add_config_options, add_inference_options, run_tool
+# mmcontainer.cli.images.MAX_PIXELS, which takes seconds to import; a test compares them.
+MAX_PIXELS = 89_478_485
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog='JSON: image, height, width, and detections with label, class, score (0 to 1), bbox '
+    parser = make_parser(__doc__, [
+        'photo.jpg --config CONFIG --checkpoint CHECKPOINT',
+        'photos/ --recursive --score-thr 0.5 --config CONFIG --checkpoint CHECKPOINT'],
+        note='JSON: image, height, width, and detections with label, class, score (0 to 1), bbox '
         '[x1, y1, x2, y2], and mask (COCO run-length code) if the model predicts masks; in pixels '
         'of the image as the test pipeline of the config decodes it, which by default is upright. '
         'The exit code is 1 if an image could not be done; all others are.')
@@ -30,11 +30,10 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
-    args = parse_args()
+def main(args):
     from mmcontainer.cli.infer import infer
     return infer(args)
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    start(parse_args(), main)
