@@ -1,10 +1,13 @@
 """The test pipeline of a config, for image files that are in no data set."""
 from typing import Any, Callable
 
+import numpy as np
 from mmengine.dataset import Compose
 
 from .errors import UserError
 from .type_names import type_name
+
+_READS_NOTHING = 'The test pipeline of the config reads no image (LoadImageFromFile does).'
 
 
 class ImageError(Exception):
@@ -68,4 +71,31 @@ def decode(transforms: list, path: str) -> tuple[dict[str, Any], list]:
             raise ImageError('cannot be read as an image')
         if results.get('img') is not None:
             return results, transforms[number:]
-    raise UserError('The test pipeline of the config reads no image (LoadImageFromFile does).')
+    raise UserError(_READS_NOTHING)
+
+
+def take_pixels(transforms: list, image: np.ndarray) -> tuple[dict[str, Any], list]:
+    """What :func:`decode` returns, for an image that has been decoded already.
+
+    Args:
+        transforms (list): See :func:`build_pipeline`.
+        image (np.ndarray): As the loader of the pipeline would give it: (H, W, 3) in BGR, or (H, W)
+            if it reads images as grey ones; uint8. It is not changed.
+
+    Raises:
+        UserError: The loader would give another number of channels, or there is none.
+    """
+    index = next((index for index, transform in enumerate(transforms)
+                  if 'LoadImage' in type(transform).__name__), None)
+    if index is None:
+        raise UserError(_READS_NOTHING)
+    loader = transforms[index]
+    is_grey = getattr(loader, 'color_type', 'color').startswith('gray')
+    shape = '(height, width)' if is_grey else '(height, width, 3)'
+    if image.ndim != (2 if is_grey else 3) or image.ndim == 3 and image.shape[2] != 3:
+        raise UserError(f'This detector takes images of {shape}, got {image.shape}: cv2.cvtColor '
+                        'converts them.')
+    image = image.astype(np.float32) if getattr(loader, 'to_float32', False) else image.copy()
+    size = image.shape[:2]
+    return dict(img=image, img_path=None, img_id=0, img_shape=size,
+                ori_shape=size), transforms[index + 1:]

@@ -122,7 +122,7 @@ def pillow_limit_lifted() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def check_image(path: str, max_pixels: int = MAX_PIXELS) -> bool:
+def check_image(path: str, max_pixels: int = MAX_PIXELS, option: str = '--max-pixels') -> bool:
     """Check the size that an image's header states, and that its data are complete.
 
     OpenCV fills up what is missing of a truncated JPEG with grey. What Pillow does not know as an
@@ -131,6 +131,7 @@ def check_image(path: str, max_pixels: int = MAX_PIXELS) -> bool:
     Args:
         path (str): The file.
         max_pixels (int): An image may have this many pixels, height times width.
+        option (str): What the caller of the program calls ``max_pixels``.
 
     Returns:
         bool: Whether the file holds several pictures, an animation, say; only the first is decoded.
@@ -146,7 +147,7 @@ def check_image(path: str, max_pixels: int = MAX_PIXELS) -> bool:
                 if width * height > max_pixels:
                     raise ImageError(
                         f'{width} x {height} are {width * height / 1e6:.0f} million pixels, and '
-                        f'--max-pixels allows {max_pixels / 1e6:.3g} million')
+                        f'{option} allows {max_pixels / 1e6:.3g} million')
                 # A JPEG is decoded at an eighth of its size, which is faster.
                 image.draft(None, (max(1, width // 8), max(1, height // 8)))
                 image.load()
