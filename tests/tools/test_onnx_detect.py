@@ -1,0 +1,286 @@
+"""tools/onnx_detect.py: what it computes, beside mmcv, MMDetection and pycocotools."""
+import ast
+import sys
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import cv2
+import mmcv
+import numpy as np
+import pytest
+import torch
+from onnx_files import BOXES, CLASSES, LABELS, make_masks, write_detector
+from PIL import Image
+
+pytest.importorskip('onnxruntime')
+
+
+def noise(height, width, seed=0):
+    """An image of (height, width, 3), RGB, uint8."""
+    return np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+
+
+def test_it_imports_nothing_else(repo_root):
+    tree = ast.parse((repo_root / 'tools' / 'onnx_detect.py').read_text())
+    names = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import)
+             for name in node.names}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    installed = {name for name in names if 'site-packages' in str(find_spec(name).origin)}
+    assert installed == {'numpy', 'cv2', 'PIL', 'onnxruntime'}
+
+
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+@pytest.mark.parametrize('scale', [[200, 120], [120, 200], [1333, 800]])
+def test_images_are_resized_as_mmcv_does(script, tmp_path, backend, scale):
+    resize = dict(scale=scale, keep_ratio=True, backend=backend, interpolation='bilinear')
+    detector = script.Detector(write_detector(tmp_path / 'a.onnx', resize=resize))
+    sizes = [(60, 80), (80, 60), (333, 500), (1, 1), (97, 101), (640, 427), (3, 200)]
+    for number, (height, width) in enumerate(sizes):
+        image = noise(height, width, seed=number)
+        expected = mmcv.imrescale(image[..., ::-1], tuple(scale), backend=backend)[..., ::-1]
+        np.testing.assert_array_equal(detector.prepare(image)[0], expected)
+
+
+def test_sizes_by_mmcvs_rule(script, tmp_path):
+    resize = dict(scale=[1333, 800], keep_ratio=True, backend='cv2', interpolation='bilinear')
+    detector = script.Detector(write_detector(tmp_path / 'a.onnx', resize=resize))
+    for height in range(300, 1500, 7):
+        for width in range(300, 1500, 11):
+            assert detector.resized_size(height, width)[::-1] == mmcv.rescale_size(
+                (width, height), (1333, 800))
+
+
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+def test_without_the_ratio(script, tmp_path, backend):
+    resize = dict(scale=[90, 70], keep_ratio=False, backend=backend, interpolation='bilinear')
+    detector = script.Detector(write_detector(tmp_path / 'a.onnx', resize=resize))
+    image = noise(60, 80)
+    expected = mmcv.imresize(image, (90, 70), backend=backend)
+    np.testing.assert_array_equal(detector.prepare(image)[0], expected)
+    np.testing.assert_allclose(detector(image).boxes[0], BOXES[1] * [80, 60, 80, 60], rtol=1e-6)
+
+
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_files_are_decoded_as_mmcv_does(script, tmp_path, backend, orientation):
+    resize = dict(scale=[200, 120], keep_ratio=True, backend=backend, interpolation='bilinear')
+    detector = script.Detector(write_detector(tmp_path / 'a.onnx', resize=resize))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(noise(30, 40)).save(tmp_path / 'a.jpg', exif=exif)
+    for mode in ('L', 'LA', 'RGBA', 'P', '1', 'I;16'):
+        image = Image.fromarray(noise(30, 40, seed=1))
+        image = Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50) if (
+            mode == 'I;16') else image.convert(mode)
+        image.save(tmp_path / f'{mode}.png')
+    for path in (tmp_path / 'a.jpg', *tmp_path.glob('*.png')):
+        expected = mmcv.imread(str(path), channel_order='rgb', backend=backend)
+        np.testing.assert_array_equal(detector.read(path), expected)
+
+
+def test_detections_in_pixels_of_the_image(script, tmp_path):
+    detector = script.Detector(write_detector(tmp_path / 'a.onnx'))
+    image = noise(333, 500)
+    result = detector(image)
+    resized = mmcv.imrescale(image, (200, 120))
+    brightness = resized.mean() / 255
+    assert (result.height, result.width) == (333, 500)
+    np.testing.assert_allclose(result.scores, [0.75, brightness, 0.125], rtol=1e-5)
+    assert result.labels.tolist() == [0, 1, 2] and result.classes == CLASSES
+    # The padding is gone; MMDetection's own function scales back.
+    from mmdet.structures.bbox import scale_boxes
+    rows, columns = resized.shape[:2]
+    inside = torch.from_numpy(BOXES[[1, 0, 2]] * np.float32([columns, rows] * 2))
+    expected = scale_boxes(inside, [1 / (columns / 500), 1 / (rows / 333)])
+    np.testing.assert_array_equal(result.boxes, expected.numpy())
+    assert detector(image, score_thr=0.2).labels.tolist() == [0, 1]
+    assert detector(image, score_thr=0.9).detections() == []
+
+
+def test_a_batch_of_a_fixed_size(script, tmp_path):
+    for batch in (None, 1, 3):
+        detector = script.Detector(write_detector(tmp_path / 'a.onnx', batch=batch))
+        result = detector(noise(60, 80))
+        assert detector.prepare(noise(60, 80)).shape == (batch or 1, 120, 160, 3)
+        np.testing.assert_allclose(result.scores[1], mmcv.imrescale(
+            noise(60, 80), (200, 120)).mean() / 255, rtol=1e-5)
+
+
+@pytest.mark.parametrize('size, shape, inside', [
+    ([128, 224], (60, 80), (120, 160)),  # what fits is resized as ever
+    ([224, 128], (60, 80), (96, 128)),  # else as large as it fits
+    ([64, 64], (60, 80), (48, 64)), ([64, 64], (80, 60), (64, 48))])
+def test_a_file_of_a_fixed_size_pads(script, tmp_path, size, shape, inside):
+    detector = script.Detector(write_detector(tmp_path / 'a.onnx', size=size, pad=[10, 20, 30]))
+    image = noise(*shape)
+    inputs = detector.prepare(image)[0]
+    assert inputs.shape == (*size, 3) and detector.resized_size(*shape) == inside
+    rows, columns = inside
+    np.testing.assert_array_equal(inputs[:rows, :columns], mmcv.imresize(image, (columns, rows)))
+    for rest in (inputs[rows:], inputs[:, columns:]):
+        assert (rest == [10, 20, 30]).all()
+    boxes = BOXES[[1, 0, 2]] * np.float32([size[1], size[0]] * 2)  # shares of the padded image
+    expected = (boxes * ([shape[1] / columns, shape[0] / rows] * 2)).clip(0, [*shape[::-1]] * 2)
+    kept = (expected[:, 2] > expected[:, 0]) & (expected[:, 3] > expected[:, 1])
+    result = detector(image)
+    found = {label: box for label, box in zip(result.labels, result.boxes)}
+    assert len(found) == kept.sum()
+    for label, box, keep in zip(LABELS[[1, 0, 2]], expected, kept):
+        if keep:
+            np.testing.assert_allclose(found[label], box, rtol=1e-5)
+
+
+def test_padding_is_black_where_the_file_says_nothing(script, tmp_path):
+    detector = script.Detector(write_detector(tmp_path / 'a.onnx', size=[64, 64]))
+    assert not detector.prepare(noise(60, 80))[0, 48:].any()
+
+
+def some_boxes(height, width):
+    """Boxes of all sizes, also across the edge, thinner than a pixel, and without any width."""
+    generator = np.random.default_rng(1)
+    corners = generator.uniform(-10, [width, height], (40, 2))
+    boxes = np.hstack([corners, corners + generator.uniform(0.01, 60, (40, 2)) ** 1.2])
+    return np.vstack([boxes, [5, 6, 5, 20], [5.5, 6.5, 5.5, 6.5], [0, 0, width, height],
+                      [width - 1, 3, width, 4], [2.3, 4.7, 2.4, 4.9]]).astype(np.float32)
+
+
+@pytest.mark.parametrize('threshold', [0.5, 0.3])
+def test_masks_are_pasted_as_mmdetection_does(script, threshold):
+    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+    height, width = 90, 130
+    boxes = some_boxes(height, width)
+    for box, mask in zip(boxes, make_masks(len(boxes))):
+        expected = torch.zeros(1, height, width, dtype=torch.bool)
+        values, region = _do_paste_mask(torch.from_numpy(mask)[None, None],
+                                        torch.from_numpy(box)[None], height, width)
+        expected[(slice(None), *region)] = values >= threshold
+        pasted = script.paste_mask(mask, box, height, width, threshold)
+        assert pasted.dtype == bool
+        np.testing.assert_array_equal(pasted, expected[0].numpy(), err_msg=str(box))
+
+
+def test_masks_are_compressed_as_pycocotools_does(script):
+    from pycocotools.mask import encode
+    generator = np.random.default_rng(0)
+    masks = [np.zeros((5, 7), bool), np.ones((5, 7), bool), np.ones((1, 1), bool),
+             np.zeros((1, 1), bool), generator.random((50, 60)) < 0.5,
+             np.ones((700, 900), bool)]
+    masks += [script.paste_mask(mask, box, 400, 300, 0.5)
+              for mask, box in zip(make_masks(45), some_boxes(400, 300))]
+    for mask in masks:
+        expected = encode(np.asfortranarray(mask, np.uint8))
+        assert script.encode_mask(mask) == dict(
+            size=expected['size'], counts=expected['counts'].decode())
+
+
+@pytest.mark.parametrize('masks', [False, True])
+def test_plain_data_are_those_of_infer(script, tmp_path, masks):
+    from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    from mmcontainer.cli.infer import describe
+    detector = script.Detector(write_detector(tmp_path / 'a.onnx', masks))
+    image = noise(60, 80)
+    result = detector(image, 0.2)
+    found = detector(image)
+    instances = InstanceData(bboxes=torch.from_numpy(found.boxes).clone(),
+                             scores=torch.from_numpy(found.scores),
+                             labels=torch.from_numpy(found.labels))
+    if masks:
+        head = FCNMaskHead(num_classes=3, class_agnostic=True)
+        probabilities = torch.from_numpy(found.box_masks)[:, None].logit()
+        instances.masks = head._predict_by_feat_single(
+            probabilities, instances.bboxes, instances.labels,
+            dict(ori_shape=(60, 80), scale_factor=(1., 1.)),
+            SimpleNamespace(mask_thr_binary=0.5), rescale=True)
+    sample = DetDataSample(metainfo=dict(ori_shape=(60, 80)), pred_instances=instances)
+    expected = describe(sample, CLASSES, 'a.jpg', 0.2)
+    assert len(expected['detections']) == 2
+    assert result.detections() == expected['detections']
+    assert ('mask' in result.detections()[0]) == masks
+    assert list(result.detections()[0]) == list(expected['detections'][0])
+
+
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+def test_drawing(script, tmp_path, backend):
+    resize = dict(scale=[200, 120], keep_ratio=True, backend=backend, interpolation='bilinear')
+    detector = script.Detector(write_detector(tmp_path / 'a.onnx', masks=True, resize=resize))
+    image = noise(300, 400) // 8 + 100
+    before = image.copy()
+    result = detector(image, 0.2)
+    picture = detector.draw(image, result)
+    np.testing.assert_array_equal(image, before)
+    assert picture.shape == image.shape and picture.dtype == np.uint8
+    x1, y1, x2, y2 = (BOXES[1] * [400, 300, 400, 300]).round().astype(int)
+    frame = picture[y1 + 20:y2 - 5, x1]
+    assert (frame == frame[0]).all() and (picture[y1 + 20:y2 - 5, x2 - 1] == frame[0]).all()
+    changed = (picture != image).any(axis=2)
+    only_mask = result.mask(0)[y1 + 20:y2 - 5, x1 + 2:x2 - 2]
+    np.testing.assert_array_equal(changed[y1 + 20:y2 - 5, x1 + 2:x2 - 2], only_mask)
+    plain = script.Result(300, 400, result.boxes[:0], result.scores[:0], result.labels[:0], CLASSES)
+    np.testing.assert_array_equal(detector.draw(image, plain), image)
+    red = np.full((30, 40, 3), [200, 50, 10], np.uint8)
+    decoded = detector.library.decode(detector.library.encode(red))
+    np.testing.assert_allclose(decoded.astype(int), red.astype(int), atol=3)
+
+
+def test_boxes_that_are_drawn_across_every_edge(script, tmp_path):
+    detector = script.Detector(write_detector(tmp_path / 'a.onnx'))
+    boxes = np.float32([[-5, -5, 3, 3], [35, 25, 60, 60], [0, 0, 40, 30], [10, 10, 10, 10],
+                        [50, 50, 60, 60]])
+    result = script.Result(30, 40, boxes, np.float32([.9] * 5), np.zeros(5, int), CLASSES)
+    assert detector.draw(noise(30, 40), result).shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize('image', [
+    np.zeros((4, 5), np.uint8), np.zeros((4, 5, 4), np.uint8), np.zeros((4, 5, 3), np.float32),
+    np.zeros((0, 5, 3), np.uint8)])
+def test_arrays_that_are_no_images(script, tmp_path, image):
+    detector = script.Detector(write_detector(tmp_path / 'a.onnx'))
+    with pytest.raises(ValueError, match=r'expected pixels of \(H, W, 3\), RGB, uint8'):
+        detector(image)
+
+
+def test_thin_images(script, tmp_path):
+    detector = script.Detector(write_detector(tmp_path / 'a.onnx'))
+    for shape in ((3000, 1), (1, 5000)):
+        with pytest.raises(script.ImageError, match='too thin to be resized'):
+            detector(noise(*shape))
+
+
+def test_the_other_library_steps_in(script, tmp_path, monkeypatch, capsys):
+    path = write_detector(tmp_path / 'a.onnx')
+    cv2.imwrite(str(tmp_path / 'a.png'), noise(60, 80))
+    monkeypatch.setitem(sys.modules, 'cv2', None)
+    detector = script.Detector(path)
+    assert isinstance(detector.library, script.Pillow)
+    assert 'note: without cv2' in capsys.readouterr().err
+    assert len(detector(tmp_path / 'a.png').boxes) == 3
+    monkeypatch.setitem(sys.modules, 'PIL', None)
+    with pytest.raises(script.UserError, match='pip install opencv-python-headless'):
+        script.Detector(path)
+
+
+def test_no_onnxruntime(script, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(script.UserError, match='pip install onnxruntime'):
+        script.Detector('a.onnx')
+
+
+def test_files_that_are_no_detectors(script, tmp_path):
+    path = tmp_path / 'a.onnx'
+    for content in (b'', b'no model', bytes(1000)):
+        path.write_bytes(content)
+        with pytest.raises(script.UserError, match='a.onnx'):
+            script.Detector(path)
+    with pytest.raises(script.UserError, match='no such file'):
+        script.Detector(tmp_path)
+    bilinear = dict(scale=[200, 120], keep_ratio=True, backend='cv2', interpolation='bilinear')
+    for changes, message in (
+            (dict(metadata=None), 'not written by tools/export_onnx.py, .*: python tools/'),
+            (dict(outputs=('stage0', 'stage1')), 'not written by tools/export_onnx.py'),
+            (dict(format=2), 'is of format 2, and this script reads format 1'),
+            (dict(resize={**bilinear, 'interpolation': 'bicubic'}), 'wants bicubic')):
+        with pytest.raises(script.UserError, match=message):
+            script.Detector(write_detector(path, **changes))
