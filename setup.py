@@ -22,6 +22,7 @@ INSTALL_REQUIRES = [
     'numpy>=1.23',
     'pycocotools>=2.0.6',
     'pyyaml>=6.0',
+    'rich>=12',
 ]
 # No extra lists mmcv: pip would compile it in an isolated environment, where its build finds no
 # torch and gives a wheel without the compiled operators. Install torch and mmcv first (README).

@@ -1,6 +1,7 @@
 """The test pipeline of a config, for image files that are in no data set."""
 from typing import Any, Callable
 
+import cv2
 import numpy as np
 from mmengine.dataset import Compose
 
@@ -79,23 +80,23 @@ def take_pixels(transforms: list, image: np.ndarray) -> tuple[dict[str, Any], li
 
     Args:
         transforms (list): See :func:`build_pipeline`.
-        image (np.ndarray): As the loader of the pipeline would give it: (H, W, 3) in BGR, or (H, W)
-            if it reads images as grey ones; uint8. It is not changed.
+        image (np.ndarray): (H, W, 3) in BGR, or (H, W); uint8. A copy of it gets the channels and
+            the type of numbers that the loader of the pipeline would have read from a file.
 
     Raises:
-        UserError: The loader would give another number of channels, or there is none.
+        UserError: If the pipeline has no loader.
     """
     index = next((index for index, transform in enumerate(transforms)
                   if 'LoadImage' in type(transform).__name__), None)
     if index is None:
         raise UserError(_READS_NOTHING)
     loader = transforms[index]
-    is_grey = getattr(loader, 'color_type', 'color').startswith('gray')
-    shape = '(height, width)' if is_grey else '(height, width, 3)'
-    if image.ndim != (2 if is_grey else 3) or image.ndim == 3 and image.shape[2] != 3:
-        raise UserError(f'This detector takes images of {shape}, got {image.shape}: cv2.cvtColor '
-                        'converts them.')
-    image = image.astype(np.float32) if getattr(loader, 'to_float32', False) else image.copy()
+    wanted = getattr(loader, 'color_type', 'color')
+    if wanted.startswith('gray') and image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    elif wanted.startswith('color') and image.ndim == 2:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    image = image.astype(np.float32 if getattr(loader, 'to_float32', False) else np.uint8)
     size = image.shape[:2]
-    return dict(img=image, img_path=None, img_id=0, img_shape=size,
-                ori_shape=size), transforms[index + 1:]
+    results = dict(img=image, img_path=None, img_id=0, img_shape=size, ori_shape=size)
+    return results, transforms[index + 1:]

@@ -31,7 +31,7 @@ import numpy as np
 
 FORMAT = 1  # of the metadata
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
-VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
+VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
 MAX_PIXELS = 89_478_485  # of an image; Pillow's own limit
 
 
@@ -48,7 +48,6 @@ class OpenCV:
 
     def __init__(self):
         os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
-        os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # our messages are enough
         import cv2
         self.cv2 = cv2
 
@@ -385,6 +384,7 @@ def read_video(path: Path) -> tuple[float, Iterator[np.ndarray]]:
         import cv2
     except ImportError as error:
         raise ImageError('videos need OpenCV: pip install opencv-python-headless') from error
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # our messages are enough
     video = cv2.VideoCapture(str(path))
     stated, rate = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
 
@@ -425,7 +425,7 @@ def video_writer(target: Path, rate: float) -> Iterator[Callable[[np.ndarray], N
     """A function that appends an image, (H, W, 3), RGB, uint8, to a new MP4."""
     import cv2
     with whole_file(target) as path:
-        video = cv2.VideoWriter()
+        video, number = cv2.VideoWriter(), itertools.count()
 
         def write(image: np.ndarray) -> None:
             if not video.isOpened() and not video.open(
@@ -433,9 +433,13 @@ def video_writer(target: Path, rate: float) -> Iterator[Callable[[np.ndarray], N
                 raise UserError('This OpenCV writes no MP4: pip install opencv-python-headless, '
                                 'or add --no-pictures.')
             video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            next(number)
 
         yield write
         video.release()
+        if cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) != next(number):
+            raise UserError(f'{readable(target)} could not be written completely: is the disk '
+                            'full? Free some space, or add --no-pictures.')
 
 
 def readable(path: Path) -> str:
@@ -497,6 +501,7 @@ class CocoResults:
 
     def add(self, path: Path, height: int, width: int, detections: list[dict[str, Any]]) -> None:
         """Add what was found in an image; the path must end with its name in the annotations."""
+        json.dumps(detections, allow_nan=False)  # fails here rather than at the very end
         if self.annotations:
             parts = path.absolute().parts
             names = ('/'.join(parts[start:]) for start in range(1, len(parts)))

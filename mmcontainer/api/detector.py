@@ -1,7 +1,6 @@
 """``mmcontainer.Detector``: a trained detector in a few lines of Python."""
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -27,7 +26,7 @@ from ..cli.weights import load_weights
 from ..engine.deploy import own_backbones
 from ..errors import ConfigError, UserError
 from ..pipeline import ImageError, build_pipeline, decode, take_pixels
-from .inputs import check_kind, is_one, is_video, iter_images
+from .inputs import Image, check_kind, image_errors, is_one, is_video_file, iter_images
 from .results import Detections, describe
 
 
@@ -78,12 +77,10 @@ class ReadImage:
         pixels: As decoded, (H, W) or (H, W, C) in BGR. Boxes and masks are in these pixels.
         data: What the pipeline has made of it for the network.
         name: Of its file; None without.
-        again: Source from which ``pixels`` can be had again: the path or the array.
     """
     pixels: np.ndarray
     data: dict[str, Any]
     name: Optional[str]
-    again: Union[str, np.ndarray]
 
 
 class Detector:
@@ -165,7 +162,7 @@ class Detector:
             images: Decides what is returned.
 
                 - the path of an image file, or an array (H, W, 3) in **BGR** (as ``cv2.imread`` and
-                  MMDetection have it), uint8, or (H, W) for a detector of grey images: one result;
+                  MMDetection have it) or (H, W), uint8: one result;
                 - a folder, of which all images are done in the order of their names, or a list or
                   tuple of paths and arrays: a list of results, empty for an empty list;
                 - a video file, or any other iterable of paths and arrays, a generator of frames
@@ -190,28 +187,27 @@ class Detector:
         if is_one(images):
             return next(self._stream([images], score_thr, 1, max_pixels))
         stream = self._stream(images, score_thr, batch_size, max_pixels)
-        is_lazy = is_video(images) or not isinstance(images, (str, Path, list, tuple))
+        is_lazy = is_video_file(images) or not isinstance(images, (str, Path, list, tuple))
         return stream if is_lazy else list(stream)
 
     def _stream(self, images: Any, score_thr: float, batch_size: int,
                 max_pixels: int) -> Iterator[Detections]:
         images = iter_images(images)
-        while True:
-            batch = [self._read_checked(image, name, max_pixels)
-                     for image, name in islice(images, batch_size)]
-            if not batch:
-                return
-            with _image_errors(', '.join(read.name or 'an array' for read in batch)):
-                results = self.predict(batch, score_thr)
+        while batch := list(islice(images, batch_size)):
+            read = [self._read_checked(image, name, max_pixels) for image, name in batch]
+            with image_errors(', '.join(one.name or 'an array' for one in read)):
+                results = self.predict(read, score_thr)
+            for found, (image, _) in zip(results, batch):
+                found.pixels = partial(_pixels, self._transforms, image)
             yield from results
 
-    def _read_checked(self, image: Any, name: Optional[str], max_pixels: int) -> ReadImage:
-        with _image_errors(name or 'an array'):
+    def _read_checked(self, image: Image, name: Optional[str], max_pixels: int) -> ReadImage:
+        with image_errors(name or 'an array'):
             if not isinstance(image, np.ndarray):
                 check_image(str(image), max_pixels, 'max_pixels')
             return self.read(image, name)
 
-    def read(self, image: Union[str, Path, np.ndarray], name: Optional[str] = None) -> ReadImage:
+    def read(self, image: Image, name: Optional[str] = None) -> ReadImage:
         """Read an image for :meth:`predict`, as the test pipeline of the config reads it.
 
         Args:
@@ -240,7 +236,7 @@ class Detector:
         except cv2.error as error:
             raise ImageError(f'{type(transform).__name__} of the test pipeline fails on {width} x '
                              f'{height} pixels (OpenCV: {getattr(error, "err", error)})') from error
-        return ReadImage(pixels, results, name, image)
+        return ReadImage(pixels, results, name)
 
     @torch.no_grad()
     def predict(self, batch: Sequence[ReadImage], score_thr: float = 0.3) -> list[Detections]:
@@ -259,16 +255,16 @@ class Detector:
         if 'pred_instances' not in samples[0]:
             raise UserError(f'{type(self.model).__name__} predicts no objects with boxes; nothing '
                             'else is drawn.')
-        return [describe(sample, self._meta, read.name, score_thr,
-                         partial(self._pixels_again, read.again))
+        return [describe(sample, self._meta, read.name, score_thr)
                 for sample, read in zip(samples, batch)]
 
-    def _pixels_again(self, image: Union[str, np.ndarray]) -> np.ndarray:
-        """The pixels of :class:`ReadImage`, which would fill the memory if results kept them."""
-        if isinstance(image, np.ndarray):
-            return image
-        with _image_errors(readable(image)), pillow_limit_lifted():
-            return decode(self._transforms, image)[0]['img']
+
+def _pixels(transforms: list, image: Image) -> np.ndarray:
+    """Pixels of an image to draw on; those of files would fill the memory if results kept them."""
+    if isinstance(image, np.ndarray):
+        return image
+    with image_errors(readable(image)), pillow_limit_lifted():
+        return decode(transforms, str(image))[0]['img']
 
 
 def _as_config(config: Any) -> Config:
@@ -285,12 +281,3 @@ def _as_config(config: Any) -> Config:
         raise UserError(f'{getattr(cfg, "filename", None) or "This"} is no MMDetection config; '
                         'nothing but objects with boxes is found.')
     return cfg
-
-
-@contextmanager
-def _image_errors(name: str) -> Iterator[None]:
-    """Name the image in errors about it, which become a ``UserError``."""
-    try:
-        yield
-    except ImageError as error:
-        raise UserError(f'{name}: {error}') from error

@@ -189,8 +189,8 @@ def _is_coco(classes: Optional[Sequence[str]]) -> bool:
     return classes is not None and list(classes) == coco_classes()
 
 
-def describe(sample, meta: Mapping[str, Any], image: Optional[str], threshold: float,
-             pixels: Optional[Callable[[], np.ndarray]] = None) -> Detections:
+def describe(sample, meta: Mapping[str, Any], image: Optional[str],
+             threshold: float) -> Detections:
     """Turn a prediction into plain data.
 
     Args:
@@ -198,7 +198,6 @@ def describe(sample, meta: Mapping[str, Any], image: Optional[str], threshold: f
         meta (Mapping): See :class:`Detections`; without ``classes`` labels are numbered.
         image (str, optional): Name of the image.
         threshold (float): Detections with a lower score are left out.
-        pixels (Callable, optional): Returns the image.
 
     Returns:
         Detections: Best first.
@@ -216,4 +215,4 @@ def describe(sample, meta: Mapping[str, Any], image: Optional[str], threshold: f
             round(score, _SCORE_DIGITS), [round(value, _PIXEL_DIGITS) for value in box],
             mask and dict(size=list(mask['size']), counts=mask['counts'].decode())))
     height, width = sample.ori_shape[:2]
-    return Detections(image, height, width, detections, meta, pixels)
+    return Detections(image, height, width, detections, meta)

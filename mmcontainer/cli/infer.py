@@ -1,62 +1,26 @@
-"""``tools/infer.py``: detect objects in pictures, and write pictures and JSON."""
-import errno
-import os
+"""``tools/infer.py``: detect objects in pictures and videos, and write pictures and JSON."""
 import sys
 import traceback
-from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Callable, Optional, Union
 
-import mmcv
 import numpy as np
 import torch
 
 from ..api.detector import Detector
+from ..api.results import Detections
 from ..errors import UserError
 from ..fileio import write_atomically
 from ..pipeline import ImageError
+from .coco_results import RESULTS, CocoResults
 from .configs import load_config
 from .console import quiet_libraries
 from .images import ImageFile, check_image, collect_images, readable
-from .paths import check_writable_folder
+from .progress import image_progress
+from .result_files import OutputNames, as_json, check_folder, write_picture, write_text, writing
 from .tool import user_message
-
-
-class OutputNames:
-    """Names of output files: those of the images, told apart where two images share one.
-
-    Args:
-        folder (Path): Folder of the results.
-        images (Iterable[ImageFile]): All images.
-    """
-
-    def __init__(self, folder: Path, images: Iterable[ImageFile]):
-        self.folder = folder
-        self._inputs = {os.path.realpath(image.path) for image in images}
-        self._used = set()
-
-    def __call__(self, image: ImageFile) -> Path:
-        """Return the path of the picture for an image; its JSON has the same stem."""
-        folder, stem, number = self.folder / image.name.parent, image.name.stem, 1
-        while folder / stem in self._used or (
-                os.path.realpath(folder / f'{stem}.jpg') in self._inputs):
-            number += 1
-            stem = f'{image.name.stem}_{number}'
-        self._used.add(folder / stem)
-        return folder / f'{stem}.jpg'
-
-
-def _check_folder(folder: Path, images: list[ImageFile]) -> None:
-    """Make the folder of the results, unless it is a place where they would do harm.
-
-    Raises:
-        UserError: A file, a folder that cannot be written, or one that holds the images.
-    """
-    among = next((image for image in images if os.path.realpath(
-        os.path.dirname(image.path)) == os.path.realpath(folder)), None)
-    if among is not None:
-        raise UserError(f'--out-dir {readable(folder)} is the folder of {readable(among.path)}: '
-                        'results would lie among the images. Name another one.')
-    check_writable_folder(folder, '--out-dir')
+from .videos import Video, count_images, frame_name, video_writer
 
 
 def _failure(error: Exception, seen: set[str]) -> str:
@@ -72,24 +36,6 @@ def _failure(error: Exception, seen: set[str]) -> str:
     return text
 
 
-def _write(target: Path, picture: np.ndarray, text: str) -> None:
-    """Write picture, (H, W, 3) in RGB, and JSON.
-
-    Raises:
-        ImageError: If the image's name has no room for the suffix of the JSON.
-        UserError: If the disk is full, say: the other images would fare no better.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target.with_suffix('.json'),
-                         lambda file: Path(file).write_text(text, encoding='utf-8'))
-        write_atomically(target, lambda file: mmcv.imwrite(picture[..., ::-1], file))
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise ImageError('its name is too long for a result') from error
-        raise UserError(f'{readable(target)} cannot be written: {error.strerror}.') from error
-
-
 def _prepare(args) -> Detector:
     """Load the detector that the command line names, and say what it is."""
     detector = Detector(load_config(args.config, args.cfg_options), args.checkpoint, args.device,
@@ -101,51 +47,136 @@ def _prepare(args) -> Detector:
     return detector
 
 
+class _Work:
+    """Does images and videos one by one, and writes what was found.
+
+    Args:
+        detector (Detector): Finds it.
+        args (argparse.Namespace): Arguments of ``tools/infer.py``.
+        files (list[ImageFile]): All images and videos.
+        advance (Callable): Called after every image.
+    """
+
+    def __init__(self, detector: Detector, args, files: list[ImageFile],
+                 advance: Callable[[], None]):
+        self.detector, self.args, self.advance = detector, args, advance
+        self.folder = Path(args.out_dir).expanduser()
+        classes = detector.model.dataset_meta['classes'] or ()
+        self.coco = CocoResults(classes, args.annotations) if args.coco else None
+        self.names = OutputNames(self.folder, files, self.coco.files() if self.coco else ())
+
+    def _detect(self, image: Union[str, np.ndarray],
+                name: str) -> tuple[Detections, Optional[np.ndarray]]:
+        """What is found in an image, and the picture of it, if that is wanted."""
+        read = self.detector.read(image, name)
+        found, = self.detector.predict([read], self.args.score_thr)
+        picture = None if self.args.no_pictures else found.draw(read.pixels)
+        self.advance()
+        return found, picture
+
+    def image(self, file: ImageFile) -> str:
+        """Do an image; returns what to say about it."""
+        several = check_image(file.path, self.args.max_pixels)
+        found, picture = self._detect(file.path, readable(file.path))
+        if self.coco:
+            self.coco.add(file.path, found)
+        target = self.names(file)
+        with writing(target):
+            if not self.coco:
+                write_text(target.with_suffix('.json'), found.to_json())
+            if picture is not None:
+                write_picture(target, picture)
+        return (f'{found.image}{" (its first picture)" if several else ""}: {len(found)} objects '
+                f'-> {self._place(target)}')
+
+    def video(self, file: ImageFile) -> str:
+        """Do a video; returns what to say about it."""
+        name, video, frames, target = readable(file.path), Video(file.path), [], self.names(file)
+
+        def detect(path: str) -> None:
+            with nullcontext() if self.args.no_pictures else video_writer(path, video.rate) as draw:
+                for number, image in enumerate(video):
+                    found, picture = self._detect(image, frame_name(name, number))
+                    frames.append(found)
+                    if draw:
+                        draw(picture)
+
+        with writing(target):
+            if self.args.no_pictures:
+                detect('')
+            else:
+                write_atomically(target, detect)
+            if not self.coco:
+                write_text(target.with_suffix('.json'), as_json(dict(
+                    video=name, height=frames[0].height, width=frames[0].width, fps=video.rate,
+                    frames=[dict(frame=number, detections=found.to_dict()['detections'])
+                            for number, found in enumerate(frames)])))
+        for number, found in enumerate(frames if self.coco else ()):
+            self.coco.add(frame_name(file.path, number), found)
+        return (f'{name}: {sum(map(len, frames))} objects in {len(frames)} images -> '
+                f'{self._place(target)}')
+
+    def _place(self, target: Path) -> str:
+        """Where people find what was written for an input."""
+        if not self.args.no_pictures:
+            return readable(target)
+        return readable(self.folder / RESULTS if self.coco else target.with_suffix('.json'))
+
+    def finish(self) -> None:
+        """Write COCO results, if they are wanted."""
+        for name, content in (self.coco.files() if self.coco else {}).items():
+            with writing(self.folder / name):
+                write_text(self.folder / name, as_json(content))
+
+
+def _check_options(args) -> None:
+    """Raise a UserError for options that make no sense."""
+    if not 0 <= args.score_thr <= 1:
+        raise UserError(f'--score-thr is a number from 0 to 1, not {args.score_thr}.')
+    if args.max_pixels < 1:
+        raise UserError(f'--max-pixels is a number of pixels, not {args.max_pixels}.')
+    if args.annotations is not None and not args.coco:
+        raise UserError('--annotations numbers the images of COCO results: add --coco.')
+
+
 def infer(args) -> int:
-    """Detect objects in all images and write what was found.
+    """Detect objects in all images and videos, and write what was found.
 
     Args:
         args (argparse.Namespace): Arguments of ``tools/infer.py``.
 
     Returns:
-        int: Exit code: 1 if an image could not be done, all others being done.
+        int: Exit code: 1 if an image or video could not be done, all others being done.
 
     Raises:
         UserError: If nothing can be done at all.
     """
-    if not 0 <= args.score_thr <= 1:
-        raise UserError(f'--score-thr is a number from 0 to 1, not {args.score_thr}.')
-    if args.max_pixels < 1:
-        raise UserError(f'--max-pixels is a number of pixels, not {args.max_pixels}.')
+    _check_options(args)
     folder = Path(args.out_dir).expanduser()
     quiet_libraries()
-    found = collect_images(args.images, args.recursive, str(folder))
+    found = collect_images(args.images, args.recursive, str(folder), with_videos=True)
     if not found.images:
         raise UserError('No image to work on:\n  ' + '\n  '.join(found.problems + found.skipped))
-    _check_folder(folder, found.images)
+    check_folder(folder, found.images)
     detector = _prepare(args)
     for message in found.skipped:
         print(message, flush=True)
     for problem in found.problems:
         print(f'error: {problem}', file=sys.stderr, flush=True)
-    names, failed, seen = OutputNames(folder, found.images), len(found.problems), set()
-    for image in found.images:
-        name = readable(image.path)
-        try:
-            several = check_image(image.path, args.max_pixels)
-            read = detector.read(image.path)
-            result, = detector.predict([read], args.score_thr)
-            text, picture = result.to_json(), result.draw(read.pixels)
-            target = names(image)
-            _write(target, picture, text)
-        except UserError:
-            raise
-        except Exception as error:
-            failed += 1
-            print(f'error: {name}: {_failure(error, seen)}', file=sys.stderr, flush=True)
-            continue
-        print(f'{name}{" (its first picture)" if several else ""}: {len(result)} '
-              f'objects -> {readable(target)}', flush=True)
+    failed, seen = len(found.problems), set()
+    total = sum(count_images(file.path) if file.is_video else 1 for file in found.images)
+    with image_progress(total) as advance:
+        work = _Work(detector, args, found.images, advance)
+        for file in found.images:
+            try:
+                print(work.video(file) if file.is_video else work.image(file), flush=True)
+            except UserError:
+                raise
+            except Exception as error:
+                failed += 1
+                print(f'error: {readable(file.path)}: {_failure(error, seen)}', file=sys.stderr,
+                      flush=True)
+    work.finish()
     if failed:
         print(f'error: {failed} could not be done, see above', file=sys.stderr)
     return 1 if failed else 0

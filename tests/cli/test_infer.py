@@ -23,7 +23,8 @@ from mmcontainer.api.results import Detection, Detections  # noqa: E402
 from mmcontainer.cli import infer as inference  # noqa: E402
 from mmcontainer.cli.configs import load_config  # noqa: E402
 from mmcontainer.cli.images import ImageFile  # noqa: E402
-from mmcontainer.cli.infer import OutputNames, infer  # noqa: E402
+from mmcontainer.cli.infer import infer  # noqa: E402
+from mmcontainer.cli.result_files import OutputNames  # noqa: E402
 from mmcontainer.errors import UserError  # noqa: E402
 from mmcontainer.fileio import write_atomically  # noqa: E402
 
@@ -84,7 +85,8 @@ def run(spot, tmp_path, monkeypatch, capsys):
         (tmp_path / 'config.py').write_text(CONFIG.format(loader=loader))
         options = {**dict(config='config.py', checkpoint='x.pth', cfg_options=None, out_dir='out',
                           score_thr=0.3, device='cpu', recursive=False, max_pixels=1_000_000,
-                          no_deploy=False, amp=None, compile=False), **options}
+                          no_deploy=False, amp=None, compile=False, no_pictures=False, coco=False,
+                          annotations=None), **options}
         code = infer(Namespace(images=list(map(str, images)), **options))
         return (code, *capsys.readouterr())
 
@@ -295,7 +297,7 @@ def test_a_full_disk_stops_with_one_message(run, tmp_path, monkeypatch):
     def fail(picture, path):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(inference.mmcv, 'imwrite', fail)
+    monkeypatch.setattr('mmcv.imwrite', fail)
     with pytest.raises(UserError, match='out/a.jpg cannot be written: No space left on device'):
         run('a.png')
     assert os.listdir(tmp_path / 'out') == ['a.json']  # whole, and no half picture

@@ -35,7 +35,7 @@ def test_same_numbers_as_the_tool(saved, tiny_data, tmp_path, monkeypatch, capsy
     assert infer(Namespace(
         config=config, checkpoint=checkpoint, cfg_options=None, amp=None, compile=False,
         no_deploy=False, images=[str(images)], out_dir='found', score_thr=0., device='cpu',
-        recursive=False, max_pixels=10**6)) == 0
+        recursive=False, max_pixels=10**6, no_pictures=True, coco=False, annotations=None)) == 0
     detector = Detector(config, checkpoint, device='cpu')
     found = detector(images, score_thr=0)
     files = sorted((tmp_path / 'found').glob('*.json'))
