@@ -570,7 +570,7 @@ class Run:
         if not self.args.no_pictures:
             with whole_file(target) as file:
                 file.write_bytes(self.detector.library.encode(self.detector.draw(image, result)))
-        return f'{len(found)} objects -> {readable(target)}'
+        return f'{len(found)} objects -> {self.place(target)}'
 
     def video(self, path: Path) -> str:
         """Do a video; returns what there is to say."""
@@ -589,7 +589,15 @@ class Run:
         else:
             write_json(target.with_name(f'{target.stem}.json'),
                        dict(video=readable(path), **size, fps=rate, frames=frames))
-        return f'{len(frames)} images -> {readable(target)}'
+        count = sum(len(frame['detections']) for frame in frames)
+        return f'{count} objects in {len(frames)} images -> {self.place(target)}'
+
+    def place(self, target: Path) -> str:
+        """Where people find what was written for a file."""
+        if self.args.no_pictures:
+            target = target.with_name(f'{target.stem}.json')
+            target = Path(self.args.out_dir, 'predictions.json') if self.coco else target
+        return readable(target)
 
 
 def run(args: argparse.Namespace) -> int:

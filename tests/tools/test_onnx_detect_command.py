@@ -69,7 +69,8 @@ def test_an_image(run, tmp_path):
     assert (best['label'], best['class'], best['score']) == (0, CLASSES[0], 0.75)
     np.testing.assert_allclose(best['bbox'], BOXES[1] * [80, 60, 80, 60], atol=1e-3)
     assert cv2.imread(str(tmp_path / 'outputs' / 'a.jpg')).shape == (60, 80, 3)
-    assert run('a.png', '--no-pictures', '--out-dir', 'b')[0] == 0
+    assert run('a.png', '--no-pictures', '--out-dir', 'b')[:2] == (
+        0, 'a.png: 2 objects -> b/a.json\n')
     assert files_in('b') == ['a.json']
 
 
@@ -219,8 +220,9 @@ def test_coco_results_with_the_numbers_of_annotations(run, tmp_path):
         images=[dict(id=7, file_name='x/a.png'), dict(id=9, file_name='b.png')], annotations=[],
         categories=[dict(id=90, name='frame'), dict(id=3, name='other $x'),
                     dict(id=5, name='bright')])))
-    code, _, errors = run('images', '--recursive', '--score-thr', 0, '--coco', '--annotations',
-                          'truth.json', '--no-pictures')
+    code, output, errors = run('images', '--recursive', '--score-thr', 0, '--coco', '--annotations',
+                               'truth.json', '--no-pictures')
+    assert output.count('3 objects -> outputs/predictions.json') == 2
     assert code == 1 and 'c.png: truth.json has no such image, or it has been done' in errors
     assert files_in('outputs') == ['predictions.json']
     found = COCO('truth.json').loadRes('outputs/predictions.json')
@@ -233,7 +235,8 @@ def test_coco_results_with_the_numbers_of_annotations(run, tmp_path):
 def test_a_video(run, tmp_path, name, codec, size):
     save_video(tmp_path / name, size=size, codec=codec)
     code, output, errors = run(name, '--score-thr', '0.05')
-    assert (code, errors) == (0, '') and output == f'{name}: 5 images -> outputs/clip.mp4\n'
+    assert (code, errors) == (0, '') and output == (
+        f'{name}: {output.split()[1]} objects in 5 images -> outputs/clip.mp4\n')
     result = json.loads((tmp_path / 'outputs' / 'clip.json').read_text())
     assert list(result) == ['video', 'height', 'width', 'fps', 'frames']
     assert (result['height'], result['width']) == size
