@@ -457,11 +457,14 @@ def find_files(names: Sequence[str], recursive: bool,
     """
     found, problems = {}, []
     for top in map(Path, names):
-        files = [top] if top.is_file() else []
-        if top.is_dir():
-            files = [path for path in sorted(top.rglob('*') if recursive else top.iterdir())
-                     if path.suffix.lower() in IMAGES + VIDEOS and path.is_file()
-                     and results.resolve() not in path.resolve().parents]
+        try:
+            inside = sorted(top.rglob('*') if recursive else top.iterdir()) if top.is_dir() else ()
+        except OSError as error:
+            problems.append(f'{readable(top)}: {error.strerror}')
+            continue
+        files = [top] if top.is_file() else [
+            path for path in inside if path.suffix.lower() in IMAGES + VIDEOS and path.is_file()
+            and results.resolve() not in path.resolve().parents]
         for path in files:
             found.setdefault(path.resolve(), (path, path.relative_to(top) if top.is_dir()
                                               else Path(path.name)))

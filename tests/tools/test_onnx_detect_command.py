@@ -157,6 +157,18 @@ def test_mistakes(run, tmp_path, arguments, message):
     assert not files_in('empty') and not (tmp_path / 'outputs').exists()
 
 
+def test_a_folder_that_may_not_be_read(run, script, tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, 'Permission denied')
+
+    (tmp_path / 'images').mkdir()
+    picture().save(tmp_path / 'a.png')
+    monkeypatch.setattr(script.Path, 'iterdir', refuse)
+    code, output, errors = run('images', 'a.png')
+    assert code == 1 and len(output.splitlines()) == 1
+    assert errors.startswith('error: images: Permission denied\n')
+
+
 def test_wrong_models(run, tmp_path):
     picture().save(tmp_path / 'a.png')
     (tmp_path / 'b.onnx').write_bytes(b'no model')
