@@ -242,6 +242,34 @@ def test_coco_results_with_the_numbers_of_annotations(run, tmp_path):
         (number, category) for number in (9, 7) for category in (5, 3, 90)]
 
 
+@pytest.mark.parametrize('annotated', [False, True])
+def test_coco_results_are_those_of_infer(script, tmp_path, annotated):
+    from mmcontainer.cli import coco_results
+    truth = tmp_path / 'truth.json'
+    truth.write_text(json.dumps(dict(
+        images=[dict(id=n, file_name=f'x/{n}.png') for n in range(5)],
+        categories=[dict(id=50 - n, name=name) for n, name in enumerate(CLASSES)])))
+    annotations = str(truth) if annotated else None
+    found = [dict(label=label, score=0.5, bbox=[1.5, 2.25, 9.125, 8.001]) for label in range(3)]
+    found[1]['mask'] = dict(size=[60, 80], counts='00')
+    ours = script.CocoResults(CLASSES, annotations)
+    theirs = coco_results.CocoResults(CLASSES, annotations)
+    for number in (3, 1):
+        ours.add(Path('x', f'{number}.png'), 60, 80, found)
+        theirs.add(f'x/{number}.png', 60, 80, found)
+    ours.write(tmp_path)
+    files = theirs.files()
+    assert len(files) == (1 if annotated else 2)
+    for name, content in files.items():
+        assert json.loads((tmp_path / name).read_text()) == content
+
+
+def test_files_are_known_by_the_suffixes_of_infer(script):
+    from mmcontainer.cli import images, videos
+    assert script.IMAGES == images.SUFFIXES and script.VIDEOS == videos.SUFFIXES
+    assert script.MAX_PIXELS == images.MAX_PIXELS
+
+
 @pytest.mark.parametrize('name, codec, size', [
     ('clip.mp4', 'mp4v', (48, 64)), ('clip.avi', 'MJPG', (46, 62)), ('clip.AVI', 'XVID', (48, 64))])
 def test_a_video(run, tmp_path, name, codec, size):
