@@ -10,8 +10,8 @@ import pytest
 import mmcontainer_command as command
 
 TOOLS = sorted(Path(command.__file__).parent.glob('tools/[a-z]*.py'))
-# Of the checkout, for a machine without the package: they take no part.
-OF_THE_CHECKOUT = {'install_wheelhouse.py', 'make_wheelhouse.py'}
+# For a machine without the package, copied there: they take no part.
+OF_THE_CHECKOUT = {'install_wheelhouse.py', 'make_wheelhouse.py', 'onnx_detect.py'}
 
 
 @pytest.fixture

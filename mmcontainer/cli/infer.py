@@ -63,7 +63,7 @@ class _Work:
         self.folder = Path(args.out_dir).expanduser()
         classes = detector.model.dataset_meta['classes'] or ()
         self.coco = CocoResults(classes, args.annotations) if args.coco else None
-        self.names = OutputNames(self.folder, files, self.coco.files() if self.coco else ())
+        self.names = OutputNames(self.folder, files)
 
     def _detect(self, image: Union[str, np.ndarray],
                 name: str) -> tuple[Detections, Optional[np.ndarray]]:

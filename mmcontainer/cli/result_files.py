@@ -23,13 +23,12 @@ class OutputNames:
     Args:
         folder (Path): Folder of the results.
         images (Iterable[ImageFile]): All images and videos.
-        reserved (Iterable[str]): Names that other files in the folder will have.
     """
 
-    def __init__(self, folder: Path, images: Iterable[ImageFile], reserved: Iterable[str] = ()):
+    def __init__(self, folder: Path, images: Iterable[ImageFile]):
         self.folder = folder
         self._inputs = {os.path.realpath(image.path) for image in images}
-        self._used = {folder / Path(name).stem for name in reserved}
+        self._used = set()
 
     def __call__(self, image: ImageFile) -> Path:
         """Return the path of the picture, or video, for an input; its JSON has the same stem."""

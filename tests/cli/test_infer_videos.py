@@ -206,7 +206,7 @@ def test_coco_results(run, model, tmp_path, masks):
         cv2.imwrite(str(tmp_path / name), frame(0))
     save_video(tmp_path / 'clip.mp4', count=2)
     assert run('a.png', 'predictions.png', 'clip.mp4', coco=True)[0] == 0
-    assert files_in('out') == ['a.jpg', 'clip.mp4', 'predictions.json', 'predictions_2.jpg',
+    assert files_in('out') == ['a.jpg', 'clip.mp4', 'predictions.jpg', 'predictions.json',
                                'predictions_images.json']
     truth = COCO('out/predictions_images.json')
     assert [image['file_name'] for image in truth.dataset['images']] == [
