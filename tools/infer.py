@@ -9,8 +9,10 @@ MAX_PIXELS = 89_478_485
 
 def parse_args():
     parser = make_parser(__doc__, [
-        'photo.jpg --config CONFIG --checkpoint CHECKPOINT',
-        'photos/ --recursive --score-thr 0.5 --config CONFIG --checkpoint CHECKPOINT'],
+        'photo.jpg clip.mp4 --config CONFIG --checkpoint CHECKPOINT',
+        'photos/ --recursive --score-thr 0.5 --config CONFIG --checkpoint CHECKPOINT',
+        'val2017/ --score-thr 0 --no-pictures --coco --annotations instances_val2017.json '
+        '--config CONFIG --checkpoint CHECKPOINT'],
         note='JSON: image, height, width, and detections with label, class, score (0 to 1), bbox '
         '[x1, y1, x2, y2], and mask (COCO run-length code) if the model predicts masks; in pixels '
         'of the image as the test pipeline of the config decodes it, which by default is upright. '

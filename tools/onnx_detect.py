@@ -301,33 +301,18 @@ def whole_file(target: Path):
         path.unlink(missing_ok=True)
 
 
+def write_jpeg(path: Path, image: np.ndarray) -> None:
+    """Write a picture."""
+    if cv2:  # encoded in memory, so that a full disk is an OSError
+        path.write_bytes(cv2.imencode('.jpg', image[..., ::-1])[1].tobytes())
+    else:
+        Image.fromarray(image).save(path, quality=95)
+
+
 def write_json(target: Path, content) -> None:
     """Write a file of JSON."""
     with whole_file(target) as path:
         path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding='utf-8')
-
-
-@contextmanager
-def picture_writer(target: Path, rate: float):
-    """A function that writes an image as a JPEG, or, if there is a rate, appends it to an MP4."""
-    with whole_file(target) as path:
-        video = cv2.VideoWriter() if rate else None
-
-        def write(image: np.ndarray) -> None:
-            if video is None and cv2:  # encoded in memory, so that a full disk is an OSError
-                path.write_bytes(cv2.imencode('.jpg', image[..., ::-1])[1].tobytes())
-            elif video is None:
-                Image.fromarray(image).save(path, quality=95)
-            else:
-                if not video.isOpened():
-                    video.open(str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate, image.shape[1::-1])
-                video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-
-        yield write
-        if video is not None:
-            video.release()
-            if not cv2.VideoCapture(str(path)).isOpened():  # nothing else tells
-                raise OSError(None, 'no MP4: is the disk full? --no-pictures writes none')
 
 
 class CocoResults:
@@ -380,40 +365,43 @@ class CocoResults:
 
 def detect_file(detector: Detector, path: Path, result: Path, args, coco) -> str:
     """Do an image or a video, and write the results; returns what there is to say."""
-    is_video, rate = path.suffix.lower() in VIDEOS, 0
+    is_video, video, found = path.suffix.lower() in VIDEOS, None, []
     if is_video and cv2 is None:
         raise ValueError('videos need OpenCV: pip install opencv-python-headless')
-    if is_video:
-        rate = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS)
-        rate = rate if 0 < rate < 1000 else 25.  # some state none
+    rate = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS) if is_video else 0
+    rate = rate if 0 < rate < 1000 else 25.  # some state none
     picture = result.with_name(result.name + ('.mp4' if is_video else '.jpg'))
-    target, found = result.with_name(f'{result.name}.json'), []
-    with nullcontext() if args.no_pictures else picture_writer(picture, rate) as write:
+    data = result.with_name(f'{result.name}.json')
+    with nullcontext() if args.no_pictures else whole_file(picture) as file:
         for image in read_video(path) if is_video else [detector.read(path)]:
             objects = detector(image, args.score_thr)
             found.append(objects.detections())
-            if write:
-                write(objects.draw(image))
+            if file and is_video:
+                video = video or cv2.VideoWriter(
+                    str(file), cv2.VideoWriter_fourcc(*'mp4v'), rate, image.shape[1::-1])
+                video.write(cv2.cvtColor(objects.draw(image), cv2.COLOR_RGB2BGR))
+            elif file:
+                write_jpeg(file, objects.draw(image))
+        if video:
+            video.release()
+            if not cv2.VideoCapture(str(file)).isOpened():  # nothing else tells
+                raise OSError(None, 'no MP4: is the disk full? --no-pictures writes none')
         size = dict(height=objects.height, width=objects.width)
         if coco:
-            target = Path(args.out_dir, 'predictions.json')
+            data = Path(args.out_dir, 'predictions.json')
             for number, one in enumerate(found):
                 coco.add(path / f'{number:06d}' if is_video else path, **size, detections=one)
         elif is_video:
-            write_json(target, dict(video=str(path), **size, fps=rate, frames=[
+            write_json(data, dict(video=str(path), **size, fps=rate, frames=[
                 dict(frame=number, detections=one) for number, one in enumerate(found)]))
         else:
-            write_json(target, dict(image=str(path), **size, detections=found[0]))
+            write_json(data, dict(image=str(path), **size, detections=found[0]))
     return (f'{sum(map(len, found))} objects{f" in {len(found)} images" if is_video else ""} -> '
-            f'{target if args.no_pictures else picture}')
+            f'{data if args.no_pictures else picture}')
 
 
 def run(args) -> int:
     """Do all files; returns 1 if one could not be done, all others being done."""
-    if not 0 <= args.score_thr <= 1:
-        raise ValueError(f'--score-thr is a number from 0 to 1, not {args.score_thr}')
-    if args.annotations and not args.coco:
-        raise ValueError('--annotations numbers COCO results: add --coco')
     folder = Path(args.out_dir)
     files, problems = find_files(args.inputs, args.recursive, folder)
     if not files:
@@ -421,7 +409,8 @@ def run(args) -> int:
     if any(folder.resolve() in path.resolve().parents for path in files.values()):
         raise ValueError(f'--out-dir {folder} holds inputs: results might replace them')
     detector = Detector(args.model)
-    coco = CocoResults(detector.classes, args.annotations) if args.coco else None
+    coco = CocoResults(detector.classes, args.annotations) if (
+        args.coco or args.annotations) else None
     for problem in problems:
         print(f'error: {problem}', file=sys.stderr, flush=True)
     for result, path in files.items():
@@ -443,17 +432,16 @@ def main() -> int:
     """Returns 0, 1 if a file could not be done, 2 after a mistake, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('model', help='file that tools/export_onnx.py wrote')
-    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='images, videos or folders')
-    parser.add_argument('--out-dir', default='outputs', help='folder for the results (outputs)')
-    parser.add_argument('--score-thr', type=float, default=0.3,
-                        help='leave out objects with a lower score (0.3)')
-    parser.add_argument('--recursive', action='store_true', help='enter folders inside of folders')
-    parser.add_argument('--no-pictures', action='store_true', help='draw nothing')
-    parser.add_argument('--coco', action='store_true',
-                        help='write one predictions.json of COCO results, no JSON for each image')
-    parser.add_argument('--annotations', metavar='FILE',
-                        help='COCO annotations that number images and categories for --coco')
+    add = parser.add_argument
+    add('model', help='file that tools/export_onnx.py wrote')
+    add('inputs', nargs='+', metavar='INPUT', help='images, videos or folders')
+    add('--out-dir', default='outputs', help='folder for the results (outputs)')
+    add('--score-thr', type=float, default=0.3, help='leave out objects with a lower score (0.3)')
+    add('--recursive', action='store_true', help='enter folders inside of folders')
+    add('--no-pictures', action='store_true', help='draw nothing')
+    add('--coco', action='store_true', help='write one predictions.json of COCO results')
+    add('--annotations', metavar='FILE', help='COCO results with the numbers of images and '
+        'categories of this COCO file')
     args = parser.parse_args()
     sys.stdout.reconfigure(errors='backslashreplace')
     for number in (signal.SIGINT, signal.SIGTERM):  # exits clean up

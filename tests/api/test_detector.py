@@ -11,6 +11,7 @@ from torch import nn
 
 pytest.importorskip('mmcv.ops')
 
+from infer_config import make_config  # noqa: E402
 from mmdet.evaluation import coco_classes  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmengine.config import Config  # noqa: E402
@@ -23,17 +24,6 @@ from mmcontainer.errors import ConfigError, UserError  # noqa: E402
 
 META = dict(classes=('bright', 'other'), palette=[(255, 0, 0), (0, 0, 255)])
 BOX = (10, 6, 40, 26)
-
-
-def make_config(**loader):
-    return Config(dict(
-        default_scope='mmdet', model=dict(type='RetinaNet'),
-        test_dataloader=dict(dataset=dict(type='CocoDataset', pipeline=[
-            dict(type='LoadImageFromFile', **loader),
-            dict(type='Resize', scale=(200, 120), keep_ratio=True),
-            dict(type='LoadAnnotations', with_bbox=True),
-            dict(type='PackDetInputs', meta_keys=('img_path', 'ori_shape', 'img_shape',
-                                                  'scale_factor'))]))))
 
 
 class BrightSpots(nn.Module):
@@ -172,7 +162,7 @@ def test_odd_sizes(detector, size):
 
 
 def test_grey_detector(model):
-    detector = Detector.from_model(model, make_config(color_type='grayscale'))
+    detector = Detector.from_model(model, make_config("color_type='grayscale'"))
     for image in (scene(), scene(grey=True)):
         assert detector(image).detections[0].bbox == list(BOX)
         assert detector.read(image).data['inputs'].shape[0] == 1

@@ -13,6 +13,7 @@ from torch import nn
 
 pytest.importorskip('mmcv.ops')
 
+from infer_config import TEXT  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
@@ -29,15 +30,6 @@ from mmcontainer.errors import UserError  # noqa: E402
 from mmcontainer.fileio import write_atomically  # noqa: E402
 
 META = dict(classes=('bright', 'other'), palette=[(255, 0, 0), (0, 0, 255)])
-CONFIG = """
-default_scope = 'mmdet'
-model = dict(type='RetinaNet')
-test_dataloader = dict(dataset=dict(type='CocoDataset', pipeline=[
-    dict(type='LoadImageFromFile', {loader}),
-    dict(type='Resize', scale=(200, 120), keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys=('img_path', 'ori_shape', 'img_shape', 'scale_factor'))]))
-"""
 BOX = (10, 6, 40, 26)  # x1, y1, x2, y2, upright, in an image of 80 x 60
 SIZE = (80, 60)
 
@@ -82,7 +74,7 @@ def run(spot, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def call(*images, loader='', **options):
-        (tmp_path / 'config.py').write_text(CONFIG.format(loader=loader))
+        (tmp_path / 'config.py').write_text(TEXT.format(loader=loader))
         options = {**dict(config='config.py', checkpoint='x.pth', cfg_options=None, out_dir='out',
                           score_thr=0.3, device='cpu', recursive=False, max_pixels=1_000_000,
                           no_deploy=False, amp=None, compile=False, no_pictures=False, coco=False,
@@ -346,7 +338,7 @@ def test_the_model_is_given_what_the_pipeline_gives(spot, tmp_path):
     """Transforms that work in place do not change the picture that is drawn on."""
     from mmengine.registry import init_default_scope
     init_default_scope('mmdet')
-    (tmp_path / 'config.py').write_text(CONFIG.format(loader='').replace(
+    (tmp_path / 'config.py').write_text(TEXT.format(loader='').replace(
         "dict(type='Resize', scale=(200, 120), keep_ratio=True)",
         "dict(type='Resize', scale_factor=1.0, keep_ratio=True),"
         "dict(type='RandomErasing', n_patches=1, ratio=0.9)"))

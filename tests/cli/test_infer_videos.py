@@ -14,6 +14,7 @@ from torch import nn
 
 pytest.importorskip('mmcv.ops')
 
+from infer_config import TEXT  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
@@ -29,15 +30,6 @@ from mmcontainer.errors import UserError  # noqa: E402
 from mmcontainer.pipeline import ImageError, take_pixels  # noqa: E402
 
 CLASSES = ('bright', 'other')
-CONFIG = """
-default_scope = 'mmdet'
-model = dict(type='RetinaNet')
-test_dataloader = dict(dataset=dict(type='CocoDataset', pipeline=[
-    dict(type='LoadImageFromFile', {loader}),
-    dict(type='Resize', scale=(200, 120), keep_ratio=True),
-    dict(type='PackDetInputs', meta_keys=(
-        'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]))
-"""
 SIZE = (48, 64)
 
 
@@ -82,7 +74,7 @@ def run(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(inference, '_prepare', prepare)
 
     def call(*images, loader='', **options):
-        (tmp_path / 'config.py').write_text(CONFIG.format(loader=loader))
+        (tmp_path / 'config.py').write_text(TEXT.format(loader=loader))
         options = {**dict(config='config.py', out_dir='out', score_thr=0.05, recursive=False,
                           max_pixels=10**6, no_pictures=False, coco=False, annotations=None),
                    **options}

@@ -246,8 +246,7 @@ def test_boxes_that_are_drawn_across_every_edge(script, drawn_by):
 
 def test_pictures_are_written_as_they_are(script, drawn_by, tmp_path):
     red = np.full((30, 40, 3), [200, 50, 10], np.uint8)
-    with script.picture_writer(tmp_path / 'a.jpg', 0) as write:
-        write(red)
+    script.write_jpeg(tmp_path / 'a.jpg', red)
     np.testing.assert_allclose(np.asarray(Image.open(tmp_path / 'a.jpg')).astype(int), red, atol=3)
 
 
