@@ -185,8 +185,10 @@ class Detections:
 
 
 def _is_coco(classes: Optional[Sequence[str]]) -> bool:
-    from mmdet.evaluation import coco_classes
-    return classes is not None and list(classes) == coco_classes()
+    from mmdet.datasets import CocoDataset
+    # MMDetection itself writes 'traffic light' in some places and 'traffic_light' in others.
+    names = [name.replace('_', ' ') for name in classes or ()]
+    return names == list(CocoDataset.METAINFO['classes'])
 
 
 def describe(sample, meta: Mapping[str, Any], image: Optional[str],

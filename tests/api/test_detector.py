@@ -12,6 +12,7 @@ from torch import nn
 pytest.importorskip('mmcv.ops')
 
 from infer_config import make_config  # noqa: E402
+from mmdet.datasets import CocoDataset  # noqa: E402
 from mmdet.evaluation import coco_classes  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmengine.config import Config  # noqa: E402
@@ -282,9 +283,9 @@ def test_coco_results(detector, tmp_path):
 
 def test_coco_has_numbers_of_its_own():
     one = Detection(79, 'toothbrush', 0.5, [0., 0., 1., 1.])
-    names = coco_classes()
-    found = Detections('12.jpg', 9, 9, [one], meta=dict(classes=tuple(names)))
-    assert found.to_coco()[0]['category_id'] == 90
+    for names in (coco_classes(), CocoDataset.METAINFO['classes']):
+        found = Detections('12.jpg', 9, 9, [one], meta=dict(classes=tuple(names)))
+        assert found.to_coco()[0]['category_id'] == 90
     assert Detections('12.jpg', 9, 9, [one]).to_coco()[0]['category_id'] == 80
 
 
