@@ -1,4 +1,4 @@
-"""``tools/export_onnx.py``: a backbone as an ONNX file for images of any size."""
+"""``tools/export_onnx.py``: what it is given, and a backbone as a file for images of any size."""
 from pathlib import Path
 
 import torch
@@ -81,28 +81,18 @@ def largest_error(backbone: BaseBackbone, path: Path, batch: int, size: tuple[in
                for out, expected in zip(outs, backbone(images)))
 
 
-def export_onnx(args) -> None:
-    """Export as the command line says, and compare with PyTorch at two sizes before anything stays.
-
-    Args:
-        args (argparse.Namespace): Arguments of ``tools/export_onnx.py``.
-
-    Raises:
-        UserError: Packages missing, nothing to export, or a file that gives other numbers.
-    """
-    _import_packages()
-    target = check_writable_file(args.out, 'the file to write')
-    if target.suffix != '.onnx':
-        raise UserError(f'{args.out}: a file that ends with .onnx is expected.')
-    backbone = _build_backbone(load_config(args.config, args.cfg_options)).eval()
+def _export_backbone_only(args, cfg, target: Path) -> None:
+    """Compare with PyTorch at two sizes before anything stays."""
+    shape = tuple(args.shape or (224, 256))
+    backbone = _build_backbone(cfg).eval()
     with as_user_error():
         load_backbone(backbone, args.checkpoint)
     if not args.no_deploy:
         backbone.switch_to_deploy()
 
     def write(path: str) -> None:
-        export_backbone(backbone, Path(path), tuple(args.shape), args.opset)
-        for batch, size in ((2, tuple(args.shape)), (1, _OTHER_SIZE)):
+        export_backbone(backbone, Path(path), shape, args.opset)
+        for batch, size in ((2, shape), (1, _OTHER_SIZE)):
             error = largest_error(backbone, Path(path), batch, size)
             print(f'onnxruntime, {batch} x {backbone.in_channels} x {size[0]} x {size[1]}: largest '
                   f'error {error:.1e} of the standard deviation', flush=True)
@@ -114,3 +104,25 @@ def export_onnx(args) -> None:
     print(f'{target}: {target.stat().st_size / 2**20:.0f} MB, outputs '
           f'{", ".join(f"stage{i}" for i in backbone.out_indices)}, any batch, height and width '
           f'from {backbone.strides[-1]}')
+
+
+def export_onnx(args) -> None:
+    """Export a detector, or a backbone, as the command line says; nothing unchecked stays.
+
+    Args:
+        args (argparse.Namespace): Arguments of ``tools/export_onnx.py``.
+
+    Raises:
+        UserError: Packages missing, nothing to export, or a file that gives other numbers.
+    """
+    _import_packages()
+    target = check_writable_file(args.out, 'the file to write')
+    if target.suffix != '.onnx':
+        raise UserError(f'{args.out}: a file that ends with .onnx is expected.')
+    cfg = load_config(args.config, args.cfg_options)
+    if args.backbone_only:
+        _export_backbone_only(args, cfg, target)
+        return
+    # Imported late: a backbone is exported without MMDetection.
+    from .export_detector import export_detector
+    export_detector(args, cfg, target)
