@@ -15,8 +15,8 @@ def parse_args():
     parser.add_argument('--backbone-only', action='store_true',
                         help='export the backbone without the detector around it')
     parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'),
-                        help='size of the example images (320 416; of a backbone 224 256); the file '
-                        'takes any size')
+                        help='size of the example images (320 416, for a backbone 224 256); the '
+                        'file takes any size')
     parser.add_argument('--fixed-size', action='store_true',
                         help='make a file for images of --shape alone')
     parser.add_argument('--score-thr', type=float,

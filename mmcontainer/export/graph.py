@@ -37,7 +37,6 @@ class DetectorGraph(nn.Module):
 
     Attributes:
         output_names (tuple[str]): Names of what :meth:`forward` returns.
-        needs_fixed_size (bool): Whether the graph is right for the size it is recorded with alone.
     """
 
     def __init__(self, model: nn.Module, with_nms: bool = True):
@@ -45,7 +44,6 @@ class DetectorGraph(nn.Module):
         self.pixels = Pixels(model.data_preprocessor)
         self.head = _head(model, with_nms)
         self.output_names = self.head.output_names
-        self.needs_fixed_size = getattr(self.head, 'needs_fixed_size', False)
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

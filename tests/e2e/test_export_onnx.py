@@ -41,7 +41,8 @@ def exported(request, tmp_path, run_tool):
     config, weights, out = (tmp_path / name for name in ('config.py', 'weights.pth', 'm/b.onnx'))
     config.write_text(CONFIG.format(type=request.param, arch=arch, extra=extra))
     torch.save(model.state_dict(), weights)
-    output = run_tool('export_onnx.py', config, weights, out, '--shape', 64, 96)
+    output = run_tool('export_onnx.py', config, weights, out, '--backbone-only',
+                      '--shape', 64, 96)
     return model, out, output
 
 
@@ -67,7 +68,8 @@ def test_images_have_the_channels_of_the_backbone(tmp_path, launch_tool):
     config, weights, out = (tmp_path / name for name in ('config.py', 'weights.pth', 'b.onnx'))
     config.write_text(CONFIG.format(type='Container', arch=arch, extra='in_channels=1'))
     torch.save(Container(arch, in_channels=1).state_dict(), weights)
-    output = launch_tool('export_onnx.py', config, weights, out, '--shape', 64, 96)
+    output = launch_tool('export_onnx.py', config, weights, out, '--backbone-only',
+                      '--shape', 64, 96)
     assert '2 x 1 x 64 x 96' in output
     session = onnxruntime.InferenceSession(str(out), providers=['CPUExecutionProvider'])
     assert session.get_inputs()[0].shape[1] == 1
@@ -83,6 +85,6 @@ def test_mistakes_leave_no_file(tmp_path, run_tool):
             ((config, tmp_path / 'none.pth', tmp_path / 'b.onnx'), 'none.pth'),
             (('configs/retinanet/r50_fpn_1x_coco.py', weights, tmp_path / 'b.onnx'),
              'no backbone of this package')):
-        output = run_tool('export_onnx.py', *arguments, code=2)
+        output = run_tool('export_onnx.py', *arguments, '--backbone-only', code=2)
         assert message in output and 'Traceback' not in output
     assert sorted(path.name for path in tmp_path.iterdir()) == ['config.py', 'weights.pth']
