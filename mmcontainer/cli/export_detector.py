@@ -107,17 +107,13 @@ def _paths(cfg, args) -> list[str]:
     return [image.path for image in found.images]
 
 
-def pictures(cfg, args) -> Iterator[np.ndarray]:
-    """Yield pictures (H, W, 3), uint8 in RGB: as :func:`_paths` says, else generated ones."""
-    paths = _paths(cfg, args)
-    if not paths:
-        print('check: on generated pictures, there is no test data here (--check-images names '
-              'others)', flush=True)
-        for seed in range(_MOST_IMAGES):
-            rng = np.random.RandomState(seed)
-            yield paint_scene(rng, plan_scene(rng, 320), 320)[..., ::-1]
-        return
-    transforms = build_pipeline(cfg)
+def _generated() -> Iterator[np.ndarray]:
+    for seed in range(_MOST_IMAGES):
+        rng = np.random.RandomState(seed)
+        yield paint_scene(rng, plan_scene(rng, 320), 320)[..., ::-1]
+
+
+def _read(paths: list[str], transforms: list) -> Iterator[np.ndarray]:
     for path in paths:
         try:
             with pillow_limit_lifted():
@@ -125,6 +121,20 @@ def pictures(cfg, args) -> Iterator[np.ndarray]:
         except ImageError as error:
             raise UserError(f'{path}: {error}') from error
         yield image[..., ::-1] if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
+
+
+def pictures(cfg, args) -> Iterator[np.ndarray]:
+    """Pictures (H, W, 3), uint8 in RGB: as :func:`_paths` says, else generated ones.
+
+    Raises:
+        UserError: At once, if there is none of those named; later, if one cannot be read.
+    """
+    paths = _paths(cfg, args)
+    if paths:
+        return _read(paths, build_pipeline(cfg))
+    print('The check is on generated pictures: there is no test data here, and --check-images '
+          'names none.', flush=True)
+    return _generated()
 
 
 def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -192,24 +202,39 @@ def check_file(path: str, model: nn.Module, images: Iterator[np.ndarray],
     return f'{seen} images of {different} size{"s" if different > 1 else ""}: {total}'
 
 
+def _best_candidates(boxes: np.ndarray, scores: np.ndarray, number: int) -> list:
+    """The best candidates of every image as detections, each with its best class."""
+    from ..export.comparison import Detections
+    found = []
+    for of_boxes, of_scores in zip(boxes, scores):
+        values, labels = of_scores.max(-1), of_scores.argmax(-1)
+        if of_boxes.ndim == 3:  # a box for every class, or one for all
+            of_boxes = of_boxes[np.arange(len(labels)), labels % of_boxes.shape[1]]
+        order = np.argsort(-values, kind='stable')[:number]
+        found.append(Detections(of_boxes[order], values[order], labels[order]))
+    return found
+
+
 def _check_raw(path: str, graph: nn.Module, images: Iterator[np.ndarray],
                info: dict[str, Any]) -> str:
-    """As :func:`check_file`, of the boxes and scores that ``--no-nms`` gives."""
+    """As :func:`check_file`, of the boxes and scores that ``--no-nms`` gives.
+
+    MMDetection does not return them; the graph does in PyTorch.
+    """
     import onnxruntime
+
+    from ..export.comparison import Comparison, compare
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-    image = next(images)
-    worst = 0.
+    image, total, number = next(images), Comparison(), 100
     for size in _check_sizes(image, info):
         batch = np.stack([_resized(image, size)] * 2)
         with torch.no_grad():
-            expected = graph(torch.from_numpy(batch))
-        scores = session.run(None, {'images': batch})[1]
-        # By value: equal scores may come in another order.
-        difference = np.sort(scores, axis=None) - np.sort(expected[1].numpy(), axis=None)
-        worst = max(worst, float(np.abs(difference).max()))
-    if not worst <= 1e-4:
-        raise UserError(f'The ONNX file gives other scores than PyTorch (by {worst:.1e}).')
-    return f'scores differ by {worst:.1e} at most'
+            expected = [out.numpy() for out in graph(torch.from_numpy(batch))]
+        compare(_best_candidates(*expected, number),
+                _best_candidates(*session.run(None, {'images': batch}), number), 0., number, total)
+    if not total.is_equal:
+        raise UserError(f'The ONNX file gives something else than PyTorch: {total}.')
+    return str(total)
 
 
 # ----------------------------------------------------------------------------------------- the tool
