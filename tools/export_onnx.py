@@ -14,11 +14,8 @@ def parse_args():
     parser.add_argument('out', help='.onnx file to write')
     parser.add_argument('--backbone-only', action='store_true',
                         help='export the backbone without the detector around it')
-    parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'),
-                        help='size of the example images (320 416, for a backbone 224 256); the '
-                        'file takes any size')
-    parser.add_argument('--fixed-size', action='store_true',
-                        help='make a file for images of --shape alone')
+    parser.add_argument('--fixed-size', type=int, nargs=2, metavar=('H', 'W'),
+                        help='make a file for images of this size alone (any size)')
     parser.add_argument('--score-thr', type=float,
                         help='lowest score of a detection (that of the config)')
     parser.add_argument('--max-per-img', type=int,

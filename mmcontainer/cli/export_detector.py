@@ -24,8 +24,6 @@ from .images import collect_images, pillow_limit_lifted
 from .infer import load_detector
 from .weights import local_file
 
-#: Size of the example images.
-DEFAULT_SHAPE = (320, 416)
 # Images that are looked at before too few detections count as a failed check.
 _MOST_IMAGES = 12
 
@@ -83,7 +81,7 @@ def describe_file(model: nn.Module, cfg, args) -> dict[str, Any]:
     return dict(
         format=1, task='instance-segmentation' if with_masks else 'detection',
         classes=list(classes), resize=_resize_step(cfg),
-        size=list(args.shape) if args.fixed_size else None, batch=None,
+        size=args.fixed_size, batch=None,
         score_thr=float(test_cfg.get('score_thr', 0)),
         max_per_img=int(test_cfg.get('max_per_img', getattr(model, 'num_queries', 100))),
         mask_thr=float(test_cfg.get('mask_thr_binary', 0.5)),
@@ -255,7 +253,6 @@ def export_detector(args, cfg, target: Path) -> None:
                         '--backbone-only.')
     from ..export.graph import DetectorGraph
     from ..export.onnx_file import write_onnx
-    args.shape = tuple(args.shape or DEFAULT_SHAPE)
     _apply_options(cfg, args)
     model = load_detector(cfg, args.checkpoint, 'cpu')
     info = describe_file(model, cfg, args)
@@ -269,11 +266,11 @@ def export_detector(args, cfg, target: Path) -> None:
 
     def write(path: str) -> None:
         with as_user_error():
-            write_onnx(graph, path, args.shape, info, args.opset)
+            write_onnx(graph, path, info, args.opset)
             results.append(_check_raw(path, graph, images, info) if args.no_nms
                            else check_file(path, model, images, info))
 
     write_atomically(target, write)
-    size = ' x '.join(map(str, args.shape)) if args.fixed_size else 'any size'
+    size = ' x '.join(map(str, args.fixed_size)) if args.fixed_size else 'any size'
     print(f'check: {results[0]}\n{target}: {target.stat().st_size / 2**20:.0f} MB, '
           f'{info["task"]}, images of {size}, outputs {", ".join(graph.output_names)}')

@@ -14,6 +14,9 @@ from .suppression import nms_mask_onnx
 
 #: The key of the ONNX file's metadata under which its JSON is.
 METADATA_KEY = 'mmcontainer'
+# (height, width) of the example images of a graph of any size. No map may have one row or column,
+# not even at stride 128: what PyTorch records then is right for one alone.
+_EXAMPLE_SIZE = (736, 992)
 
 
 @contextmanager
@@ -50,21 +53,19 @@ def _rename_sizes(model) -> None:
             rename(value)
 
 
-def write_onnx(graph: DetectorGraph, path: str, size: tuple[int, int], metadata: dict[str, Any],
-               opset: int = 18) -> None:
+def write_onnx(graph: DetectorGraph, path: str, metadata: dict[str, Any], opset: int = 18) -> None:
     """Write an ONNX file for any batch.
 
     Args:
         graph (DetectorGraph): In evaluation mode, on the CPU.
         path (str): File to write.
-        size (tuple[int, int]): (height, width) of the example images. Where ``metadata['size']`` is
-            None, other images may have any size.
-        metadata (dict): What is stored as JSON under :data:`METADATA_KEY`.
+        metadata (dict): What is stored as JSON under :data:`METADATA_KEY`. Its ``size`` is the
+            (height, width) of the only images that the file takes; None is any.
         opset (int): Version of the ONNX operator set.
     """
     dynamic = torch.export.Dim.DYNAMIC
     sides = {} if metadata['size'] else {1: dynamic, 2: dynamic}
-    images = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    images = torch.zeros(2, *(metadata['size'] or _EXAMPLE_SIZE), 3, dtype=torch.uint8)
     with _ready_to_record():
         # First by itself: inside of torch.onnx.export MMDetection takes ways that no longer work.
         program = torch.export.export(
