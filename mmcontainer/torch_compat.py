@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Optional
 
 import torch
@@ -58,6 +59,24 @@ def is_compiling() -> bool:
 def is_exporting() -> bool:
     """Tell whether ``torch.export`` records the operators."""
     return hasattr(torch.compiler, 'is_exporting') and torch.compiler.is_exporting()
+
+
+_FOR_ONNX = ContextVar('_FOR_ONNX', default=False)
+
+
+@contextmanager
+def recording_for_onnx() -> Iterator[None]:
+    """Context for a ``torch.export`` whose program becomes an ONNX file."""
+    token = _FOR_ONNX.set(True)
+    try:
+        yield
+    finally:
+        _FOR_ONNX.reset(token)
+
+
+def needs_onnx_operators() -> bool:
+    """Tell whether what is recorded must consist of operators that ONNX has."""
+    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or _FOR_ONNX.get()
 
 
 def nothing_compiled() -> AbstractContextManager:

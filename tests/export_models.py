@@ -21,11 +21,17 @@ CONFIGS = {
     'mmdet_cascade_mask_rcnn': 'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
     'deformable_detr': 'configs/detr/deformable_detr_container_light_50e_coco.py',
 }
-BACKBONE = dict(
+CONTAINER = dict(
     type='Container', arch=dict(
         embed_dims=(8, 16, 16, 16), depths=(1, 1, 1, 1), mlp_ratios=(1, 1, 1, 1),
         patch_sizes=(4, 2, 2, 2), num_heads=(None, None, None, 2),
         static=dict(kind='depthwise', kernel_size=3)))
+COTNET = dict(
+    type='CoTNet', arch=dict(
+        stem=8, embed_dims=(32, 64, 64, 64), depths=(1, 1, 2, 1), widths=(16, 16, 16, 16),
+        layers=('cot', 'coxt', 'cot-gated', 'gated'), blur=True))
+# Tests make ONNX files of a detector with each; CoAtNet's is of the backbone alone.
+BACKBONES = dict(retinanet=COTNET)
 CLASSES = 4
 
 
@@ -66,11 +72,11 @@ def small_config(kind):
     """The config of a kind of :data:`CONFIGS`, with few channels and four classes."""
     cfg = load_config(CONFIGS[kind], None)
     model = cfg.model
-    model.backbone = ConfigDict(BACKBONE)
+    model.backbone = ConfigDict(BACKBONES.get(kind, CONTAINER))
     if 'encoder' in model:
         _shrink_transformer(model)
         return cfg
-    model.neck.update(in_channels=[8, 16, 16, 16], out_channels=16)
+    model.neck.update(in_channels=list(model.backbone.arch['embed_dims']), out_channels=16)
     if 'roi_head' in model:
         _shrink_regions(model)
     else:

@@ -101,7 +101,7 @@ def _paths(cfg, args) -> list[str]:
         names = [str(folder)] if prefix and folder.is_dir() else []
     found = collect_images(names)
     if args.check_images and not found.images:
-        raise UserError('No image to check on:\n  ' + '\n  '.join(found.problems + found.skipped))
+        raise UserError('No image to check on:\n  ' + '\n  '.join(found.problems))
     return [image.path for image in found.images]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..torch_compat import recording_for_onnx
 from .graph import DetectorGraph
 from .suppression import nms_mask_onnx
 
@@ -27,7 +28,7 @@ def _ready_to_record() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), recording_for_onnx():
             warnings.simplefilter('ignore')
             yield
     finally:
