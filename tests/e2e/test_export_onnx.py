@@ -22,6 +22,9 @@ MODELS = {
     # A block of each kind: the whole model takes a minute.
     'cotnet': (CoTNet, dict(
         arch={**CoTNet.arch_settings['se-cotnetd-50'], 'depths': (1, 2, 1, 1)}), (0, 1)),
+    'attention': (Container, dict(arch=dict(
+        embed_dims=(16, ), depths=(1, ), mlp_ratios=(1, ), patch_sizes=(4, ), num_heads=(2, ),
+        static=dict(kind='depthwise', kernel_size=3))), (0, )),
     'mlp': (Container, dict(arch='mh-mlp-lr'), (0, )),
     'coatnet': (CoAtNet, dict(arch=COATNET), (1, 2)),
     'windows': (CoAtNet, dict(arch=COATNET, window_size=3), (1, 2)),
