@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from typing import Optional
 
 import torch
@@ -61,22 +60,23 @@ def is_exporting() -> bool:
     return hasattr(torch.compiler, 'is_exporting') and torch.compiler.is_exporting()
 
 
-_FOR_ONNX = ContextVar('_FOR_ONNX', default=False)
+_for_onnx = False  # no ContextVar, which torch.compile cannot read
 
 
 @contextmanager
 def recording_for_onnx() -> Iterator[None]:
     """Context for a ``torch.export`` whose program becomes an ONNX file."""
-    token = _FOR_ONNX.set(True)
+    global _for_onnx
+    before, _for_onnx = _for_onnx, True
     try:
         yield
     finally:
-        _FOR_ONNX.reset(token)
+        _for_onnx = before
 
 
 def needs_onnx_operators() -> bool:
     """Tell whether what is recorded must consist of operators that ONNX has."""
-    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or _FOR_ONNX.get()
+    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or _for_onnx
 
 
 def nothing_compiled() -> AbstractContextManager:
