@@ -60,6 +60,25 @@ def is_exporting() -> bool:
     return hasattr(torch.compiler, 'is_exporting') and torch.compiler.is_exporting()
 
 
+_for_onnx = False  # no ContextVar, which torch.compile cannot read
+
+
+@contextmanager
+def recording_for_onnx() -> Iterator[None]:
+    """Context for a ``torch.export`` whose program becomes an ONNX file."""
+    global _for_onnx
+    before, _for_onnx = _for_onnx, True
+    try:
+        yield
+    finally:
+        _for_onnx = before
+
+
+def needs_onnx_operators() -> bool:
+    """Tell whether what is recorded must consist of operators that ONNX has."""
+    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or _for_onnx
+
+
 def nothing_compiled() -> AbstractContextManager:
     """Context in which modules that were compiled run as if they were not."""
     # Without this module, which takes seconds to import, nothing can have been compiled.

@@ -1,5 +1,7 @@
-"""``tools/export_onnx.py``: a backbone as an ONNX file for images of any size."""
+"""``tools/export_onnx.py``: what it is given, and a backbone as a file for images of any size."""
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +14,9 @@ from ..torch_compat import require
 from .configs import build_model, load_config
 from .paths import check_writable_file
 
-# A second size that shares no factor with the first: the file has to be right for all.
-_OTHER_SIZE = (97, 161)
+# Size of the example images, and another that shares no factor with it: the file has to be right
+# for all.
+_EXAMPLE_SIZE, _OTHER_SIZE = (224, 256), (97, 161)
 # Largest error of onnxruntime over the standard deviation of each output.
 TOLERANCE = 1e-3
 
@@ -51,27 +54,29 @@ def _build_backbone(cfg) -> BaseBackbone:
     return backbone
 
 
-def export_backbone(backbone: BaseBackbone, path: Path, size: tuple[int, int],
+def export_backbone(backbone: BaseBackbone, path: Path, size: Optional[Sequence[int]] = None,
                     opset: int = 18) -> None:
-    """Write a backbone as an ONNX file with dynamic batch, height and width.
+    """Write a backbone as an ONNX file for any batch.
 
     Args:
         backbone (BaseBackbone): In evaluation mode, on the CPU.
         path (Path): File to write.
-        size (tuple[int, int]): (height, width) of the example images that are traced.
+        size (Sequence[int], optional): (height, width) of the only images that the file takes; None
+            is any.
         opset (int): Version of the ONNX operator set.
     """
     dynamic = torch.export.Dim.DYNAMIC
+    sides = {} if size else {2: dynamic, 3: dynamic}
+    images = torch.randn(2, backbone.in_channels, *(size or _EXAMPLE_SIZE))
     program = torch.onnx.export(
-        _Images(backbone).eval(), (torch.randn(2, backbone.in_channels, *size), ), dynamo=True,
-        opset_version=opset, verbose=False, input_names=['images'],
-        output_names=[f'stage{i}' for i in backbone.out_indices],
-        dynamic_shapes={'images': {0: dynamic, 2: dynamic, 3: dynamic}})
+        _Images(backbone).eval(), (images, ), dynamo=True, opset_version=opset, verbose=False,
+        input_names=['images'], output_names=[f'stage{i}' for i in backbone.out_indices],
+        dynamic_shapes={'images': {0: dynamic, **sides}})
     program.save(str(path))
 
 
 @torch.no_grad()
-def largest_error(backbone: BaseBackbone, path: Path, batch: int, size: tuple[int, int]) -> float:
+def largest_error(backbone: BaseBackbone, path: Path, batch: int, size: Sequence[int]) -> float:
     """Largest difference between onnxruntime and PyTorch, over each output's standard deviation."""
     import onnxruntime
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
@@ -81,8 +86,34 @@ def largest_error(backbone: BaseBackbone, path: Path, batch: int, size: tuple[in
                for out, expected in zip(outs, backbone(images)))
 
 
+def _export_backbone_only(args, cfg, target: Path) -> None:
+    """Compare with PyTorch before anything stays, at two sizes if the file takes any."""
+    backbone = _build_backbone(cfg).eval()
+    with as_user_error():
+        load_backbone(backbone, args.checkpoint)
+    if not args.no_deploy:
+        backbone.switch_to_deploy()
+
+    def write(path: str) -> None:
+        export_backbone(backbone, Path(path), args.fixed_size, args.opset)
+        for batch, size in ((2, args.fixed_size or _EXAMPLE_SIZE),
+                            (1, args.fixed_size or _OTHER_SIZE)):
+            error = largest_error(backbone, Path(path), batch, size)
+            print(f'onnxruntime, {batch} x {backbone.in_channels} x {size[0]} x {size[1]}: largest '
+                  f'error {error:.1e} of the standard deviation', flush=True)
+            if not error <= TOLERANCE:
+                raise UserError(f'The exported model gives other numbers than PyTorch (error '
+                                f'{error:.1e}, allowed {TOLERANCE}); {target} was not written.')
+
+    write_atomically(target, write)
+    sides = ' x '.join(map(str, args.fixed_size)) if args.fixed_size else (
+        f'any height and width from {backbone.strides[-1]}')
+    print(f'{target}: {target.stat().st_size / 2**20:.0f} MB, outputs '
+          f'{", ".join(f"stage{i}" for i in backbone.out_indices)}, any batch, {sides}')
+
+
 def export_onnx(args) -> None:
-    """Export as the command line says, and compare with PyTorch at two sizes before anything stays.
+    """Export a detector, or a backbone, as the command line says; nothing unchecked stays.
 
     Args:
         args (argparse.Namespace): Arguments of ``tools/export_onnx.py``.
@@ -94,23 +125,10 @@ def export_onnx(args) -> None:
     target = check_writable_file(args.out, 'the file to write')
     if target.suffix != '.onnx':
         raise UserError(f'{args.out}: a file that ends with .onnx is expected.')
-    backbone = _build_backbone(load_config(args.config, args.cfg_options)).eval()
-    with as_user_error():
-        load_backbone(backbone, args.checkpoint)
-    if not args.no_deploy:
-        backbone.switch_to_deploy()
-
-    def write(path: str) -> None:
-        export_backbone(backbone, Path(path), tuple(args.shape), args.opset)
-        for batch, size in ((2, tuple(args.shape)), (1, _OTHER_SIZE)):
-            error = largest_error(backbone, Path(path), batch, size)
-            print(f'onnxruntime, {batch} x {backbone.in_channels} x {size[0]} x {size[1]}: largest '
-                  f'error {error:.1e} of the standard deviation', flush=True)
-            if not error <= TOLERANCE:
-                raise UserError(f'The exported model gives other numbers than PyTorch (error '
-                                f'{error:.1e}, allowed {TOLERANCE}); {target} was not written.')
-
-    write_atomically(target, write)
-    print(f'{target}: {target.stat().st_size / 2**20:.0f} MB, outputs '
-          f'{", ".join(f"stage{i}" for i in backbone.out_indices)}, any batch, height and width '
-          f'from {backbone.strides[-1]}')
+    cfg = load_config(args.config, args.cfg_options)
+    if args.backbone_only:
+        _export_backbone_only(args, cfg, target)
+        return
+    # Imported late: a backbone is exported without MMDetection.
+    from .export_detector import export_detector
+    export_detector(args, cfg, target)

@@ -8,7 +8,8 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..ops import merge_heads, relative_attention, relative_bias
+from ..ops import biased_attention, merge_heads, relative_attention, relative_bias
+from ..torch_compat import is_exporting
 from .map_norm import MapNorm
 from .mbconv import PooledShortcut, build_pool
 from .mlp import ConvMlp
@@ -78,21 +79,23 @@ class RelativeAttention(BaseModule):
         return tokens.permute(2, 0, 3, 1, 4).unbind(0)
 
     def _attend_in_windows(self, qkv: Tensor) -> Tensor:
-        height, width = qkv.shape[-2:]
+        batch, _, height, width = qkv.shape
         window = self.window_size
-        bottom, right = -height % window, -width % window
-        rows, columns = (height + bottom) // window, (width + right) // window
+        rows, columns = ((side + window - 1) // window for side in (height, width))
         grid = (rows, window, columns, window)
-        qkv = F.pad(qkv, (0, right, 0, bottom)).unflatten(3, grid[2:]).unflatten(2, grid[:2])
+        # A graph of any size cannot ask whether there is padding.
+        is_padded = is_exporting() or (height, width) != (rows * window, columns * window)
+        qkv = F.pad(qkv, (0, columns * window - width, 0, rows * window - height))
+        qkv = qkv.unflatten(3, grid[2:]).unflatten(2, grid[:2])
         qkv = qkv.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)  # windows are the batch
         tokens = self._split_heads(qkv)
         bias = relative_bias(self.resized_table((window, window)), (window, window))
         bias = bias.to(qkv.dtype)[None]
-        if bottom or right:
+        if is_padded:
             bias = (bias + self._padding_bias(height, width, grid, bias))[None].expand(
-                len(qkv) // (rows * columns), -1, -1, -1, -1).flatten(0, 1)
-        out = F.scaled_dot_product_attention(*tokens, bias)
-        out = merge_heads(out, window, window).unflatten(0, (-1, rows, columns))
+                batch, -1, -1, -1, -1).flatten(0, 1)
+        out = biased_attention(*tokens, bias)
+        out = merge_heads(out, window, window).unflatten(0, (batch, rows, columns))
         out = out.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
         return out[..., :height, :width]
 

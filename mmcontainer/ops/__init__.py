@@ -22,14 +22,13 @@ from .explicit import (
 )
 from .local_aggregation import local_aggregation, unfold_local_aggregation
 from .modulated_attention import gaussian_attention
-from .relative_attention import relative_attention
+from .relative_attention import biased_attention, relative_attention
 from .resize import at_grid_size, resize_map
 
 __all__ = [
-    'aggregate', 'attention_affinity', 'depthwise_affinity', 'gaussian_affinity', 'gaussian_bias',
-    'local_affinity', 'mixed_affinity', 'resize_affinity', 'dense_aggregation',
-    'depthwise_aggregation', 'low_rank_aggregation', 'merge_heads', 'mix', 'self_attention',
-    'split_heads', 'local_aggregation',
-    'unfold_local_aggregation', 'gaussian_attention', 'relative_affinity', 'relative_attention',
-    'relative_bias', 'at_grid_size', 'resize_map'
+    'aggregate', 'at_grid_size', 'attention_affinity', 'biased_attention', 'dense_aggregation',
+    'depthwise_affinity', 'depthwise_aggregation', 'gaussian_affinity', 'gaussian_attention',
+    'gaussian_bias', 'local_affinity', 'local_aggregation', 'low_rank_aggregation', 'merge_heads',
+    'mix', 'mixed_affinity', 'relative_affinity', 'relative_attention', 'relative_bias',
+    'resize_affinity', 'resize_map', 'self_attention', 'split_heads', 'unfold_local_aggregation'
 ]

@@ -12,6 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..torch_compat import is_exporting, needs_onnx_operators
+
+# ONNX has no operator for fused attention. With more positions than this in the example images, an
+# exported graph builds the affinity matrix in so many pieces.
+_FEW_POSITIONS, _PIECES = 2048, 32
+
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """Turn a feature map into per-head token sequences.
@@ -61,9 +67,21 @@ def self_attention(query: Tensor,
     height, width = query.shape[-2:]
     if kv_stride > 1:
         key, value = (F.avg_pool2d(t, kv_stride, ceil_mode=True) for t in (key, value))
-    tokens = F.scaled_dot_product_attention(*(split_heads(t, num_heads)
-                                              for t in (query, key, value)))
+    query, key, value = (split_heads(t, num_heads) for t in (query, key, value))
+    if is_exporting() and needs_onnx_operators() and height * width > _FEW_POSITIONS:
+        tokens = _attend_in_pieces(query, key, value)
+    else:
+        tokens = F.scaled_dot_product_attention(query, key, value)
     return merge_heads(tokens, height, width)
+
+
+def _attend_in_pieces(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Fused attention for runtimes without: a part of the affinity matrix at a time."""
+    length = query.shape[2]
+    rows = (length + _PIECES - 1) // _PIECES
+    queries = F.pad(query, (0, 0, 0, _PIECES * rows - length)).unflatten(2, (_PIECES, rows))
+    outs = [F.scaled_dot_product_attention(piece, key, value) for piece in queries.unbind(2)]
+    return torch.cat(outs, dim=2)[:, :, :length]
 
 
 def depthwise_aggregation(value: Tensor,

@@ -197,8 +197,10 @@ def gaussian_bias(point: Tensor,
         Tensor: (B, M, L, N) with N = H * W, to be added to the logits of attention.
     """
     height, width = grid_size
-    cells = torch.arange(height * width, device=point.device)
-    grid = torch.stack((cells % width, cells // width), dim=-1).to(point.dtype)
+    # Not by dividing numbers of cells: the ONNX exporter of torch 2.12 cannot by an open size.
+    columns = torch.arange(width, device=point.device).expand(height, -1)
+    rows = torch.arange(height, device=point.device)[:, None].expand(-1, width)
+    grid = torch.stack((columns, rows), dim=-1).flatten(0, 1).to(point.dtype)
     distance = (point[..., None, :] - grid).square()  # B M L N 2
     if scale is None:
         return -distance.sum(-1) / smooth

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..torch_compat import HAS_TRITON_3, autocast_dtype, define_operator
+from ..torch_compat import HAS_TRITON_3, autocast_dtype, define_operator, needs_onnx_operators
 from . import _local_aggregation_torch as torch_form
 from ._local_aggregation_torch import empty_maps
 
@@ -49,7 +49,7 @@ def local_aggregation(x: Tensor, weight: Tensor, kernel_size: int = 3, dilation:
     Raises:
         ValueError: If shapes, types or devices do not fit together.
     """
-    if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+    if needs_onnx_operators():
         return shifted_products(x, weight, kernel_size, dilation)
     _check(x, weight, kernel_size, dilation)
     x, weight = _cast_for_autocast(x, weight)

@@ -39,6 +39,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..torch_compat import is_exporting
 from .explicit import gaussian_affinity, padding_bias
 from .precision import without_autocast
 
@@ -82,7 +83,8 @@ def gaussian_attention(query: Tensor,
             not 0; pass 0 for evaluation.
         form (str): 'fold' makes the Gaussian a part of the dot product; for up to two scales.
             'separable' adds a mask, some queries at a time. 'explicit' builds the affinity of every
-            head. 'auto' is 'fold', and 'separable' where there are three scales.
+            head. 'auto' is 'fold', 'separable' where there are three scales, and 'explicit' where
+            ``torch.export`` records.
 
     Returns:
         Tensor: (B, M, L, D) in the type of ``value``.
@@ -92,6 +94,9 @@ def gaussian_attention(query: Tensor,
             scales.
     """
     _check(query, key, value, point, scale, grid_size, key_padding_mask, form)
+    if form == 'auto' and is_exporting():
+        # Tiles and chunks of the others depend on the size, which a graph of any size leaves open.
+        form = 'explicit'
     if form == 'auto':
         form = 'separable' if scale is not None and scale.shape[-1] == 3 else 'fold'
     attend = dict(fold=_folded, separable=_separable, explicit=_explicit)[form]

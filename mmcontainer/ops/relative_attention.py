@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..torch_compat import is_exporting
-from .explicit import relative_affinity, relative_bias
+from .explicit import relative_bias
 
 FORMS = ('auto', 'dense', 'toeplitz')
 # Largest matrix of biases, in entries, that 'auto' builds: beyond it, memory costs more time.
@@ -55,16 +55,32 @@ def relative_attention(query: Tensor,
         raise ValueError(f'form must be one of {", ".join(FORMS)}, got {form!r}.')
     table = table.to(query.dtype)
     if form == 'auto' and (torch.jit.is_tracing() or is_exporting()):
-        # Sizes are unknown, and exporters (torch 2.12) cannot reshape what fused attention returns.
-        return relative_affinity(query, key, table, grid_size) @ value
+        # Sizes are unknown: neither can they be checked, nor can one form suit all.
+        return biased_attention(query, key, value, relative_bias(table, grid_size))
     if form == 'auto':
         small = len(table) * (height * width)**2 <= DENSE_ENTRIES
         form = 'dense' if small else 'toeplitz'
     _check(query, table, height, width)
     if form == 'dense':
-        return F.scaled_dot_product_attention(
-            query, key, value, relative_bias(table, grid_size)[None])
+        return biased_attention(query, key, value, relative_bias(table, grid_size)[None])
     return _ToeplitzAttention.apply(query, key, value, table, height, width)
+
+
+def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Attend with softmax(Q K^T / sqrt(D) + bias) V.
+
+    Args:
+        query, key, value (Tensor): (B, M, N, D).
+        bias (Tensor): Broadcastable to (B, M, N, N); -inf where a query must not attend to a key.
+
+    Returns:
+        Tensor: (B, M, N, D).
+    """
+    if torch.jit.is_tracing() or is_exporting():
+        # Exporters (torch 2.12) cannot reshape what fused attention with a bias returns.
+        logits = query @ key.transpose(-2, -1) / query.shape[-1]**0.5
+        return (logits + bias).softmax(dim=-1) @ value
+    return F.scaled_dot_product_attention(query, key, value, bias)
 
 
 def _check(query: Tensor, table: Tensor, height: int, width: int) -> None:

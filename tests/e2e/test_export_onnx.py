@@ -14,34 +14,39 @@ pytestmark = needs_export
 CONFIG = """
 custom_imports = dict(imports=['mmcontainer'], allow_failed_imports=False)
 default_scope = 'mmdet'
-model = dict(backbone=dict(type='{type}', arch={arch!r}, {extra}))
+model = dict(backbone={backbone!r})
 """
+COATNET = dict(stem_width=8, embed_dims=(32, 32, 64, 64), depths=(1, 1, 2, 1))
 MODELS = {
-    'ContainerLight': (Container, 'light', ''),
+    'light': (Container, dict(arch='light'), (0, 1, 2, 3)),
     # A block of each kind: the whole model takes a minute.
-    'CoTNet': (CoTNet, {**CoTNet.arch_settings['se-cotnetd-50'], 'depths': (1, 2, 1, 1)},
-               'out_indices=(0, 1)'),
-    'Container': (Container, 'mh-mlp-lr', 'out_indices=(0, )'),
-    'CoAtNet': (CoAtNet, dict(stem_width=8, embed_dims=(32, 32, 64, 64), depths=(1, 1, 2, 1)),
-                'out_indices=(1, 2)'),
+    'cotnet': (CoTNet, dict(
+        arch={**CoTNet.arch_settings['se-cotnetd-50'], 'depths': (1, 2, 1, 1)}), (0, 1)),
+    'attention': (Container, dict(arch=dict(
+        embed_dims=(16, ), depths=(1, ), mlp_ratios=(1, ), patch_sizes=(4, ), num_heads=(2, ),
+        static=dict(kind='depthwise', kernel_size=3))), (0, )),
+    'mlp': (Container, dict(arch='mh-mlp-lr'), (0, )),
+    'coatnet': (CoAtNet, dict(arch=COATNET), (1, 2)),
+    'windows': (CoAtNet, dict(arch=COATNET, window_size=3), (1, 2)),
 }
 
 
 @pytest.fixture(params=list(MODELS))
 def exported(request, tmp_path, run_tool):
     """A backbone with random weights, its ONNX file and what the tool printed."""
-    cls, arch, extra = MODELS[request.param]
+    cls, arguments, out_indices = MODELS[request.param]
     torch.manual_seed(0)
-    model = cls(arch).eval()
+    model = cls(**arguments).eval()
     for module in model.modules():  # branches that start with zero would hide mistakes
         if isinstance(module, torch.nn.BatchNorm2d):
             module.weight.data.uniform_(0.1, 0.4)
             module.running_var.uniform_(0.5, 2)
             module.running_mean.normal_(0, 0.1)
     config, weights, out = (tmp_path / name for name in ('config.py', 'weights.pth', 'm/b.onnx'))
-    config.write_text(CONFIG.format(type=request.param, arch=arch, extra=extra))
+    config.write_text(CONFIG.format(backbone=dict(
+        arguments, type=cls.__name__, out_indices=out_indices)))
     torch.save(model.state_dict(), weights)
-    output = run_tool('export_onnx.py', config, weights, out, '--shape', 64, 96)
+    output = run_tool('export_onnx.py', config, weights, out, '--backbone-only')
     return model, out, output
 
 
@@ -65,17 +70,18 @@ def test_images_have_the_channels_of_the_backbone(tmp_path, launch_tool):
     arch = dict(embed_dims=(8, ), depths=(1, ), mlp_ratios=(1, ), patch_sizes=(4, ),
                 num_heads=(None, ), static=dict(kind='depthwise', kernel_size=3))
     config, weights, out = (tmp_path / name for name in ('config.py', 'weights.pth', 'b.onnx'))
-    config.write_text(CONFIG.format(type='Container', arch=arch, extra='in_channels=1'))
+    config.write_text(CONFIG.format(
+        backbone=dict(type='Container', arch=arch, in_channels=1)))
     torch.save(Container(arch, in_channels=1).state_dict(), weights)
-    output = launch_tool('export_onnx.py', config, weights, out, '--shape', 64, 96)
-    assert '2 x 1 x 64 x 96' in output
+    output = launch_tool('export_onnx.py', config, weights, out, '--backbone-only')
+    assert '2 x 1 x 224 x 256' in output
     session = onnxruntime.InferenceSession(str(out), providers=['CPUExecutionProvider'])
     assert session.get_inputs()[0].shape[1] == 1
 
 
 def test_mistakes_leave_no_file(tmp_path, run_tool):
     config, weights = tmp_path / 'config.py', tmp_path / 'weights.pth'
-    config.write_text(CONFIG.format(type='ContainerLight', arch='light', extra=''))
+    config.write_text(CONFIG.format(backbone=dict(type='ContainerLight')))
     torch.save(Container('light-paper').state_dict(), weights)
     for arguments, message in (
             ((config, weights, tmp_path / 'b.onnx'), 'does not fit ContainerLight'),
@@ -83,6 +89,6 @@ def test_mistakes_leave_no_file(tmp_path, run_tool):
             ((config, tmp_path / 'none.pth', tmp_path / 'b.onnx'), 'none.pth'),
             (('configs/retinanet/r50_fpn_1x_coco.py', weights, tmp_path / 'b.onnx'),
              'no backbone of this package')):
-        output = run_tool('export_onnx.py', *arguments, code=2)
+        output = run_tool('export_onnx.py', *arguments, '--backbone-only', code=2)
         assert message in output and 'Traceback' not in output
     assert sorted(path.name for path in tmp_path.iterdir()) == ['config.py', 'weights.pth']

@@ -10,7 +10,8 @@ from torch_versions import needs_export
 pytestmark = [needs_export, pytest.mark.slow]
 pytest.importorskip('onnxruntime')
 pytest.importorskip('mmcv._ext')
-export_models = pytest.importorskip('export_models', reason='needs the export of detectors')
+pytest.importorskip('mmdet')
+from export_models import small_config, small_detector  # noqa: E402
 
 CLASSES = ('person', 'car', 'chair', 'book')  # of COCO
 SCORE_THR = 0.06
@@ -18,12 +19,12 @@ SCORE_THR = 0.06
 
 def write_detector(folder, kind):
     """Config and checkpoint of a small detector that finds something everywhere."""
-    cfg = export_models.small_config(kind)
+    cfg = small_config(kind)
     for step in cfg.test_dataloader.dataset.pipeline:
         if step['type'] == 'Resize':
             step['scale'] = (400, 240)
     cfg.dump(str(folder / 'config.py'))
-    torch.save(dict(state_dict=export_models.small_detector(kind).state_dict(),
+    torch.save(dict(state_dict=small_detector(kind).state_dict(),
                     meta=dict(dataset_meta=dict(classes=CLASSES))), folder / 'weights.pth')
     return folder / 'config.py', folder / 'weights.pth'
 

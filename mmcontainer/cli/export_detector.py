@@ -1,0 +1,276 @@
+"""``tools/export_onnx.py``: a whole detector as an ONNX file, checked against PyTorch."""
+import copy
+import hashlib
+from collections.abc import Iterator
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from ..api.detector import load_detector
+from ..demo.scenes import paint_scene, plan_scene
+from ..engine.deploy import own_backbones
+from ..errors import UserError, as_user_error
+from ..fileio import write_atomically
+from ..pipeline import ImageError, build_pipeline, decode, tested_dataset
+from ..type_names import type_name
+from ..version import __version__
+from .configs import own_name
+from .images import collect_images, pillow_limit_lifted
+from .weights import local_file
+
+# Images that are looked at before too few detections count as a failed check.
+_MOST_IMAGES = 12
+
+
+def _apply_options(cfg, args) -> None:
+    """Write the thresholds of the command line into the config, where MMDetection reads them."""
+    test_cfg = cfg.model.get('test_cfg') or {}
+    cfg.model.test_cfg = test_cfg
+    test_cfg = test_cfg.get('rcnn', test_cfg)
+    if args.score_thr is not None:
+        if not 0 <= args.score_thr < 1:
+            raise UserError(f'--score-thr is a number from 0 to 1, not {args.score_thr}.')
+        test_cfg['score_thr'] = args.score_thr
+    if args.max_per_img is not None:
+        if args.max_per_img < 1:
+            raise UserError(f'--max-per-img is a number of detections, not {args.max_per_img}.')
+        test_cfg['max_per_img'] = args.max_per_img
+
+
+def _resize_step(cfg) -> dict[str, Any]:
+    """How the test pipeline resizes images, as a program without MMDetection is to do it."""
+    steps = [step for step in (tested_dataset(cfg) or {}).get('pipeline', [])
+             if type_name(step['type']) in ('Resize', 'FixScaleResize')]
+    if len(steps) != 1 or 'scale' not in steps[0]:
+        raise UserError('The test pipeline of the config must have one Resize with a scale: it is '
+                        'stored in the ONNX file for the programs that use it.')
+    step, = steps
+    return dict(scale=list(step['scale']), keep_ratio=bool(step.get('keep_ratio', False)),
+                backend=step.get('backend', 'cv2'),
+                interpolation=step.get('interpolation', 'bilinear'))
+
+
+def describe_file(model: nn.Module, cfg, args) -> dict[str, Any]:
+    """What a program must know about the file, and what people want to.
+
+    Args:
+        model (nn.Module): Of :func:`mmcontainer.api.detector.load_detector`.
+        cfg (Config): Its config.
+        args (argparse.Namespace): Arguments of ``tools/export_onnx.py``.
+
+    Returns:
+        dict: See ``docs/deploy.md``.
+    """
+    test_cfg = model.test_cfg.get('rcnn', model.test_cfg)
+    heads = getattr(model, 'roi_head', model).bbox_head
+    head = heads[-1] if isinstance(heads, nn.ModuleList) else heads
+    classes = model.dataset_meta['classes'] or map(str, range(head.num_classes))
+    packages = dict(mmcontainer=__version__, torch=torch.__version__,
+                    **{name: metadata.version(name) for name in ('onnx', 'onnxscript')})
+    with open(local_file(args.checkpoint), 'rb') as file:
+        digest = hashlib.sha256()
+        for block in iter(lambda: file.read(2**20), b''):
+            digest.update(block)
+    with_masks = getattr(model, 'with_mask', False) and not args.no_nms
+    return dict(
+        format=1, task='instance-segmentation' if with_masks else 'detection',
+        classes=list(classes), resize=_resize_step(cfg),
+        size=args.fixed_size, batch=None,
+        score_thr=float(test_cfg.get('score_thr', 0)),
+        max_per_img=int(test_cfg.get('max_per_img', getattr(model, 'num_queries', 100))),
+        mask_thr=float(test_cfg.get('mask_thr_binary', 0.5)),
+        config=own_name(args.config) or Path(args.config).stem, versions=packages,
+        weights=digest.hexdigest())
+
+
+# ------------------------------------------------------------------------------- images to check on
+
+def _paths(cfg, args) -> list[str]:
+    """Images of the command line, else of the test data, else none."""
+    names = args.check_images
+    if not names:
+        dataset = tested_dataset(cfg) or {}
+        prefix = (dataset.get('data_prefix') or {}).get('img')
+        folder = Path(dataset.get('data_root') or '') / (prefix or '')
+        names = [str(folder)] if prefix and folder.is_dir() else []
+    found = collect_images(names)
+    if args.check_images and not found.images:
+        raise UserError('No image to check on:\n  ' + '\n  '.join(found.problems))
+    return [image.path for image in found.images]
+
+
+def _generated() -> Iterator[np.ndarray]:
+    for seed in range(_MOST_IMAGES):
+        rng = np.random.RandomState(seed)
+        yield paint_scene(rng, plan_scene(rng, 320), 320)[..., ::-1]
+
+
+def _read(paths: list[str], transforms: list) -> Iterator[np.ndarray]:
+    for path in paths:
+        try:
+            with pillow_limit_lifted():
+                image = decode(transforms, path)[0]['img']
+        except ImageError as error:
+            raise UserError(f'{path}: {error}') from error
+        yield image[..., ::-1] if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
+
+
+def pictures(cfg, args) -> Iterator[np.ndarray]:
+    """Pictures (H, W, 3), uint8 in RGB: as :func:`_paths` says, else generated ones.
+
+    Raises:
+        UserError: At once, if there is none of those named; later, if one cannot be read.
+    """
+    paths = _paths(cfg, args)
+    if paths:
+        return _read(paths, build_pipeline(cfg))
+    print('The check is on generated pictures: there is no test data here, and --check-images '
+          'names none.', flush=True)
+    return _generated()
+
+
+def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return cv2.resize(np.ascontiguousarray(picture), size[::-1])
+
+
+def _check_sizes(picture: np.ndarray, info: dict[str, Any]) -> list[tuple[int, int]]:
+    """(height, width) of three sizes: as the test pipeline resizes a picture, and two others."""
+    if info['size']:
+        return [tuple(info['size'])] * 3
+    long_side, short_side = (choose(info['resize']['scale']) for choose in (max, min))
+    height, width = picture.shape[:2]
+    factor = min(long_side / max(height, width), short_side / min(height, width))
+    height, width = (max(64, round(side * factor)) for side in (height, width))
+    return [(height, width), (max(64, height * 3 // 4 + 1), width),
+            (height, max(64, width * 3 // 5 + 3))]
+
+
+def check_file(path: str, model: nn.Module, images: Iterator[np.ndarray],
+               info: dict[str, Any]) -> str:
+    """Compare an ONNX file with MMDetection, at three sizes and on a batch of two.
+
+    Args:
+        path (str): The file.
+        model (nn.Module): The detector that it was made of.
+        images (Iterator[np.ndarray]): Pictures (H, W, 3), uint8 in RGB.
+        info (dict): Of :func:`describe_file`.
+
+    Returns:
+        str: The result in words.
+
+    Raises:
+        UserError: Other detections, or too few to tell.
+    """
+    import onnxruntime
+
+    from ..export.comparison import MIN_DETECTIONS, Comparison, compare, predict, run_file
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    images = list(islice(images, _MOST_IMAGES))
+    sizes = _check_sizes(images[0], info)
+    batches = [(size, [i % len(images)]) for i, size in enumerate(sizes)]
+    batches += [(sizes[0], [i % len(images), (i + 1) % len(images)])
+                for i in range(0, len(images), 2)]
+    total, seen = Comparison(), 0
+    for number, (size, chosen) in enumerate(batches):
+        if number > len(sizes) and total.detections >= MIN_DETECTIONS:
+            break
+        batch = np.stack([_resized(images[i], size) for i in chosen])
+        expected = predict(model, batch, info['score_thr'])
+        try:
+            found = run_file(session, batch)
+        except Exception as error:  # onnxruntime has no class of its own for it
+            raise UserError(f'onnxruntime cannot run the ONNX file on images of {size[0]} x '
+                            f'{size[1]} ({str(error).splitlines()[0]}).') from error
+        compare(expected, found, info['score_thr'], info['max_per_img'], total)
+        seen += len(batch)
+    if not total.is_equal:
+        raise UserError(f'The ONNX file finds something else than PyTorch: {total}.')
+    if total.detections < MIN_DETECTIONS:
+        raise UserError(
+            f'Only {total.detections} objects were found in the {seen} images of the check, '
+            f'{MIN_DETECTIONS} are needed to tell whether the file is right. Name images that show '
+            'objects with --check-images, or lower --score-thr.')
+    different = len(set(sizes))
+    return f'{seen} images of {different} size{"s" if different > 1 else ""}: {total}'
+
+
+def _best_candidates(boxes: np.ndarray, scores: np.ndarray, number: int) -> list:
+    """The best candidates of every image as detections, each with its best class."""
+    from ..export.comparison import Detections
+    found = []
+    for of_boxes, of_scores in zip(boxes, scores):
+        values, labels = of_scores.max(-1), of_scores.argmax(-1)
+        if of_boxes.ndim == 3:  # a box for every class, or one for all
+            of_boxes = of_boxes[np.arange(len(labels)), labels % of_boxes.shape[1]]
+        order = np.argsort(-values, kind='stable')[:number]
+        found.append(Detections(of_boxes[order], values[order], labels[order]))
+    return found
+
+
+def _check_raw(path: str, graph: nn.Module, images: Iterator[np.ndarray],
+               info: dict[str, Any]) -> str:
+    """As :func:`check_file`, of the boxes and scores that ``--no-nms`` gives.
+
+    MMDetection does not return them; the graph does in PyTorch.
+    """
+    import onnxruntime
+
+    from ..export.comparison import Comparison, compare
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    image, total, number = next(images), Comparison(), 100
+    for size in _check_sizes(image, info):
+        batch = np.stack([_resized(image, size)] * 2)
+        with torch.no_grad():
+            expected = [out.numpy() for out in graph(torch.from_numpy(batch))]
+        compare(_best_candidates(*expected, number),
+                _best_candidates(*session.run(None, {'images': batch}), number), 0., number, total)
+    if not total.is_equal:
+        raise UserError(f'The ONNX file gives something else than PyTorch: {total}.')
+    return str(total)
+
+
+# ----------------------------------------------------------------------------------------- the tool
+
+def export_detector(args, cfg, target: Path) -> None:
+    """Write a detector as an ONNX file, which is checked before it stays.
+
+    Args:
+        args (argparse.Namespace): Arguments of ``tools/export_onnx.py``.
+        cfg (Config): The config.
+        target (Path): File to write.
+
+    Raises:
+        UserError: Nothing to export, or a file that finds something else than PyTorch.
+    """
+    if cfg.get('default_scope') != 'mmdet':
+        raise UserError(f'{args.config} is no MMDetection config: export the backbone of it with '
+                        '--backbone-only.')
+    from ..export.graph import DetectorGraph
+    from ..export.onnx_file import write_onnx
+    _apply_options(cfg, args)
+    model = load_detector(cfg, args.checkpoint, 'cpu')
+    info = describe_file(model, cfg, args)
+    exported = copy.deepcopy(model)
+    if not args.no_deploy:
+        for backbone in own_backbones(exported):
+            backbone.switch_to_deploy()
+    graph = DetectorGraph(exported, with_nms=not args.no_nms).eval()
+    images = pictures(cfg, args)
+    results = []
+
+    def write(path: str) -> None:
+        with as_user_error():
+            write_onnx(graph, path, info, args.opset)
+            results.append(_check_raw(path, graph, images, info) if args.no_nms
+                           else check_file(path, model, images, info))
+
+    write_atomically(target, write)
+    size = ' x '.join(map(str, args.fixed_size)) if args.fixed_size else 'any size'
+    print(f'check: {results[0]}\n{target}: {target.stat().st_size / 2**20:.0f} MB, '
+          f'{info["task"]}, images of {size}, outputs {", ".join(graph.output_names)}')

@@ -1,0 +1,93 @@
+"""tools/export_onnx.py on whole detectors, as a user runs it."""
+import hashlib
+import json
+
+import pytest
+import torch
+from torch_versions import needs_export
+
+pytestmark = needs_export
+onnxruntime = pytest.importorskip('onnxruntime')
+pytest.importorskip('mmcv._ext')
+pytest.importorskip('mmdet')
+from export_models import CLASSES, noise, small_config, small_detector  # noqa: E402
+
+NAMES = ['ant', 'bee', 'cat', 'dog'][:CLASSES]
+
+
+def write_detector(folder, kind):
+    """Config and checkpoint of a small detector, whose images are a few hundred pixels wide."""
+    cfg = small_config(kind)
+    for step in cfg.test_dataloader.dataset.pipeline:
+        if step['type'] == 'Resize':
+            step['scale'] = (200, 120)
+    cfg.test_dataloader.dataset.data_root = str(folder / 'no_data')
+    cfg.dump(str(folder / 'config.py'))
+    torch.save(dict(state_dict=small_detector(kind).state_dict(),
+                    meta=dict(dataset_meta=dict(classes=NAMES))), folder / 'weights.pth')
+    return folder / 'config.py', folder / 'weights.pth'
+
+
+def read(path):
+    """Session of onnxruntime and what the file says about itself."""
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    return session, json.loads(session.get_modelmeta().custom_metadata_map['mmcontainer'])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['detr', 'mask_rcnn'])
+def test_a_detector_is_exported_and_checked(kind, tmp_path, run_tool):
+    config, weights = write_detector(tmp_path, kind)
+    out = tmp_path / 'm/detector.onnx'
+    output = run_tool('export_onnx.py', config, weights, out, '--score-thr', 0.02,
+                      '--max-per-img', 30)
+    assert '3 sizes' in output and '0 without a counterpart' in output
+    assert sorted(path.name for path in out.parent.iterdir()) == ['detector.onnx']
+    session, info = read(out)
+    versions = info.pop('versions')
+    assert versions['torch'] == torch.__version__ and 'mmcontainer' in versions
+    assert info == dict(
+        format=1, task='instance-segmentation' if 'mask' in kind else 'detection', classes=NAMES,
+        resize=dict(scale=[200, 120], keep_ratio=True, backend='cv2', interpolation='bilinear'),
+        size=None, batch=None, score_thr=0.02, max_per_img=30, mask_thr=0.5, config='config',
+        weights=hashlib.sha256(weights.read_bytes()).hexdigest())
+    dets, labels, *masks = session.run(None, {'images': noise(2, 70, 110)})
+    assert dets.shape == (2, 30, 5) and labels.shape == (2, 30)
+    assert (labels < CLASSES).all() and ((dets[..., 4] > 0.02) == (labels >= 0)).all()
+    assert len(masks) == ('mask' in kind) and all(m.shape == (2, 30, 28, 28) for m in masks)
+
+
+@pytest.mark.slow
+def test_candidates_and_one_size(tmp_path, launch_tool):
+    config, weights = write_detector(tmp_path, 'retinanet')
+    launch_tool('export_onnx.py', config, weights, tmp_path / 'raw.onnx', '--no-nms',
+                '--fixed-size', 96, 128)
+    session, info = read(tmp_path / 'raw.onnx')
+    assert info['size'] == [96, 128]
+    assert session.get_inputs()[0].shape == ['batch', 96, 128, 3]
+    assert [output.name for output in session.get_outputs()] == ['boxes', 'scores']
+
+
+@pytest.mark.slow
+def test_a_check_without_detections_leaves_no_file(tmp_path, run_tool):
+    config, weights = write_detector(tmp_path, 'retinanet')
+    output = run_tool('export_onnx.py', config, weights, tmp_path / 'd.onnx', '--score-thr', 0.999,
+                      code=2)
+    assert 'Only 0 objects were found' in output and '--check-images' in output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['config.py', 'weights.pth']
+
+
+def test_mistakes_are_messages(tmp_path, run_tool):
+    config, weights = write_detector(tmp_path, 'detr')
+    out = tmp_path / 'd.onnx'
+    for arguments, message in (
+            ((config, weights, out, '--no-nms'), 'no suppression'),
+            ((config, weights, out, '--score-thr', 2), '--score-thr'),
+            ((config, weights, out, '--max-per-img', 0), '--max-per-img'),
+            ((config, weights, out, '--max-per-img', 31), '30 queries'),
+            ((config, weights, out, '--check-images', tmp_path / 'none'), 'no such file'),
+            (('configs/imagenet/container_light_8xb128_in1k.py', weights, out), '--backbone-only'),
+            (('configs/retinanet/r50_fpn_1x_coco.py', weights, out), 'does not belong')):
+        output = run_tool('export_onnx.py', *arguments, code=2)
+        assert message in output and 'Traceback' not in output, output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['config.py', 'weights.pth']
