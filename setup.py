@@ -22,6 +22,7 @@ INSTALL_REQUIRES = [
     'numpy>=1.23',
     'pycocotools>=2.0.6',
     'pyyaml>=6.0',
+    'rich>=12',
 ]
 # No extra lists mmcv: pip would compile it in an isolated environment, where its build finds no
 # torch and gives a wheel without the compiled operators. Install torch and mmcv first (README).
@@ -102,6 +103,8 @@ setup(
     keywords='computer vision, object detection, instance segmentation, backbone, MMDetection',
     python_requires='>=3.9',
     packages=find_packages(include=['mmcontainer', 'mmcontainer.*']),
+    py_modules=['mmcontainer_command'],
+    entry_points={'console_scripts': ['mmcontainer = mmcontainer_command:main']},
     include_package_data=False,
     package_data={'': ['*.yaml', '*.json']},
     install_requires=INSTALL_REQUIRES,

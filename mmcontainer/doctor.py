@@ -5,6 +5,7 @@ the standard library, and works where mmcontainer, torch or mmcv cannot be impor
 can, ``python -m mmcontainer.doctor`` is the same. Every package is tried out in a process of its
 own, so that one that crashes does not take the doctor along.
 """
+import argparse
 import platform
 import re
 import subprocess
@@ -296,4 +297,7 @@ def main():
 
 
 if __name__ == '__main__':
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='The exit code is 1 if something is broken.').parse_args()
     sys.exit(main())

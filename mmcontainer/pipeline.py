@@ -1,10 +1,14 @@
 """The test pipeline of a config, for image files that are in no data set."""
 from typing import Any, Callable
 
+import cv2
+import numpy as np
 from mmengine.dataset import Compose
 
 from .errors import UserError
 from .type_names import type_name
+
+_READS_NOTHING = 'The test pipeline of the config reads no image (LoadImageFromFile does).'
 
 
 class ImageError(Exception):
@@ -68,4 +72,31 @@ def decode(transforms: list, path: str) -> tuple[dict[str, Any], list]:
             raise ImageError('cannot be read as an image')
         if results.get('img') is not None:
             return results, transforms[number:]
-    raise UserError('The test pipeline of the config reads no image (LoadImageFromFile does).')
+    raise UserError(_READS_NOTHING)
+
+
+def take_pixels(transforms: list, image: np.ndarray) -> tuple[dict[str, Any], list]:
+    """What :func:`decode` returns, for an image that has been decoded already.
+
+    Args:
+        transforms (list): See :func:`build_pipeline`.
+        image (np.ndarray): (H, W, 3) in BGR, or (H, W); uint8. A copy of it gets the channels and
+            the type of numbers that the loader of the pipeline would have read from a file.
+
+    Raises:
+        UserError: If the pipeline has no loader.
+    """
+    index = next((index for index, transform in enumerate(transforms)
+                  if 'LoadImage' in type(transform).__name__), None)
+    if index is None:
+        raise UserError(_READS_NOTHING)
+    loader = transforms[index]
+    wanted = getattr(loader, 'color_type', 'color')
+    if wanted.startswith('gray') and image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    elif wanted.startswith('color') and image.ndim == 2:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    image = image.astype(np.float32 if getattr(loader, 'to_float32', False) else np.uint8)
+    size = image.shape[:2]
+    results = dict(img=image, img_path=None, img_id=0, img_shape=size, ori_shape=size)
+    return results, transforms[index + 1:]

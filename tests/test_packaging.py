@@ -83,7 +83,8 @@ def names_in(wheel):
 def test_wheel_holds_the_package_and_mim_only(wheel, tree):
     names = names_in(wheel)
     assert {name.partition('/')[0] for name in names} == {
-        'mmcontainer', wheel.name.split('-')[0] + '-' + wheel.name.split('-')[1] + '.dist-info'}
+        'mmcontainer', 'mmcontainer_command.py',
+        wheel.name.split('-')[0] + '-' + wheel.name.split('-')[1] + '.dist-info'}
     assert not [name for name in names if '__pycache__' in name]
     expected = {f'mmcontainer/.mim/{path.relative_to(tree).as_posix()}'
                 for folder in ('configs', 'tools') for path in (tree / folder).rglob('*')
@@ -111,7 +112,8 @@ def test_metadata_never_pulls_one_stack_over_the_other(wheel):
         name = next(name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
         metadata = Parser().parsestr(archive.read(name).decode())
         top_level = archive.read(name.replace('METADATA', 'top_level.txt')).decode()
-    assert top_level.split() == ['mmcontainer']
+    # MMEngine takes the first one for the package of the distribution.
+    assert top_level.split() == ['mmcontainer', 'mmcontainer_command']
     assert metadata['Name'] == 'mmcontainer' and metadata['License'] == 'Apache-2.0'
     requires = metadata.get_all('Requires-Dist')
     always = [line for line in requires if 'extra ==' not in line]
@@ -151,6 +153,12 @@ def test_wheel_in_a_clean_environment_from_an_empty_folder(wheel, tmp_path):
     assert Path(words[0]) == site / 'mmcontainer' / '__init__.py'
     assert words[1:] == ['RetinaNet', 'ContainerLight']
     assert {path.name for path in empty.iterdir()} == {'mine.py'}
+    # The command, whose tools lie inside of the package.
+    script = venv / 'bin' / 'mmcontainer'
+    assert '  train  ' in run(script, '--help', cwd=empty)
+    assert run(script, 'infer', '--help', cwd=empty).startswith('usage: mmcontainer infer ')
+    flops = run(script, 'flops', f'mmcontainer::{CONFIG}', '--shape', '64', '64', cwd=empty)
+    assert 'FLOPs: ' in flops
 
 
 def test_wheel_changes_no_installed_version(wheel, tmp_path):

@@ -1,15 +1,14 @@
 #!/usr/bin/env python
 """Examine the data of a config: images, objects per class, what is left out, and what is wrong."""
-import argparse
-
 import _check_installed  # noqa: F401  before what it checks for
-
-from mmcontainer.cli.tool import add_config_options, run_tool
+from _tool import add_config_options, make_parser, start
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog='Writes nothing. The exit code is 2 if data cannot be used.')
+    parser = make_parser(__doc__, [
+        'configs/retinanet/container_light_fpn_1x_coco.py',
+        'my_config.py --data-root data/mine --splits train val'],
+        note='Writes nothing. The exit code is 2 if data cannot be used.')
     parser.add_argument('config', help='config file, or mmcontainer::retinanet/...')
     parser.add_argument('--data-root', metavar='DIR',
                         help='read all data sets and annotations of the config from this folder')
@@ -19,11 +18,10 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
-    args = parse_args()
+def main(args):
     from mmcontainer.cli.check_data import report_data
     return report_data(args)
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    start(parse_args(), main)

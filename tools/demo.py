@@ -1,6 +1,5 @@
 #!/usr/bin/env python
 """Train, evaluate and draw a Container-Light detector on generated data, within ten minutes."""
-import argparse
 import os
 
 # Before torch is imported: threads that wait shall soon sleep, not spin. Measured on two cores, a
@@ -9,18 +8,17 @@ import os
 os.environ.setdefault('GOMP_SPINCOUNT', '3000')
 
 import _check_installed  # noqa: F401  before what it checks for
-
-from mmcontainer.cli.tool import run_tool
+from _tool import make_parser, start
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--work-dir', default='work_dirs/demo', help='where results go')
+    parser = make_parser(__doc__, ['', '--smoke'])
+    parser.add_argument('--work-dir', default='work_dirs/demo',
+                        help='where results go (work_dirs/demo)')
     parser.add_argument('--data-dir', help='where the generated data set is, or goes '
                         '(data/shapes; with --smoke data/shapes_smoke)')
     parser.add_argument('--epochs', type=int, help='instead of those of the config')
-    parser.add_argument('--seed', type=int, default=0, help='of the training, not of the data')
+    parser.add_argument('--seed', type=int, default=0, help='of the training, not of the data (0)')
     parser.add_argument('--smoke', action='store_true',
                         help='a few images, one epoch: checks that everything runs')
     args = parser.parse_args()
@@ -29,11 +27,10 @@ def parse_args():
     return args
 
 
-def main():
-    args = parse_args()
+def main(args):
     from mmcontainer.demo.run import run_demo
     run_demo(args)
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    start(parse_args(), main)

@@ -1,14 +1,12 @@
 #!/usr/bin/env python
 """Export a detector, or a backbone alone, to ONNX, and check it against PyTorch."""
-import argparse
-
 import _check_installed  # noqa: F401  before what it checks for
-
-from mmcontainer.cli.tool import add_config_options, run_tool
+from _tool import add_config_options, make_parser, start
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__, ['CONFIG CHECKPOINT detector.onnx',
+                                   'CONFIG CHECKPOINT backbone.onnx --backbone-only'])
     parser.add_argument('config', help='config of a detector; with --backbone-only, or classifier')
     parser.add_argument('checkpoint', help='its checkpoint, or official weights of the backbone')
     parser.add_argument('out', help='.onnx file to write')
@@ -32,11 +30,10 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
-    args = parse_args()
+def main(args):
     from mmcontainer.cli.export import export_onnx
     export_onnx(args)
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    start(parse_args(), main)

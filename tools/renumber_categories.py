@@ -4,15 +4,12 @@
 MMDetection numbers classes in the order in which categories stand in the file. Files for training,
 validation and tests need the same order, ascending numbers, and every name once.
 """
-import argparse
-
 import _check_installed  # noqa: F401  before what it checks for
-
-from mmcontainer.cli.tool import run_tool
+from _tool import make_parser, start
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__, ['train.json train_numbered.json --names cat dog'])
     parser.add_argument('source', help='annotation file to read')
     parser.add_argument('target', help='annotation file to write; it must not exist')
     parser.add_argument('--names', nargs='+', metavar='NAME',
@@ -21,11 +18,10 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
-    args = parse_args()
+def main(args):
     from mmcontainer.data_check.repair import renumber_file
     print(renumber_file(args.source, args.target, args.names))
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    start(parse_args(), main)

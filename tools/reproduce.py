@@ -3,8 +3,7 @@
 import argparse
 
 import _check_installed  # noqa: F401  before what it checks for
-
-from mmcontainer.cli.tool import run_tool
+from _tool import make_parser, start
 
 
 def positive(text):
@@ -15,7 +14,7 @@ def positive(text):
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__, ['--list', 'retinanet_container_light --gpus 8 --dry-run'])
     parser.add_argument('row', nargs='?', help='for example retinanet_container_light')
     parser.add_argument('--list', action='store_true',
                         help='show all rows: what was published, what they need, their state')
@@ -31,11 +30,10 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
-    args = parse_args()
+def main(args):
     from mmcontainer.cli.reproduce import reproduce
     reproduce(args)
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    start(parse_args(), main)

@@ -1,14 +1,13 @@
 #!/usr/bin/env python
 """Evaluate a checkpoint on the test data of its config."""
-import argparse
-
 import _check_installed  # noqa: F401  before what it checks for
-
-from mmcontainer.cli.tool import add_inference_options, add_run_arguments, run_tool
+from _tool import add_inference_options, add_run_arguments, make_parser, start
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__, [
+        'CONFIG CHECKPOINT --data-root data/coco',
+        'CONFIG CHECKPOINT --out results.pkl --show-dir drawn'])
     parser.add_argument('config', help='config file, or mmcontainer::retinanet/...')
     parser.add_argument('checkpoint', help='file that tools/train.py wrote')
     add_run_arguments(parser)
@@ -18,11 +17,10 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
-    args = parse_args()
+def main(args):
     from mmcontainer.cli.evaluate import evaluate
     evaluate(args)
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    start(parse_args(), main)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
 """Train a detector (or any model of an OpenMMLab library) from a config."""
-import argparse
-
 import _check_installed  # noqa: F401  before what it checks for
-
-from mmcontainer.cli.tool import add_run_arguments, run_tool
+from _tool import add_run_arguments, make_parser, start
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__, [
+        'configs/retinanet/container_light_fpn_1x_coco.py',
+        'my_config.py --amp bf16 --cfg-options train_cfg.max_epochs=3',
+        'my_config.py --resume'])
     parser.add_argument('config', help='config file, or mmcontainer::retinanet/...')
     add_run_arguments(parser)
     parser.add_argument('--from-scratch', action='store_true',
@@ -27,11 +27,10 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
-    args = parse_args()
+def main(args):
     from mmcontainer.cli.train import train
     train(args)
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    start(parse_args(), main)

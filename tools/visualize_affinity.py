@@ -1,10 +1,7 @@
 #!/usr/bin/env python
 """Draw affinities: from where positions or queries collect, and how blocks mix them."""
-import argparse
-
 import _check_installed  # noqa: F401  before what it checks for
-
-from mmcontainer.cli.tool import add_config_options, run_tool
+from _tool import add_config_options, make_parser, start
 
 
 def _head(text):
@@ -15,9 +12,10 @@ _head.__name__ = "number or 'mean'"  # what argparse calls it in its message
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog='Beside every picture lie its numbers (.npz, .json); docs/affinities.md says what '
+    parser = make_parser(__doc__, [
+        'CONFIG CHECKPOINT photo.jpg --position 25%,50%',
+        'SMCA_CONFIG CHECKPOINT photo.jpg --query best'],
+        note='Beside every picture lie its numbers (.npz, .json); docs/affinities.md says what '
         'is in them.')
     parser.add_argument('config', help='config of a detector, classifier or backbone')
     parser.add_argument('checkpoint', help='its checkpoint, or official weights of the backbone')
@@ -41,11 +39,10 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
-    args = parse_args()
+def main(args):
     from mmcontainer.visualization.affinity_report import visualize_affinity
     visualize_affinity(args)
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    start(parse_args(), main)

@@ -136,6 +136,19 @@ def build_model(config: dict, scope: str) -> nn.Module:
         return MODELS.build(config)
 
 
+def check_config(cfg: Config) -> Config:
+    """Check a config that has been read; mend, in place, what PyTorch would refuse, and say so.
+
+    Raises:
+        UserError: A setting of MMDetection 2.x or one that cannot be meant.
+    """
+    check_old_keys(cfg)
+    check_values(cfg)
+    for note in without_workers(cfg):
+        print(note, flush=True)
+    return cfg
+
+
 def load_config(name: str, options: Optional[dict] = None) -> Config:
     """Read a config file and apply ``--cfg-options``.
 
@@ -162,7 +175,4 @@ def load_config(name: str, options: Optional[dict] = None) -> Config:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'--cfg-options: {error}') from error
-    check_values(cfg)
-    for note in without_workers(cfg):
-        print(note, flush=True)
-    return cfg
+    return check_config(cfg)

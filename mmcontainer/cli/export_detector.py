@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..api.detector import load_detector
 from ..demo.scenes import paint_scene, plan_scene
 from ..engine.deploy import own_backbones
 from ..errors import UserError, as_user_error
@@ -21,7 +22,6 @@ from ..type_names import type_name
 from ..version import __version__
 from .configs import own_name
 from .images import collect_images, pillow_limit_lifted
-from .infer import load_detector
 from .weights import local_file
 
 # Images that are looked at before too few detections count as a failed check.
@@ -60,7 +60,7 @@ def describe_file(model: nn.Module, cfg, args) -> dict[str, Any]:
     """What a program must know about the file, and what people want to.
 
     Args:
-        model (nn.Module): Of :func:`mmcontainer.cli.infer.load_detector`.
+        model (nn.Module): Of :func:`mmcontainer.api.detector.load_detector`.
         cfg (Config): Its config.
         args (argparse.Namespace): Arguments of ``tools/export_onnx.py``.
 

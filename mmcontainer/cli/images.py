@@ -1,4 +1,4 @@
-"""Finding the images that a command line names, and checking that they can be decoded."""
+"""Finding the images and videos that a command line names, and checking that images are whole."""
 import os
 import warnings
 from collections import Counter
@@ -11,6 +11,7 @@ from typing import NamedTuple, Optional
 from PIL import Image, UnidentifiedImageError
 
 from ..pipeline import ImageError
+from . import videos
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
 # Pillow's own limit. Reading an image of this size and drawing on it takes 1.3 GB.
@@ -18,17 +19,22 @@ MAX_PIXELS = 89_478_485
 
 
 class ImageFile(NamedTuple):
-    """An image, and its place among the results."""
+    """An image or a video, and its place among the results."""
     path: str
     name: Path  # 'b/1.jpg' for 1.jpg in the sub-folder b of a folder that was named
+
+    @property
+    def is_video(self) -> bool:
+        """Whether its suffix is that of a video."""
+        return videos.is_video(self.path)
 
 
 @dataclass
 class ImageFiles:
-    """Images found by the names on a command line.
+    """Images and videos found by the names on a command line.
 
     Attributes:
-        images: Images, in the order of the names; those of one folder sorted.
+        images: Images and videos, in the order of the names; those of one folder sorted.
         problems: Messages about names that stand for none.
         skipped: Messages about what was left out on purpose.
     """
@@ -46,8 +52,11 @@ def _count(number: int, noun: str) -> str:
     return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
-def _walk(folder: str, recursive: bool, excluded: Optional[str], found: ImageFiles) -> None:
-    """Add the images of a folder; say what else is in it."""
+def _walk(folder: str, recursive: bool, excluded: Optional[str], found: ImageFiles,
+          with_videos: bool) -> None:
+    """Add the images of a folder, and its videos; say what else is in it."""
+    suffixes = (*SUFFIXES, *videos.SUFFIXES) if with_videos else SUFFIXES
+
     def fail(error: OSError) -> None:
         found.problems.append(f'{readable(error.filename)}: {error.strerror}')
 
@@ -61,19 +70,21 @@ def _walk(folder: str, recursive: bool, excluded: Optional[str], found: ImageFil
         folders[:] = entered
         for name in sorted(files):
             path = os.path.join(parent, name)
-            if os.path.splitext(name)[1].lower() not in SUFFIXES:
+            if os.path.splitext(name)[1].lower() not in suffixes:
                 others[os.path.splitext(readable(name))[1].lower() or 'no suffix'] += 1
             elif os.path.isfile(path):
                 found.images.append(ImageFile(path, Path(os.path.relpath(path, folder))))
             else:
                 found.problems.append(f'{readable(path)}: no file, or a link to nothing')
     if len(found.images) == before:
-        found.problems.append(f'{readable(folder)}: a folder without images ({" ".join(SUFFIXES)})')
+        found.problems.append(f'{readable(folder)}: a folder without images '
+                              f'{"and videos " if with_videos else ""}({" ".join(suffixes)})')
     parts = []
     if others:
         kinds = ', '.join(f'{number} {suffix}' for suffix, number in sorted(others.items()))
         number = _count(sum(others.values()), 'file')
-        parts.append(f'{number} without the suffix of an image ({kinds})')
+        parts.append(f'{number} without the suffix of an image '
+                     f'{"or a video " if with_videos else ""}({kinds})')
     if skipped_folders:
         parts.append(_count(skipped_folders, 'folder') + (
             ' (links, or the one of the results)' if recursive else ' (--recursive enters them)'))
@@ -81,14 +92,15 @@ def _walk(folder: str, recursive: bool, excluded: Optional[str], found: ImageFil
         found.skipped.append(f'{readable(folder)}: left out {" and ".join(parts)}')
 
 
-def collect_images(names: Iterable[str], recursive: bool = False,
-                   excluded: Optional[str] = None) -> ImageFiles:
-    """List the image files meant by the names of files and folders, each file once.
+def collect_images(names: Iterable[str], recursive: bool = False, excluded: Optional[str] = None,
+                   with_videos: bool = False) -> ImageFiles:
+    """List the images meant by the names of files and folders, each file once.
 
     Args:
         names (Iterable[str]): Of a folder those files count that have the suffix of an image.
         recursive (bool): Enter the folders inside of folders, too.
         excluded (str, optional): A folder that is not entered: the one of the results.
+        with_videos (bool): Of a folder list the videos, too.
 
     Returns:
         ImageFiles: Images, problems, and what was left out.
@@ -99,7 +111,7 @@ def collect_images(names: Iterable[str], recursive: bool = False,
         path = os.path.expanduser(name)
         # Unlike pathlib's, these do not raise for folders that may not be entered.
         if os.path.isdir(path):
-            _walk(path, recursive, excluded, found)
+            _walk(path, recursive, excluded, found, with_videos)
         elif os.path.isfile(path):
             found.images.append(ImageFile(path, Path(os.path.basename(path))))
         else:
@@ -122,7 +134,7 @@ def pillow_limit_lifted() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def check_image(path: str, max_pixels: int = MAX_PIXELS) -> bool:
+def check_image(path: str, max_pixels: int = MAX_PIXELS, option: str = '--max-pixels') -> bool:
     """Check the size that an image's header states, and that its data are complete.
 
     OpenCV fills up what is missing of a truncated JPEG with grey. What Pillow does not know as an
@@ -131,6 +143,7 @@ def check_image(path: str, max_pixels: int = MAX_PIXELS) -> bool:
     Args:
         path (str): The file.
         max_pixels (int): An image may have this many pixels, height times width.
+        option (str): What the caller of the program calls ``max_pixels``.
 
     Returns:
         bool: Whether the file holds several pictures, an animation, say; only the first is decoded.
@@ -146,7 +159,7 @@ def check_image(path: str, max_pixels: int = MAX_PIXELS) -> bool:
                 if width * height > max_pixels:
                     raise ImageError(
                         f'{width} x {height} are {width * height / 1e6:.0f} million pixels, and '
-                        f'--max-pixels allows {max_pixels / 1e6:.3g} million')
+                        f'{option} allows {max_pixels / 1e6:.3g} million')
                 # A JPEG is decoded at an eighth of its size, which is faster.
                 image.draft(None, (max(1, width // 8), max(1, height // 8)))
                 image.load()

@@ -1,199 +1,26 @@
-"""``tools/infer.py``: detect objects in pictures, and write pictures and JSON."""
-import errno
-import json
-import os
+"""``tools/infer.py``: detect objects in pictures and videos, and write pictures and JSON."""
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Optional
+from typing import Callable, Optional, Union
 
-import cv2
-import mmcv
 import numpy as np
 import torch
-from mmengine.dataset import pseudo_collate
-from mmengine.model import revert_sync_batchnorm
-from torch import nn
 
-from ..engine.deploy import own_backbones
-from ..errors import ConfigError, UserError
+from ..api.detector import Detector
+from ..api.results import Detections
+from ..errors import UserError
 from ..fileio import write_atomically
-from ..pipeline import build_pipeline, decode
-from .class_names import name_classes
-from .configs import build_model, load_config
+from ..pipeline import ImageError
+from .coco_results import RESULTS, CocoResults
+from .configs import load_config
 from .console import quiet_libraries
-from .images import (
-    ImageError,
-    ImageFile,
-    check_image,
-    collect_images,
-    pillow_limit_lifted,
-    readable,
-)
-from .models import prepare_for_inference
-from .paths import check_writable_folder
+from .images import ImageFile, check_image, collect_images, readable
+from .progress import image_progress
+from .result_files import OutputNames, as_json, check_folder, write_picture, write_text, writing
 from .tool import user_message
-from .weights import load_weights
-
-
-def choose_device(name: Optional[str]) -> str:
-    """Return the device to use: the named one, else the first GPU, else the CPU.
-
-    Raises:
-        UserError: If it is none of this machine's.
-    """
-    if name is None:
-        return 'cuda:0' if torch.cuda.is_available() else 'cpu'
-    try:
-        torch.zeros(1, device=torch.device(name)).item()  # fails on the meta device, too
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f'--device {name} is not available here ({str(error).splitlines()[0]}); '
-                        'use cpu, or cuda:0 on a machine with a GPU.') from error
-    return name
-
-
-def load_detector(cfg, checkpoint: str, device: str) -> nn.Module:
-    """Build an MMDetection detector with all its weights.
-
-    Args:
-        cfg (Config): Config of the detector; its default scope becomes that of the process.
-        checkpoint (str): File that ``tools/train.py`` wrote.
-        device (str): Where to run it.
-
-    Returns:
-        nn.Module: In evaluation mode, with ``dataset_meta``, and ``names_from``, which says where
-        the class names come from.
-
-    Raises:
-        UserError: If the file does not exist or belongs to another model, or if it, or the config,
-            names another number of classes.
-    """
-    model = revert_sync_batchnorm(build_model(cfg.model, cfg.get('default_scope', 'mmdet')))
-    content = load_weights(model, checkpoint)
-    model.dataset_meta, model.names_from = name_classes(model, content, cfg)
-    return model.to(device).eval()
-
-
-class Detector:
-    """A detector that is given image files as ``tools/test.py`` would give them to it.
-
-    file -> loader of the test pipeline -> image -> the rest of it -> model -> sample
-                                             |
-                                             +----> to be drawn on
-
-    Args:
-        model (nn.Module): See :func:`load_detector`.
-        cfg (Config): Its config.
-    """
-
-    def __init__(self, model: nn.Module, cfg):
-        self.model, self.cfg = model, cfg
-        self._transforms = build_pipeline(cfg)
-
-    @torch.no_grad()
-    def __call__(self, path: str):
-        """Detect objects in an image.
-
-        Returns:
-            tuple: DetDataSample with ``pred_instances`` on the CPU, and the image as it was
-            decoded, (H, W) or (H, W, C) in BGR. Boxes and masks are in its pixels.
-
-        Raises:
-            ImageError: If it cannot be read, or is too small or thin for the pipeline.
-        """
-        with pillow_limit_lifted():
-            results, transforms = decode(self._transforms, path)
-        image = results['img'].copy()  # transforms may work in place
-        height, width = image.shape[:2]
-        try:
-            for transform in transforms:
-                results = transform(results)
-                if results is None:
-                    raise ImageError(f'{type(transform).__name__} of the test pipeline refuses it')
-        except cv2.error as error:
-            raise ImageError(f'{type(transform).__name__} of the test pipeline fails on {width} x '
-                             f'{height} pixels (OpenCV: {getattr(error, "err", error)})') from error
-        try:
-            sample = self.model.test_step(pseudo_collate([results]))[0]
-        except ConfigError as error:  # too small or thin for the backbone
-            raise ImageError(str(error)) from error
-        if 'pred_instances' not in sample:
-            raise UserError(f'{type(self.model).__name__} predicts no objects with boxes; this '
-                            'tool draws nothing else.')
-        return sample.cpu(), image
-
-
-def describe(sample, classes: Optional[Sequence[str]], image: str,
-             threshold: float) -> dict[str, Any]:
-    """Turn a prediction into plain data.
-
-    Args:
-        sample (DetDataSample): Prediction for one image.
-        classes (Sequence[str], optional): Class names; without them labels are numbered.
-        image (str): Name of the image.
-        threshold (float): Detections with a lower score are left out.
-
-    Returns:
-        dict: ``image``, ``height``, ``width`` and ``detections``, best first: ``label`` (number),
-        ``class`` (name), ``score``, ``bbox`` [x1, y1, x2, y2] in pixels of the image as the test
-        pipeline decodes it (by default upright, as viewers show it), and ``mask`` (COCO's
-        compressed run-length code, as pycocotools reads it) where the model predicts masks.
-    """
-    from mmdet.structures.mask import encode_mask_results
-    found = sample.pred_instances
-    found = found[found.scores >= threshold].cpu()
-    found = found[found.scores.argsort(descending=True, stable=True)]
-    masks = encode_mask_results(found.masks.numpy()) if 'masks' in found else [None] * len(found)
-    detections = []
-    for label, score, box, mask in zip(found.labels.tolist(), found.scores.tolist(),
-                                       found.bboxes.tolist(), masks):
-        name = f'class {label}' if classes is None else classes[label]
-        detection = {'label': label, 'class': name, 'score': round(score, 6),
-                     'bbox': [round(value, 3) for value in box]}
-        if mask is not None:
-            detection['mask'] = dict(size=list(mask['size']), counts=mask['counts'].decode())
-        detections.append(detection)
-    height, width = sample.ori_shape[:2]
-    return dict(image=image, height=height, width=width, detections=detections)
-
-
-class OutputNames:
-    """Names of output files: those of the images, told apart where two images share one.
-
-    Args:
-        folder (Path): Folder of the results.
-        images (Iterable[ImageFile]): All images.
-    """
-
-    def __init__(self, folder: Path, images: Iterable[ImageFile]):
-        self.folder = folder
-        self._inputs = {os.path.realpath(image.path) for image in images}
-        self._used = set()
-
-    def __call__(self, image: ImageFile) -> Path:
-        """Return the path of the picture for an image; its JSON has the same stem."""
-        folder, stem, number = self.folder / image.name.parent, image.name.stem, 1
-        while folder / stem in self._used or (
-                os.path.realpath(folder / f'{stem}.jpg') in self._inputs):
-            number += 1
-            stem = f'{image.name.stem}_{number}'
-        self._used.add(folder / stem)
-        return folder / f'{stem}.jpg'
-
-
-def _check_folder(folder: Path, images: list[ImageFile]) -> None:
-    """Make the folder of the results, unless it is a place where they would do harm.
-
-    Raises:
-        UserError: A file, a folder that cannot be written, or one that holds the images.
-    """
-    among = next((image for image in images if os.path.realpath(
-        os.path.dirname(image.path)) == os.path.realpath(folder)), None)
-    if among is not None:
-        raise UserError(f'--out-dir {readable(folder)} is the folder of {readable(among.path)}: '
-                        'results would lie among the images. Name another one.')
-    check_writable_folder(folder, '--out-dir')
+from .videos import Video, count_images, frame_name, video_writer
 
 
 def _failure(error: Exception, seen: set[str]) -> str:
@@ -209,90 +36,147 @@ def _failure(error: Exception, seen: set[str]) -> str:
     return text
 
 
-def _write(target: Path, picture: np.ndarray, text: str) -> None:
-    """Write picture, (H, W, 3) in RGB, and JSON.
-
-    Raises:
-        ImageError: If the image's name has no room for the suffix of the JSON.
-        UserError: If the disk is full, say: the other images would fare no better.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target.with_suffix('.json'),
-                         lambda file: Path(file).write_text(text, encoding='utf-8'))
-        write_atomically(target, lambda file: mmcv.imwrite(picture[..., ::-1], file))
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise ImageError('its name is too long for a result') from error
-        raise UserError(f'{readable(target)} cannot be written: {error.strerror}.') from error
-
-
 def _prepare(args) -> Detector:
     """Load the detector that the command line names, and say what it is."""
-    cfg = load_config(args.config, args.cfg_options)
-    if cfg.get('default_scope') != 'mmdet':
-        raise UserError(f'{args.config} is no MMDetection config; this tool draws detections.')
-    model = load_detector(cfg, args.checkpoint, choose_device(args.device))
-    if not args.no_deploy:
-        for backbone in own_backbones(model):
-            backbone.switch_to_deploy()
-    prepare_for_inference(model, args.amp, args.compile)
+    detector = Detector(load_config(args.config, args.cfg_options), args.checkpoint, args.device,
+                        args.amp, deploy=not args.no_deploy, compiled=args.compile)
+    model = detector.model
     print(f'{type(model).__name__} of {readable(args.checkpoint)}; '
           f'{len(model.dataset_meta["classes"] or ())} classes, {model.names_from}; on '
           f'{next(model.parameters()).device}', flush=True)
-    return Detector(model, cfg)
+    return detector
+
+
+class _Work:
+    """Does images and videos one by one, and writes what was found.
+
+    Args:
+        detector (Detector): Finds it.
+        args (argparse.Namespace): Arguments of ``tools/infer.py``.
+        files (list[ImageFile]): All images and videos.
+        advance (Callable): Called after every image.
+    """
+
+    def __init__(self, detector: Detector, args, files: list[ImageFile],
+                 advance: Callable[[], None]):
+        self.detector, self.args, self.advance = detector, args, advance
+        self.folder = Path(args.out_dir).expanduser()
+        classes = detector.model.dataset_meta['classes'] or ()
+        self.coco = CocoResults(classes, args.annotations) if args.coco else None
+        self.names = OutputNames(self.folder, files)
+
+    def _detect(self, image: Union[str, np.ndarray],
+                name: str) -> tuple[Detections, Optional[np.ndarray]]:
+        """What is found in an image, and the picture of it, if that is wanted."""
+        read = self.detector.read(image, name)
+        found, = self.detector.predict([read], self.args.score_thr)
+        picture = None if self.args.no_pictures else found.draw(read.pixels)
+        self.advance()
+        return found, picture
+
+    def image(self, file: ImageFile) -> str:
+        """Do an image; returns what to say about it."""
+        several = check_image(file.path, self.args.max_pixels)
+        found, picture = self._detect(file.path, readable(file.path))
+        if self.coco:
+            self.coco.add(file.path, found)
+        target = self.names(file)
+        with writing(target):
+            if not self.coco:
+                write_text(target.with_suffix('.json'), found.to_json())
+            if picture is not None:
+                write_picture(target, picture)
+        return (f'{found.image}{" (its first picture)" if several else ""}: {len(found)} objects '
+                f'-> {self._place(target)}')
+
+    def video(self, file: ImageFile) -> str:
+        """Do a video; returns what to say about it."""
+        name, video, frames, target = readable(file.path), Video(file.path), [], self.names(file)
+
+        def detect(path: str) -> None:
+            with nullcontext() if self.args.no_pictures else video_writer(path, video.rate) as draw:
+                for number, image in enumerate(video):
+                    found, picture = self._detect(image, frame_name(name, number))
+                    frames.append(found)
+                    if draw:
+                        draw(picture)
+
+        with writing(target):
+            if self.args.no_pictures:
+                detect('')
+            else:
+                write_atomically(target, detect)
+            if not self.coco:
+                write_text(target.with_suffix('.json'), as_json(dict(
+                    video=name, height=frames[0].height, width=frames[0].width, fps=video.rate,
+                    frames=[dict(frame=number, detections=found.to_dict()['detections'])
+                            for number, found in enumerate(frames)])))
+        for number, found in enumerate(frames if self.coco else ()):
+            self.coco.add(frame_name(file.path, number), found)
+        return (f'{name}: {sum(map(len, frames))} objects in {len(frames)} images -> '
+                f'{self._place(target)}')
+
+    def _place(self, target: Path) -> str:
+        """Where people find what was written for an input."""
+        if not self.args.no_pictures:
+            return readable(target)
+        return readable(self.folder / RESULTS if self.coco else target.with_suffix('.json'))
+
+    def finish(self) -> None:
+        """Write COCO results, if they are wanted."""
+        for name, content in (self.coco.files() if self.coco else {}).items():
+            with writing(self.folder / name):
+                write_text(self.folder / name, as_json(content))
+
+
+def _check_options(args) -> None:
+    """Raise a UserError for options that make no sense."""
+    if not 0 <= args.score_thr <= 1:
+        raise UserError(f'--score-thr is a number from 0 to 1, not {args.score_thr}.')
+    if args.max_pixels < 1:
+        raise UserError(f'--max-pixels is a number of pixels, not {args.max_pixels}.')
+    if args.annotations is not None and not args.coco:
+        raise UserError('--annotations numbers the images of COCO results: add --coco.')
 
 
 def infer(args) -> int:
-    """Detect objects in all images and write what was found.
+    """Detect objects in all images and videos, and write what was found.
 
     Args:
         args (argparse.Namespace): Arguments of ``tools/infer.py``.
 
     Returns:
-        int: Exit code: 1 if an image could not be done, all others being done.
+        int: Exit code: 1 if an image or video could not be done, all others being done.
 
     Raises:
         UserError: If nothing can be done at all.
     """
-    if not 0 <= args.score_thr <= 1:
-        raise UserError(f'--score-thr is a number from 0 to 1, not {args.score_thr}.')
-    if args.max_pixels < 1:
-        raise UserError(f'--max-pixels is a number of pixels, not {args.max_pixels}.')
+    _check_options(args)
     folder = Path(args.out_dir).expanduser()
     quiet_libraries()
-    found = collect_images(args.images, args.recursive, str(folder))
+    found = collect_images(args.images, args.recursive, str(folder), with_videos=True)
     if not found.images:
         raise UserError('No image to work on:\n  ' + '\n  '.join(found.problems + found.skipped))
-    _check_folder(folder, found.images)
+    check_folder(folder, found.images)
     detector = _prepare(args)
     for message in found.skipped:
         print(message, flush=True)
     for problem in found.problems:
         print(f'error: {problem}', file=sys.stderr, flush=True)
-    # Imported late: this module has to work without MMDetection.
-    from ..visualization.detections import DetectionVisualizer, as_rgb, style_of
-    meta = detector.model.dataset_meta
-    visualizer = DetectionVisualizer(meta, **style_of(detector.cfg))
-    names, failed, seen = OutputNames(folder, found.images), len(found.problems), set()
-    for image in found.images:
-        name = readable(image.path)
-        try:
-            several = check_image(image.path, args.max_pixels)
-            sample, pixels = detector(image.path)
-            result = describe(sample, meta['classes'], name, args.score_thr)
-            text = json.dumps(result, indent=1, allow_nan=False)
-            picture = visualizer.draw(as_rgb(pixels), sample, args.score_thr)
-            target = names(image)
-            _write(target, picture, text)
-        except UserError:
-            raise
-        except Exception as error:
-            failed += 1
-            print(f'error: {name}: {_failure(error, seen)}', file=sys.stderr, flush=True)
-            continue
-        print(f'{name}{" (its first picture)" if several else ""}: {len(result["detections"])} '
-              f'objects -> {readable(target)}', flush=True)
+    failed, seen = len(found.problems), set()
+    total = sum(count_images(file.path) if file.is_video else 1 for file in found.images)
+    with image_progress(total) as advance:
+        work = _Work(detector, args, found.images, advance)
+        for file in found.images:
+            try:
+                print(work.video(file) if file.is_video else work.image(file), flush=True)
+            except UserError:
+                raise
+            except Exception as error:
+                failed += 1
+                print(f'error: {readable(file.path)}: {_failure(error, seen)}', file=sys.stderr,
+                      flush=True)
+    work.finish()
     if failed:
         print(f'error: {failed} could not be done, see above', file=sys.stderr)
     return 1 if failed else 0

@@ -2,7 +2,6 @@
 import json
 import math
 import secrets
-import shlex
 import signal
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from .reproduce_ledger import (
 )
 from .reproduce_plan import Plan, check_plan, describe, make_plan, shown
 from .reproduce_small import write_small
-from .tool import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
+from .tool import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, typed_command
 
 _STATE = 'reproduce.json'
 # Seconds that a tool has to end after Ctrl-C before it is told again.
@@ -77,8 +76,7 @@ def _run(plan: Plan, run: dict[str, Any]) -> None:
             _execute(plan, run, 'train', plan.train_command())
         _execute(plan, run, 'test', plan.test_command())
     except KeyboardInterrupt:
-        say(f'\nTo go on, run the same command again: {shlex.quote(sys.executable)} '
-            f'{shlex.join(sys.argv)}')
+        say(f'\nTo go on, run the same command again: {typed_command(sys.argv)}')
         raise
     found = _read_metrics(plan.work_dir / 'test')
     entry = dict(

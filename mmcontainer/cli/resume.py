@@ -1,11 +1,11 @@
 """Finding the checkpoint of a work dir that a training goes on from."""
-import shlex
 import sys
 from pathlib import Path
 from typing import Optional
 
 from ..engine.checkpoint_hook import newest_checkpoint, numbered_checkpoints, recorded_checkpoint
 from ..errors import UserError
+from .tool import typed_command
 
 
 def find_resume(work_dir: str, checkpoint: str = 'auto') -> tuple[Optional[str], str]:
@@ -70,4 +70,4 @@ def advice_after_interrupt(work_dir: str, launcher: str = 'none') -> str:
     words = [word for before, word in zip(['', *sys.argv], sys.argv)
              if word != '--overwrite' and not word.startswith('--resume')
              and not (before == '--resume' and not word.startswith('-'))]
-    return f'{there_is}: {shlex.quote(sys.executable)} {shlex.join(words)} --resume'
+    return f'{there_is}: {typed_command(words)} --resume'

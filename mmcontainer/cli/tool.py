@@ -1,16 +1,18 @@
-"""Exit codes, messages and common options of all command line tools."""
+"""Exit codes and messages of all command line tools."""
 import errno
 import os
+import shlex
 import signal
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Callable, Optional
 
 import torch
 
 from ..checkpoints import CorruptCheckpointError, KeyMismatchError, UnsafeCheckpointError
 from ..checkpoints.files import let_mmengine_read_safely
-from ..errors import UserError, find_interrupt, raised_in
-from .options import OptionAction
+from ..errors import UserError, as_user_error, find_interrupt, raised_in
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -60,6 +62,33 @@ def user_message(error: BaseException) -> Optional[str]:
     return None
 
 
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """For code that programs call: all that :func:`user_message` explains is a ``UserError``."""
+    try:
+        with as_user_error():
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            raise
+        raise UserError(message) from error
+
+
+def typed_command(words: Sequence[str]) -> str:
+    """The shell command of a tool with these words, of which the first one is its file.
+
+    Args:
+        words (Sequence[str]): ``sys.argv``, or some of it. The command ``mmcontainer`` calls a tool
+            'mmcontainer NAME' there.
+    """
+    if words[0].startswith('mmcontainer '):
+        return f'{words[0]} {shlex.join(words[1:])}'.rstrip()
+    return f'{shlex.quote(sys.executable)} {shlex.join(words)}'
+
+
 def run_tool(main: Callable[[], Optional[int]]) -> None:
     """Run the main function of a tool and exit.
 
@@ -92,35 +121,3 @@ def run_tool(main: Callable[[], Optional[int]]) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     sys.exit(code or 0)
-
-
-def add_run_arguments(parser) -> None:
-    """Add the options that training and testing have in common."""
-    parser.add_argument('--work-dir', help='folder of logs and checkpoints (work_dirs/CONFIG)')
-    parser.add_argument('--data-root', metavar='DIR',
-                        help='read all data sets and annotations of the config from this folder')
-    add_config_options(parser)
-    parser.add_argument('--verbose', action='store_true',
-                        help='show all that the log file gets: environment, config, hooks ...')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='how several processes were started (dist_*.sh sets it)')
-    # Old launchers pass it as an argument, torchrun by the environment.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
-                        help='set by launchers')
-
-
-def add_inference_options(parser) -> None:
-    """Add the options that testing and inference have in common."""
-    parser.add_argument('--amp', choices=['bf16'],
-                        help='bfloat16 in backbone, neck and dense heads, on newer GPUs and CPUs')
-    parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')
-    parser.add_argument('--no-deploy', action='store_true',
-                        help='run the backbone as it was trained, not its form for inference')
-
-
-def add_config_options(parser) -> None:
-    """Add ``--cfg-options``."""
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=OptionAction, metavar='KEY=VALUE',
-        help='change the config: train_cfg.max_epochs=3 model.backbone.drop_path_rate=0.2 '
-        'key="[a,b]" key="[(a,b),(c,d)]"; quote, and no blanks')

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from ..api.detector import choose_device
 from ..backbones import ContainerPAM
 from ..checkpoints import load_backbone
 from ..cli.configs import build_model, load_config
-from ..cli.infer import choose_device
 from ..cli.paths import check_writable_folder
 from ..errors import UserError, as_user_error
 from ..fileio import write_atomically

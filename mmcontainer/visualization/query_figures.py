@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..cli.infer import load_detector
+from ..api.detector import load_detector
 from ..errors import UserError
 from .figures import draw_cells, draw_picture, new_grid, save
 from .network_input import NetworkInput, prepare_image

@@ -13,32 +13,23 @@ from torch import nn
 
 pytest.importorskip('mmcv.ops')
 
+from infer_config import TEXT  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
 
+from mmcontainer.api import detector as detectors  # noqa: E402
+from mmcontainer.api.detector import Detector, choose_device  # noqa: E402
+from mmcontainer.api.results import Detection, Detections  # noqa: E402
 from mmcontainer.cli import infer as inference  # noqa: E402
 from mmcontainer.cli.configs import load_config  # noqa: E402
 from mmcontainer.cli.images import ImageFile  # noqa: E402
-from mmcontainer.cli.infer import (  # noqa: E402
-    Detector,
-    OutputNames,
-    choose_device,
-    infer,
-)
+from mmcontainer.cli.infer import infer  # noqa: E402
+from mmcontainer.cli.result_files import OutputNames  # noqa: E402
 from mmcontainer.errors import UserError  # noqa: E402
 from mmcontainer.fileio import write_atomically  # noqa: E402
 
 META = dict(classes=('bright', 'other'), palette=[(255, 0, 0), (0, 0, 255)])
-CONFIG = """
-default_scope = 'mmdet'
-model = dict(type='RetinaNet')
-test_dataloader = dict(dataset=dict(type='CocoDataset', pipeline=[
-    dict(type='LoadImageFromFile', {loader}),
-    dict(type='Resize', scale=(200, 120), keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys=('img_path', 'ori_shape', 'img_shape', 'scale_factor'))]))
-"""
 BOX = (10, 6, 40, 26)  # x1, y1, x2, y2, upright, in an image of 80 x 60
 SIZE = (80, 60)
 
@@ -73,7 +64,7 @@ def spot(monkeypatch):
         init_default_scope('mmdet')
         return model
 
-    monkeypatch.setattr(inference, 'load_detector', load)
+    monkeypatch.setattr(detectors, 'load_detector', load)
     return model
 
 
@@ -83,10 +74,11 @@ def run(spot, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def call(*images, loader='', **options):
-        (tmp_path / 'config.py').write_text(CONFIG.format(loader=loader))
+        (tmp_path / 'config.py').write_text(TEXT.format(loader=loader))
         options = {**dict(config='config.py', checkpoint='x.pth', cfg_options=None, out_dir='out',
                           score_thr=0.3, device='cpu', recursive=False, max_pixels=1_000_000,
-                          no_deploy=False, amp=None, compile=False), **options}
+                          no_deploy=False, amp=None, compile=False, no_pictures=False, coco=False,
+                          annotations=None), **options}
         code = infer(Namespace(images=list(map(str, images)), **options))
         return (code, *capsys.readouterr())
 
@@ -273,7 +265,7 @@ def test_failures_of_the_model_do_not_stop_the_others(run, tmp_path, monkeypatch
               5: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")}
     model = Broken(errors)
     init_default_scope('mmdet')  # as load_detector does
-    monkeypatch.setattr(inference, 'load_detector', lambda *args: model)
+    monkeypatch.setattr(detectors, 'load_detector', lambda *args: model)
     code, output, messages = run(*(f'{number}.png' for number in range(6)))
     assert code == 1 and output.count('1 objects') == 2
     assert messages.count('Traceback') == 1  # of what looks like a defect, once
@@ -284,7 +276,9 @@ def test_failures_of_the_model_do_not_stop_the_others(run, tmp_path, monkeypatch
 
 def test_boxes_that_are_no_numbers_are_no_json(run, spot, tmp_path, monkeypatch):
     draw_scene().save(tmp_path / 'a.png')
-    monkeypatch.setattr(inference, 'describe', lambda *args: dict(detections=[float('nan')]))
+    box = [float('nan')] * 4
+    monkeypatch.setattr(detectors, 'describe', lambda *args: Detections(
+        'a.png', 60, 80, [Detection(0, 'bright', 1., box)]))
     code, _, errors = run('a.png')
     assert code == 1 and 'a.png: ValueError' in errors and not os.listdir(tmp_path / 'out')
 
@@ -295,7 +289,7 @@ def test_a_full_disk_stops_with_one_message(run, tmp_path, monkeypatch):
     def fail(picture, path):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(inference.mmcv, 'imwrite', fail)
+    monkeypatch.setattr('mmcv.imwrite', fail)
     with pytest.raises(UserError, match='out/a.jpg cannot be written: No space left on device'):
         run('a.png')
     assert os.listdir(tmp_path / 'out') == ['a.json']  # whole, and no half picture
@@ -344,14 +338,14 @@ def test_the_model_is_given_what_the_pipeline_gives(spot, tmp_path):
     """Transforms that work in place do not change the picture that is drawn on."""
     from mmengine.registry import init_default_scope
     init_default_scope('mmdet')
-    (tmp_path / 'config.py').write_text(CONFIG.format(loader='').replace(
+    (tmp_path / 'config.py').write_text(TEXT.format(loader='').replace(
         "dict(type='Resize', scale=(200, 120), keep_ratio=True)",
         "dict(type='Resize', scale_factor=1.0, keep_ratio=True),"
         "dict(type='RandomErasing', n_patches=1, ratio=0.9)"))
     draw_scene().save(tmp_path / 'a.png')
-    detector = Detector(spot, load_config(str(tmp_path / 'config.py')))
-    _, image = detector(str(tmp_path / 'a.png'))
-    np.testing.assert_array_equal(image, cv2.imread(str(tmp_path / 'a.png')))
+    detector = Detector.from_model(spot, load_config(str(tmp_path / 'config.py')))
+    read = detector.read(str(tmp_path / 'a.png'))
+    np.testing.assert_array_equal(read.pixels, cv2.imread(str(tmp_path / 'a.png')))
 
 
 def test_output_names_never_meet(tmp_path):
@@ -366,7 +360,7 @@ def test_output_names_never_meet(tmp_path):
 def test_device_that_does_not_exist():
     assert choose_device('cpu') == 'cpu'
     for name in ('cuda:99', 'toaster', 'meta'):
-        with pytest.raises(UserError, match=f'--device {name}'):
+        with pytest.raises(UserError, match=f'device {name} is not available'):
             choose_device(name)
 
 

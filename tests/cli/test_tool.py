@@ -130,15 +130,42 @@ def test_sigterm_ends_like_ctrl_c(capsys):
     assert code == 143 and text.strip() == 'Terminated.'
 
 
+# Any arguments are fine with the parsers, which know nothing of libraries.
+ANY_ARGUMENTS = '''
+import argparse, runpy, sys
+argparse.ArgumentParser.parse_args = lambda self, words=None: argparse.Namespace(
+    to_official=False, data_dir='data')
+sys.path.insert(0, sys.argv[1].rpartition('/')[0])
+runpy.run_path(sys.argv[1], run_name='__main__')
+'''
+
+
 def test_ctrl_c_during_imports(repo_root, tmp_path):
     """Of libraries that a tool imports before anything of it runs."""
     (tmp_path / 'mmcontainer').mkdir()
     (tmp_path / 'mmcontainer' / '__init__.py').write_text(
         'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n')
     tools = [script for script in (repo_root / 'tools').glob('[!_]*.py')
-             if not script.name.startswith(('setup_', 'make_', 'install_'))]  # import little
-    assert len(tools) > 5
+             if not script.name.startswith((  # import little
+                 'setup_', 'make_wheel', 'install_', 'onnx_'))]
+    assert len(tools) > 10
     for script in tools:
-        result = subprocess.run([sys.executable, str(script), '--help'], capture_output=True,
-                                text=True, env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+        result = subprocess.run([sys.executable, '-c', ANY_ARGUMENTS, str(script)],
+                                capture_output=True, text=True, cwd=tmp_path,
+                                env={**os.environ, 'PYTHONPATH': str(tmp_path)})
         assert (result.returncode, result.stderr) == (130, '\nInterrupted.\n'), script.name
+
+
+def test_commands_that_are_shown_can_be_typed_again():
+    assert tool.typed_command(['mmcontainer train', 'my config.py']) == (
+        "mmcontainer train 'my config.py'")
+    assert tool.typed_command(['tools/train.py', 'a.py']).endswith('python tools/train.py a.py')
+    assert tool.typed_command(['mmcontainer demo']) == 'mmcontainer demo'
+
+
+def test_what_the_api_raises():
+    for error in (KeyMismatchError('keys'), UserError('keys'), OSError(errno.ENOSPC, 'full')):
+        with pytest.raises(UserError, match='keys|The disk is full'), tool.user_errors():
+            raise error
+    with pytest.raises(KeyError), tool.user_errors():
+        raise KeyError('a defect')

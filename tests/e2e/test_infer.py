@@ -4,12 +4,15 @@ import pickle
 import shutil
 from argparse import Namespace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from mmcontainer.cli.configs import load_config
 from mmcontainer.cli.infer import infer
+from mmcontainer.cli.videos import Video
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +84,8 @@ def test_infer_finds_what_test_finds(tiny_config, turned_data, tmp_path, monkeyp
                    verbose=False, out='out.pkl', show_dir='drawn'))
     capsys.readouterr()
     assert infer(Namespace(**common, images=[str(turned_data / 'val2017')], out_dir='found',
-                           score_thr=0., device='cpu', recursive=False, max_pixels=10**6)) == 0
+                           score_thr=0., device='cpu', recursive=False, max_pixels=10**6,
+                           no_pictures=False, coco=False, annotations=None)) == 0
     # The classes are the config's, and the annotations of its data set are not there.
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(' of random.pth; 2 classes, named by the config; on cpu')
@@ -101,3 +105,27 @@ def test_infer_finds_what_test_finds(tiny_config, turned_data, tmp_path, monkeyp
             assert detection['label'] == expected['labels'][index].item()
             if detector == 'mask_rcnn':
                 assert detection['mask']['counts'] == expected['masks'][index]['counts'].decode()
+
+
+def test_a_video_is_done_as_its_images(tiny_config, tmp_path, monkeypatch):
+    """A real detector finds the same in the images of a video and in lossless files of them."""
+    monkeypatch.chdir(tmp_path)
+    config = str(tiny_config('retinanet', ''))
+    save_random(config, 'random.pth')
+    video = cv2.VideoWriter('clip.avi', cv2.VideoWriter_fourcc(*'MJPG'), 5, (96, 64))
+    generator = np.random.default_rng(0)
+    for _ in range(3):
+        video.write(cv2.resize(generator.integers(0, 255, (8, 12, 3), np.uint8), (96, 64)))
+    video.release()
+    for number, image in enumerate(Video('clip.avi')):
+        cv2.imwrite(f'{number}.png', image)
+    assert infer(Namespace(
+        config=config, checkpoint='random.pth', cfg_options=None, amp=None, compile=False,
+        no_deploy=False, images=['clip.avi', '0.png', '1.png', '2.png'], out_dir='found',
+        score_thr=0., device='cpu', recursive=False, max_pixels=10**6, no_pictures=True, coco=False,
+        annotations=None)) == 0
+    frames = json.loads((tmp_path / 'found' / 'clip.json').read_text())['frames']
+    assert len(frames) == 3
+    for frame in frames:
+        single = json.loads((tmp_path / 'found' / f'{frame["frame"]}.json').read_text())
+        assert frame['detections'] == single['detections'] != []

@@ -13,8 +13,8 @@ from mmengine.structures import InstanceData
 from PIL import Image, ImageOps
 from torch import nn, zeros
 
+from mmcontainer.api.detector import Detector
 from mmcontainer.cli.images import ImageError, check_image
-from mmcontainer.cli.infer import Detector
 from mmcontainer.errors import UserError
 
 from .harness import Case
@@ -50,7 +50,9 @@ def _detector() -> Detector:
     cfg = Config(dict(default_scope='mmdet', test_dataloader=dict(dataset=dict(
         type='CocoDataset', pipeline=pipeline))))
     with DefaultScope.overwrite_default_scope('mmdet'):
-        return Detector(_Network(), cfg)
+        network = _Network()
+        network.dataset_meta = dict(classes=('everything', ))
+        return Detector.from_model(network, cfg)
 
 
 def _picture(rng: random.Random, mode: str, size: tuple[int, int]) -> Image.Image:
@@ -110,10 +112,12 @@ def generate(rng: random.Random, folder: Path) -> Case:
         try:
             check_image(path, MAX_PIXELS)
             with DefaultScope.overwrite_default_scope('mmdet'):
-                sample, pixels = _detector()(path)
+                read = _detector().read(path)
+                found, = _detector().predict([read])
         except ImageError as error:  # tools/infer.py goes on with the next image
             raise UserError(f'{name} of the folder, this image: {error}') from error
-        assert pixels.shape[:2] == tuple(sample.ori_shape[:2])
+        pixels = read.pixels
+        assert pixels.shape[:2] == (found.height, found.width)
         if damage == 'nothing':
             assert pixels.shape[:2] == upright, f'{pixels.shape}, {upright} expected'
             if (suffix, mode) in (('png', 'RGB'), ('bmp', 'RGB'), ('ppm', 'RGB')):

@@ -290,7 +290,7 @@ def write_run(folder, **kwargs):
     (dict(head=[4]), r'--head 4: this block has 4 heads, 0 to 3'),
     (dict(head=[-1]), r'--head -1: this block has 4 heads'),
     (dict(channel=[16]), r'--channel 16: this block has 16 channels'),
-    (dict(device='cuda:99'), '--device cuda:99 is not available'),
+    (dict(device='cuda:99'), 'device cuda:99 is not available'),
     (dict(cfg_options={'model.backbone': dict(_delete_=True, type='mmdet.ResNet', depth=18)}),
      'ResNet has no blocks with an affinity'),
     (dict(cfg_options={'model.backbone.arch.static': dict(

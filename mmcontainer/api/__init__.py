@@ -1,0 +1,1 @@
+"""What programs call: ``mmcontainer.Detector`` and ``mmcontainer.create_model``."""
