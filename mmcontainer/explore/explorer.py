@@ -1,10 +1,13 @@
 """What the page shows, without the page: a detector, photographs, and where it looks in them."""
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
+from torch import nn
 
 from ..api.detector import Detector
 from ..api.results import Detection, Detections
@@ -12,7 +15,7 @@ from ..cli.images import MAX_PIXELS, check_image
 from ..errors import UserError
 from ..pipeline import ImageError
 from ..visualization.affinity import AffinityRows, Position
-from ..visualization.block_rows import BlockRows, record
+from ..visualization.block_rows import BlockRows, recording
 from ..visualization.network_input import NetworkInput, prepare_image
 from ..visualization.query_attention import QueryAttention, collect_layers
 
@@ -112,24 +115,38 @@ class Explorer:
         Raises:
             UserError: It is empty, no image, truncated, or too large.
         """
+        model = self.detector.model
         if not path.stat().st_size:
             raise UserError(f'{name} is empty: 0 bytes. Was it copied completely?')
         try:
             check_image(str(path), self.max_pixels, 'this page')
             read = self.detector.read(path, name)
-            found = self.detector.predict([read], 0.)[0]
+            # The neck of an SMCA-DETR gives what its transformer is run on again.
+            last = model.neck if self.has_queries else model.backbone
+            with recording(model.backbone) as blocks, _output_of(last) as features:
+                found = self.detector.predict([read], 0.)[0]
         except ImageError as error:
             raise UserError(f'{name}: {error}. This page takes photographs, as JPEG, PNG, WebP, '
                             'BMP or TIFF files.') from error
-        model = self.detector.model
         image = prepare_image(self.detector.cfg, model.data_preprocessor, path)
         queries = []
         if self.has_queries:
             queries = collect_layers(model, image, range(len(model.decoder.layers)),
-                                     number=model.num_queries)
+                                     number=model.num_queries, features=features[-1])
         self._opened += 1
         self._kept[self._opened] = Photograph(
-            found, read.pixels, image, record(model.backbone, image), queries)
+            found, read.pixels, image, [block for block in blocks if block.kept], queries)
         while len(self._kept) > self._limit:
             self._kept.popitem(last=False)
         return self._opened
+
+
+@contextmanager
+def _output_of(module: nn.Module) -> Iterator[list[Any]]:
+    """Gather what a module returns inside of the context."""
+    found = []
+    handle = module.register_forward_hook(lambda module, args, out: found.append(out))
+    try:
+        yield found
+    finally:
+        handle.remove()

@@ -17,7 +17,7 @@ from PIL import Image
 from ..visualization.affinity_figures import few_cells
 
 _SEQUENTIAL, _DIVERGING = 'viridis', 'coolwarm'
-_OPACITY = 0.8
+_OPACITY, _ZOOMED = 0.8, 0.4
 _GREY_SIDE = 640  # pixels of the grey photograph behind the maps
 
 
@@ -113,11 +113,11 @@ def _figure(canvas: Canvas, one: Map) -> str:
     alt = escape(f'{one.title}: {one.text}', quote=True)
     return (f'<figure><div class="mc-view"><img class="mc-cells" alt="{alt}" '
             f'src="{data_uri(rgba)}" style="width: {width:.3f}%; height: {height:.3f}%">'
-            f'{one.marks}{_zoom(one.values, rgba)}</div>{_colour_bar(one, colours, signed)}'
+            f'{one.marks}{_zoom(canvas, one.values, rgba)}</div>{_colour_bar(one, colours, signed)}'
             f'<figcaption><b>{escape(one.title)}</b><br>{escape(one.text)}</figcaption></figure>')
 
 
-def _zoom(values: np.ndarray, rgba: np.ndarray) -> str:
+def _zoom(canvas: Canvas, values: np.ndarray, rgba: np.ndarray) -> str:
     """Enlarge the weights that are not 0 in the corner opposite to them, if they are few."""
     few: Optional[tuple[slice, slice]] = few_cells(values != 0)
     if few is None:
@@ -125,10 +125,14 @@ def _zoom(values: np.ndarray, rgba: np.ndarray) -> str:
     enlarged = rgba[few].copy()
     enlarged[..., 3] = 255
     rows, columns = few
+    # The longer side takes this share of the shorter side of the map.
+    side = _ZOOMED * min(canvas.width, canvas.height) / max(enlarged.shape)
+    width, height = canvas.percent(side * enlarged.shape[1], side * enlarged.shape[0])
     corner = ('right' if columns.start + columns.stop < values.shape[1] else 'left',
               'bottom' if rows.start + rows.stop < values.shape[0] else 'top')
     return (f'<img class="mc-zoom" alt="the same weights, enlarged" src="{data_uri(enlarged)}" '
-            f'style="{corner[0]}: 2%; {corner[1]}: 2%">')
+            f'style="{corner[0]}: 2%; {corner[1]}: 2%; width: {width:.3f}%; height: '
+            f'{height:.3f}%">')
 
 
 def _colour_bar(one: Map, colours, signed: bool) -> str:

@@ -7,7 +7,7 @@ CSS = """
 #mc-message p { padding: 0.6rem 0.9rem; border-radius: 8px; margin: 0; }
 .mc-good { background: var(--background-fill-secondary); }
 .mc-bad { background: #fdecea; color: #7a1a12; border: 1px solid #e5a59e; }
-#mc-picture img { cursor: crosshair; max-height: 62vh; object-fit: contain; }
+#mc-picture img { cursor: crosshair; max-height: 55vh; object-fit: contain; }
 .mc-note { color: var(--body-text-color-subdued); padding: 0.5rem 0; }
 .mc-maps h3 { font-size: 1.15rem; margin: 1.1rem 0 0.5rem; }
 .mc-maps h3 small, .mc-maps h4 small {
@@ -28,9 +28,7 @@ CSS = """
   background-size: var(--photo-size), auto; background-repeat: no-repeat, repeat; }
 .mc-view > * { position: absolute; margin: 0 !important; max-width: none !important; }
 .mc-cells { left: 0; top: 0; image-rendering: pixelated; }
-.mc-zoom {
-  height: 40%; image-rendering: pixelated; border: 2px solid #fff;
-  box-shadow: 0 0 0 1px #000; }
+.mc-zoom { image-rendering: pixelated; border: 2px solid #fff; box-shadow: 0 0 0 1px #000; }
 .mc-mark { transform: translate(-50%, -50%); box-sizing: border-box; }
 .mc-point {
   width: 11px; height: 11px; border-radius: 50%; background: #fff; border: 2px solid #000;

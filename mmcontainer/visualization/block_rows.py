@@ -3,6 +3,8 @@
 A backbone runs once for an image, and each block keeps the little from which any row of its
 affinities can be built afterwards. No matrix is ever built as a whole.
 """
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Optional
 
 import numpy as np
@@ -190,25 +192,24 @@ def find_blocks(backbone: nn.Module) -> list[BlockRows]:
     return [block for block in found if block is not None]
 
 
-def record(backbone: nn.Module, image: NetworkInput) -> list[BlockRows]:
-    """Run a backbone once; its blocks are then ready for the rows of any position.
+@contextmanager
+def recording(backbone: nn.Module) -> Iterator[list[BlockRows]]:
+    """Let a backbone's blocks keep what rows are built from, when it runs inside of the context.
 
     Args:
-        backbone (nn.Module): In evaluation mode and training form, on the device of the image.
-        image (NetworkInput): The image.
+        backbone (nn.Module): In evaluation mode and training form.
 
-    Returns:
-        list[BlockRows]: Those that have run: behind the last stage that is asked for, none does.
+    Yields:
+        list[BlockRows]: Those that have run are ready for any position afterwards; behind the last
+        stage that is asked for, none has, and ``kept`` is empty.
     """
     blocks = find_blocks(backbone)
     handles = [handle for block in blocks for handle in block.watch()]
     try:
-        with torch.no_grad():
-            backbone(image.inputs)
+        yield blocks
     finally:
         for handle in handles:
             handle.remove()
-    return [block for block in blocks if block.kept]
 
 
 def _other_block(module: nn.Module, names: dict[nn.Module, str], stage: int,

@@ -85,8 +85,12 @@ def collect_queries(model: nn.Module, image: NetworkInput, layer: int,
 @torch.no_grad()
 def collect_layers(model: nn.Module, image: NetworkInput, layers: Sequence[int],
                    head: Union[int, str] = 'mean', queries: Optional[Sequence[int]] = None,
-                   number: int = 3) -> list[QueryAttention]:
-    """Do what :func:`collect_queries` does for several layers, and run the detector once."""
+                   number: int = 3,
+                   features: Optional[tuple[Tensor]] = None) -> list[QueryAttention]:
+    """Do what :func:`collect_queries` does for several layers, and run the detector once.
+
+    With ``features``, which ``model.extract_feat`` gives for the image, only the rest runs.
+    """
     height, width = image.inputs.shape[-2:]
     shown = image.picture.shape[:2]
     sample = DetDataSample(metainfo=dict(
@@ -95,7 +99,9 @@ def collect_layers(model: nn.Module, image: NetworkInput, layers: Sequence[int],
     handles = [model.decoder.layers[layer].cross_attn.register_forward_pre_hook(
         lambda module, args, layer=layer: seen.update({layer: args})) for layer in layers]
     try:
-        outputs = model.forward_transformer(model.extract_feat(image.inputs), [sample])
+        if features is None:
+            features = model.extract_feat(image.inputs)
+        outputs = model.forward_transformer(features, [sample])
     finally:
         for handle in handles:
             handle.remove()

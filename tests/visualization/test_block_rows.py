@@ -9,7 +9,7 @@ from mmcontainer.backbones import CoAtNet, Container, CoTNet
 from mmcontainer.layers import CotLayer, DenseTokenAffinity, RelativeAttention
 from mmcontainer.ops.explicit import local_affinity, relative_affinity
 from mmcontainer.visualization.affinity import Position
-from mmcontainer.visualization.block_rows import LocalRows, RelativeRows, find_blocks, record
+from mmcontainer.visualization.block_rows import LocalRows, RelativeRows, find_blocks, recording
 from mmcontainer.visualization.network_input import Geometry, NetworkInput
 
 
@@ -17,6 +17,12 @@ def make_image(height, width, seed=0):
     torch.manual_seed(seed)
     return NetworkInput(torch.randn(1, 3, height, width), np.zeros((height, width, 3), np.uint8),
                         (height, width), Geometry(np.ones(2), np.zeros(2)), (0, 0, width, height))
+
+
+def record(backbone, image):
+    with torch.no_grad(), recording(backbone) as blocks:
+        backbone(image.inputs)
+    return [block for block in blocks if block.kept]
 
 
 def build(cls, arch, **kwargs):
