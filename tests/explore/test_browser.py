@@ -67,6 +67,12 @@ class Visitor:
 
     def click(self, x, y):
         """Click the picture at these parts of its width and height."""
+        def is_drawn():
+            image, = self.find('#mc-picture img')
+            return self.browser.execute_script(
+                'return arguments[0].complete && arguments[0].naturalWidth > 0', image)
+
+        self.wait('the whole picture', is_drawn)  # before, a click has no place in it
         image, = self.find('#mc-picture img')
         # From the middle of the element.
         ActionChains(self.browser).move_to_element_with_offset(
