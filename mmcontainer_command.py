@@ -22,6 +22,7 @@ COMMANDS = {
     'check-data': 'check_data.py',
     'reproduce': 'reproduce.py',
     'flops': 'get_flops.py',
+    'explore': 'explore.py',
     'affinity': 'visualize_affinity.py',
     'demo': 'demo.py',
     'renumber': 'renumber_categories.py',

@@ -46,11 +46,26 @@ class DenseTokenAffinity(BaseModule):
         grid = resize_map(merge_heads(tokens[:, :, 1:], *old), new)
         return torch.cat((tokens[:, :, :1], split_heads(grid, tokens.shape[1])), dim=2)
 
-    def affinity(self, size: Sequence[int]) -> Tensor:
-        """The explicit matrix (M, 1 + N, 1 + N): what ``forward`` does to one-hot tokens."""
-        heads = self.weight.shape[0]
-        one_hot = torch.eye(1 + math.prod(size), dtype=self.weight.dtype, device=self.weight.device)
-        return self(one_hot.expand(1, heads, -1, -1), size)[0]
+    def affinity(self, size: Sequence[int], positions: Optional[Tensor] = None) -> Tensor:
+        """Rows (M, P, 1 + N) of the explicit matrix of what ``forward`` does.
+
+        Args:
+            size (Sequence[int]): (height, width) of the grid.
+            positions (Tensor, optional): Indices (P, ) of tokens; all without it.
+        """
+        tokens = 1 + math.prod(size)
+        if positions is None:
+            positions = torch.arange(tokens, device=self.weight.device)
+        shape = len(positions), self.weight.shape[0], tokens, 1
+        with torch.enable_grad():
+            given = self.weight.new_zeros(shape).requires_grad_()
+            out = self(given, size)
+        # It is linear: a row is the gradient of one output. Its forward would give columns, all of
+        # which a row needs, and the whole matrix takes gigabytes at detection size.
+        one_hot = torch.zeros_like(out)
+        one_hot[torch.arange(len(positions)), :, positions] = 1
+        rows, = torch.autograd.grad(out, given, one_hot)
+        return rows.squeeze(-1).transpose(0, 1)
 
 
 class TokenAttention(BaseModule):
@@ -104,9 +119,8 @@ class TokenAttention(BaseModule):
                 the class token, 1 + i grid position i. All without it.
         """
         query, key, _ = self._project(x)
-        static = self.static.affinity(size) if self.static is not None else None
+        static = self.static.affinity(size, positions) if self.static is not None else None
         if positions is not None:
             query = query[:, :, positions]
-            static = static[:, positions] if static is not None else None
         dynamic = (query @ key.transpose(-2, -1) / query.shape[-1]**0.5).softmax(dim=-1)
         return AffinityMatrices(dynamic, static, dynamic if static is None else dynamic + static)

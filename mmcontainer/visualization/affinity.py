@@ -2,7 +2,7 @@
 
 The figures are drawn in :mod:`mmcontainer.visualization.affinity_figures`.
 """
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
@@ -20,7 +20,8 @@ class Mixture(NamedTuple):
     Attributes:
         layer (str): Name of the block in its backbone, 'stages.3.blocks.0'.
         stage (int): Stage it belongs to.
-        alpha, beta (float): Shares of the dynamic and of the static affinity.
+        alpha, beta (float, optional): Shares of the dynamic and of the static affinity; None where
+            they are added inside of the softmax (CoAtNet).
         learned (bool): False where they follow from the architecture: an affinity that acts alone
             has 1 and the missing one 0, and Container-PAM adds both as they are.
         dynamic (str, optional): What the dynamic affinity is; None if there is none.
@@ -29,8 +30,8 @@ class Mixture(NamedTuple):
     """
     layer: str
     stage: int
-    alpha: float
-    beta: float
+    alpha: Optional[float]
+    beta: Optional[float]
     learned: bool
     dynamic: Optional[str]
     static: Optional[str]
@@ -262,6 +263,60 @@ def _average(rows: Tensor, channels: int, first: int, last: int) -> tuple[Tensor
     return chosen.mean(dim=0), len(chosen)
 
 
+def record_inputs(backbone: nn.Module, image: NetworkInput,
+                  layers: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+    """Run a backbone once, and keep what the aggregations of some blocks are given.
+
+    Args:
+        backbone (nn.Module): In evaluation mode, on the device of the image.
+        image (NetworkInput): The image.
+        layers (Iterable[str]): Names of blocks.
+
+    Returns:
+        dict[str, tuple]: Positional arguments of their modules, for :func:`build_rows`.
+    """
+    modules, found = affinity_modules(backbone), {}
+    handles = [modules[layer].register_forward_pre_hook(
+        lambda module, args, layer=layer: found.update({layer: args})) for layer in layers]
+    try:
+        with torch.no_grad():
+            backbone(image.inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def grid_of(args: tuple[Any, ...]) -> tuple[int, int]:
+    """Size (h, w) of the grid of an aggregation with these arguments."""
+    # Token blocks are told the size of their grid, the others see it in the map.
+    return tuple(args[1]) if len(args) > 1 else tuple(args[0].shape[-2:])
+
+
+@torch.no_grad()
+def build_rows(module: nn.Module, args: tuple[Any, ...], mixture: Mixture, stride: int,
+               positions: Sequence[Position], cells: np.ndarray,
+               selections: Sequence[str]) -> list[AffinityRows]:
+    """Build rows of the explicit matrices of one block; no other row is computed.
+
+    Args:
+        module (nn.Module): The block's aggregation, see :func:`affinity_modules`.
+        args (tuple): What it is given, see :func:`record_inputs`.
+        mixture (Mixture): The block.
+        stride (int): Pixels of the network's input along the side of a cell.
+        positions (Sequence[Position]): The rows.
+        cells (np.ndarray): (P, 2), their cells, see :func:`find_cells`.
+        selections (Sequence[str]): See :func:`collect_rows`.
+    """
+    grid_size = grid_of(args)
+    indices = cells[:, 0] * grid_size[1] + cells[:, 1]
+    if len(args) > 1:  # index 0 is the class token
+        indices = np.where(cells[:, 0] < 0, 0, 1 + indices)
+    rows = module.affinities(*args, positions=torch.from_numpy(indices).to(args[0].device))
+    return [_select(rows, module, mixture, selection, positions, cells, stride, grid_size)
+            for selection in selections]
+
+
 def collect_rows(backbone: nn.Module, image: NetworkInput, mixtures: Sequence[Mixture],
                  positions: Sequence[Position],
                  selections: Sequence[str]) -> list[AffinityRows]:
@@ -281,32 +336,14 @@ def collect_rows(backbone: nn.Module, image: NetworkInput, mixtures: Sequence[Mi
     Raises:
         UserError: If a position or a head is out of range.
     """
-    modules, found = affinity_modules(backbone), {}
-
-    def watch(mixture: Mixture):
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            # Token blocks are told the size of their grid, the others see it in the map.
-            grid_size = tuple(args[1]) if len(args) > 1 else tuple(args[0].shape[-2:])
-            stride = backbone.strides[mixture.stage]
-            cells = find_cells(positions, image, stride, grid_size)
-            indices = cells[:, 0] * grid_size[1] + cells[:, 1]
-            if len(args) > 1:  # index 0 is the class token
-                indices = np.where(cells[:, 0] < 0, 0, 1 + indices)
-            rows = module.affinities(*args, positions=torch.from_numpy(indices).to(args[0].device))
-            found[mixture.layer] = [
-                _select(rows, module, mixture, selection, positions, cells, stride, grid_size)
-                for selection in selections]
-
-        return modules[mixture.layer].register_forward_pre_hook(hook)
-
-    handles = [watch(mixture) for mixture in mixtures]
-    try:
-        with torch.no_grad():
-            backbone(image.inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [rows for mixture in mixtures for rows in found[mixture.layer]]
+    modules, results = affinity_modules(backbone), []
+    inputs = record_inputs(backbone, image, [mixture.layer for mixture in mixtures])
+    for mixture in mixtures:
+        args, stride = inputs[mixture.layer], backbone.strides[mixture.stage]
+        cells = find_cells(positions, image, stride, grid_of(args))
+        results += build_rows(modules[mixture.layer], args, mixture, stride, positions, cells,
+                              selections)
+    return results
 
 
 def _select(rows: AffinityMatrices, module: nn.Module, mixture: Mixture, selection: str,

@@ -46,8 +46,8 @@ def draw_rows(rows: AffinityRows, image: NetworkInput, title: str = '') -> Figur
             draw_picture(axes, grey)
             _draw_map(axes, rows, name, line)
             _mark(axes, image, rows, line)
-            heading = f'{_heading(rows, name)}\n' if line == 0 else ''
-            axes.set_title(heading + _summary(rows, name, line, image), fontsize=9)
+            above = f'{heading(rows, name)}\n' if line == 0 else ''
+            axes.set_title(above + summary(rows, name, line, image), fontsize=9)
     for axes in grid[-1]:
         axes.set_xlabel('x in the input (pixels)', fontsize=9)
     return figure
@@ -56,36 +56,51 @@ def draw_rows(rows: AffinityRows, image: NetworkInput, title: str = '') -> Figur
 def _draw_map(axes, rows: AffinityRows, name: str, line: int) -> None:
     values = np.ma.masked_equal(rows.maps[name][line], 0)
     # One kind of colours per column, so that its panels can be compared.
-    limit, signed = _colour_limit(rows, name, line), (rows.maps[name] < 0).any()
+    limit = colour_limit(rows.maps[name][line],
+                         rows.maps['static'][line] if name == 'mixed' else None)
+    signed = (rows.maps[name] < 0).any()
     style = dict(cmap=_DIVERGING if signed else _SEQUENTIAL,
                  norm=Normalize(-limit if signed else 0, limit))
     above, below = values.max() > limit, values.min() < -limit
     extend = {(True, True): 'both', (True, False): 'max', (False, True): 'min'}.get(
         (above, below), 'neither')
     draw_cells(axes, values, (rows.stride, rows.stride), extend, **style)
-    if not values.mask.all() and values.mask.any():
+    if values.mask.any():
         _magnify(axes, values, rows.stride, style)
 
 
-def _colour_limit(rows: AffinityRows, name: str, line: int) -> float:
-    """Largest weight; of a mixture, outside of the kernel of a convolution.
+def colour_limit(weights: np.ndarray, static: Optional[np.ndarray] = None) -> float:
+    """Largest absolute weight; of a mixture, outside of the kernel of a convolution.
 
     A kernel has a few weights, attention thousands that sum to one: on the kernel's scale they
     would all look like 0.
+
+    Args:
+        weights (np.ndarray): A map (h, w).
+        static (np.ndarray, optional): Of a mixture: the map of its static affinity.
     """
-    weights = np.abs(rows.maps[name][line])
-    outside = rows.maps['static'][line] == 0 if name == 'mixed' else np.zeros(weights.shape, bool)
+    weights = np.abs(weights)
+    outside = np.zeros(weights.shape, bool) if static is None else static == 0
     return float(weights[outside].max() if outside.any() else weights.max()) or 1.
+
+
+def few_cells(present: np.ndarray) -> Optional[tuple[slice, slice]]:
+    """Rows and columns of the cells (h, w) that are True, if they fill a small part of the map."""
+    if not present.any():
+        return None
+    rows, columns = (slice(*(np.flatnonzero(present.any(axis=axis))[[0, -1]] + (0, 1)).tolist())
+                     for axis in (1, 0))
+    longest = max(rows.stop - rows.start, columns.stop - columns.start)
+    return (rows, columns) if longest <= 0.15 * max(present.shape) else None
 
 
 def _magnify(axes, values: np.ma.MaskedArray, stride: int, style: dict) -> None:
     """Enlarge the weights that are not 0 in the corner opposite to them, if they are few."""
-    present = ~values.mask
-    (top, bottom), (left, right) = (
-        np.flatnonzero(present.any(axis=axis))[[0, -1]] + (0, 1) for axis in (1, 0))
-    height, width = values.shape
-    if max(bottom - top, right - left) > 0.15 * max(height, width):
+    few = few_cells(~np.ma.getmaskarray(values))
+    if few is None:
         return
+    (top, bottom), (left, right) = ((part.start, part.stop) for part in few)
+    height, width = values.shape
     share = 0.4 * min(height, width)  # of the panel, in cells
     corner = (0.02 if left + right > width else 0.98 - share / width,
               0.02 if top + bottom < height else 0.98 - share / height)
@@ -120,16 +135,19 @@ def _mark(axes, image: NetworkInput, rows: AffinityRows, line: int) -> None:
               markeredgecolor='black')
 
 
-def _heading(rows: AffinityRows, name: str) -> str:
+def heading(rows: AffinityRows, name: str) -> str:
+    """Say in two lines what a map of a block is: 'dynamic', 'static' or 'mixed'."""
     mixture = rows.mixture
     if name == 'mixed':
-        return f'mixed\n{mixture.alpha:.3g} dynamic + {mixture.beta:.3g} static'
+        return 'mixed\n' + ('one softmax of both' if mixture.alpha is None else
+                            f'{mixture.alpha:.3g} dynamic + {mixture.beta:.3g} static')
     what = mixture.dynamic if name == 'dynamic' else mixture.static
     heads = rows.heads[name]
     return f'{name}: {what}\n' + ('1 head' if heads == 1 else f'mean of {heads} heads')
 
 
-def _summary(rows: AffinityRows, name: str, line: int, image: NetworkInput) -> str:
+def summary(rows: AffinityRows, name: str, line: int, image: NetworkInput) -> str:
+    """Say in two lines what the weights of a map sum to, and their range."""
     values = rows.maps[name][line]
     parts = []
     if name in rows.class_token:

@@ -66,7 +66,6 @@ def check_choice(model: nn.Module, layer: Optional[int], head: Union[int, str],
     return layer
 
 
-@torch.no_grad()
 def collect_queries(model: nn.Module, image: NetworkInput, layer: int,
                     head: Union[int, str] = 'mean', queries: Optional[Sequence[int]] = None,
                     number: int = 3) -> QueryAttention:
@@ -80,35 +79,54 @@ def collect_queries(model: nn.Module, image: NetworkInput, layer: int,
         queries (Sequence[int], optional): Their numbers; those with the best scores without it.
         number (int): How many then.
     """
+    return collect_layers(model, image, [layer], head, queries, number)[0]
+
+
+@torch.no_grad()
+def collect_layers(model: nn.Module, image: NetworkInput, layers: Sequence[int],
+                   head: Union[int, str] = 'mean', queries: Optional[Sequence[int]] = None,
+                   number: int = 3,
+                   features: Optional[tuple[Tensor]] = None) -> list[QueryAttention]:
+    """Do what :func:`collect_queries` does for several layers, and run the detector once.
+
+    With ``features``, which ``model.extract_feat`` gives for the image, only the rest runs.
+    """
     height, width = image.inputs.shape[-2:]
     shown = image.picture.shape[:2]
     sample = DetDataSample(metainfo=dict(
         img_shape=shown, ori_shape=shown, batch_input_shape=(height, width)))
     seen = {}
-    handle = model.decoder.layers[layer].cross_attn.register_forward_pre_hook(
-        lambda module, args: seen.update(args=args))
+    handles = [model.decoder.layers[layer].cross_attn.register_forward_pre_hook(
+        lambda module, args, layer=layer: seen.update({layer: args})) for layer in layers]
     try:
-        outputs = model.forward_transformer(model.extract_feat(image.inputs), [sample])
+        if features is None:
+            features = model.extract_feat(image.inputs)
+        outputs = model.forward_transformer(features, [sample])
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     logits, boxes = (out[-1, 0] for out in model.bbox_head(**outputs))
     scores, labels = logits.sigmoid().max(dim=-1)
     chosen = torch.tensor(queries, device=scores.device) if queries else scores.topk(
         min(number, len(scores))).indices
-    maps, points, grid_size = _modulated(model.decoder.layers[layer].cross_attn, seen['args'],
-                                         chosen)
-    heads = slice(None) if head == 'mean' else slice(head, head + 1)
-    maps = [m[:, heads].mean(dim=1).unflatten(-1, grid_size) for m in maps]
     pixels = scores.new_tensor([shown[1], shown[0]])
-    cell_size = scores.new_tensor([width / grid_size[1], height / grid_size[0]])
-    arrays = (chosen, labels[chosen], scores[chosen],
-              bbox_cxcywh_to_xyxy(boxes[chosen]) * pixels.repeat(2),
-              outputs['references'][0, chosen].sigmoid() * pixels,
-              (points[:, heads] + 0.5) * cell_size)
-    return QueryAttention(
-        layer, f'mean over {points.shape[1]} heads' if head == 'mean' else f'head {head}',
-        *(array.cpu().numpy() for array in arrays), tuple(cell_size.tolist()),
-        *(m.cpu().numpy() for m in maps))
+    predicted = [array.cpu().numpy() for array in (
+        chosen, labels[chosen], scores[chosen],
+        bbox_cxcywh_to_xyxy(boxes[chosen]) * pixels.repeat(2),
+        outputs['references'][0, chosen].sigmoid() * pixels)]
+    heads = slice(None) if head == 'mean' else slice(head, head + 1)
+    found = []
+    for layer in layers:
+        maps, points, grid_size = _modulated(model.decoder.layers[layer].cross_attn, seen[layer],
+                                             chosen)
+        maps = [m[:, heads].mean(dim=1).unflatten(-1, grid_size) for m in maps]
+        cell_size = scores.new_tensor([width / grid_size[1], height / grid_size[0]])
+        points = (points[:, heads] + 0.5) * cell_size
+        name = f'mean over {points.shape[1]} heads' if head == 'mean' else f'head {head}'
+        found.append(QueryAttention(
+            layer, name, *predicted, points.cpu().numpy(), tuple(cell_size.tolist()),
+            *(m.cpu().numpy() for m in maps)))
+    return found
 
 
 def _modulated(attention: nn.Module, args: tuple,
