@@ -16,7 +16,7 @@ _TIMED = 20
 def _import_packages() -> None:
     try:
         import onnx  # noqa: F401
-        import onnxruntime.quantization  # noqa: F401
+        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise UserError(f'Quantisation needs the package {error.name!r}: '
                         'pip install "mmcontainer[quantize]"') from error

@@ -41,6 +41,8 @@ def load_file(path: Path):
     Raises:
         UserError: No such file, or no detector that ``tools/export_onnx.py`` wrote.
     """
+    if not Path(path).is_file():
+        raise UserError(f'{path}: there is no such file. tools/export_onnx.py writes one.')
     try:
         return onnx_detect().Detector(path)
     except ValueError as error:
@@ -94,8 +96,8 @@ def read_ground_truth(annotations: Path, folder: Path, classes: Sequence[str]) -
     missing = [path for path in images.values() if not path.is_file()]
     if missing:
         raise UserError(f'{len(missing)} of the {len(images)} images of {annotations} are not in '
-                        f'{folder}: {missing[0].name}' + (', ...' if len(missing) > 1 else '') +
-                        '. Name the folder that file_name of the annotations starts from.')
+                        f'{folder}: {missing[0].name}{" and others" if len(missing) > 1 else ""}. '
+                        'Name the folder that file_name of the annotations starts from.')
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(annotations))
     return GroundTruth(coco, images, [numbers[name] for name in classes],

@@ -27,7 +27,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from .onnx_file import METADATA_KEY
 
-_WITH_WEIGHTS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
+# Not ConvTranspose, for which onnxruntime has no 8-bit form on CPUs.
+_WITH_WEIGHTS = ('Conv', 'Gemm', 'MatMul')
 
 
 class _Images(CalibrationDataReader):

@@ -6,7 +6,7 @@ import sys
 import pytest
 from torch_versions import needs_export
 
-onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
 from toy_onnx import write_detector, write_pictures  # noqa: E402
 
@@ -73,16 +73,16 @@ def test_a_file_that_loses_ap_does_not_stay(toy, tmp_path, run_tool):
 def test_mistakes_are_messages(toy, tmp_path, run_tool):
     file, _, pictures, _, annotations = toy
     (tmp_path / 'text.onnx').write_text('no ONNX file')
-    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], 'g', [], [])), tmp_path / 'g.onnx')
+    write_detector(tmp_path / 'other.onnx', format=None)
     (tmp_path / 'empty').mkdir()
     content = json.loads(annotations.read_text())
     others = tmp_path / 'others.json'
     others.write_text(json.dumps({**content, 'categories': [dict(id=3, name='wasp')]}))
     before = files(tmp_path)
     for changed, message in (
-            ({0: tmp_path / 'none.onnx'}, 'none.onnx'),
+            ({0: tmp_path / 'none.onnx'}, 'there is no such file'),
             ({0: tmp_path / 'text.onnx'}, 'no ONNX file'),
-            ({0: tmp_path / 'g.onnx'}, 'export_onnx.py'),
+            ({0: tmp_path / 'other.onnx'}, 'other.onnx is no detector of format 1'),
             ({2: tmp_path / 'empty'}, '6 of the 6 images'),
             ({4: tmp_path / 'none.json'}, 'none.json cannot be read'),
             ({4: file}, 'toy.onnx'),
@@ -127,7 +127,8 @@ def test_a_trained_detector_keeps_its_ap(tmp_path, run_tool):
     generate_shapes(data, ShapesParams(num_train=1000, num_val=60))
     config = tmp_path / 'config.py'
     config.write_text(TRAINED)
-    run_tool('train.py', config, '--data-root', data, '--work-dir', tmp_path / 'work')
+    run_tool('train.py', config, '--data-root', data, '--work-dir', tmp_path / 'work',
+             timeout=900)
     checkpoint = tmp_path / 'work/epoch_1.pth'
     output = run_tool('test.py', config, checkpoint, '--data-root', data, '--work-dir',
                       tmp_path / 'work')

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch_versions import needs_export
 
-onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 from toy_onnx import NAMES as TOY_NAMES  # noqa: E402
 from toy_onnx import write_detector, write_pictures  # noqa: E402
@@ -81,13 +81,13 @@ def test_mistakes_are_messages(toy, tmp_path):
     shutil.copy(annotations, tmp_path / 'a.json')
     (tmp_path / 'empty').mkdir()
     message = refused(tmp_path / 'a.json', tmp_path / 'empty', TOY_NAMES)
-    assert '6 of the 6 images' in message and '0.png, ...' in message
+    assert '6 of the 6 images' in message and '0.png and others' in message
     (folder / '3.png').write_bytes(b'no image')
     with pytest.raises(UserError, match='3.png: cannot be read as an image'):
         average_precision(detector, read_ground_truth(annotations, folder, TOY_NAMES))
     (tmp_path / 'text.onnx').write_text('no ONNX file')
-    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], 'g', [], [])), tmp_path / 'g.onnx')
-    for path in ('none.onnx', 'text.onnx', 'g.onnx'):
+    write_detector(tmp_path / 'other.onnx', format=None)
+    for path in ('none.onnx', 'text.onnx', 'other.onnx'):
         with pytest.raises(UserError, match=path):
             load_file(tmp_path / path)
 
@@ -184,5 +184,5 @@ def test_ap_is_that_of_mmdetection(kind, tmp_path):
     truth = read_ground_truth(tmp_path / 'annotations.json', tmp_path, CLASSES)
     found = average_precision(detector, truth)
     assert list(found) == (['bbox', 'segm'] if 'mask' in kind else ['bbox'])
-    assert min(found.values()) > 0.1, found
+    assert min(found.values()) > 0.05, found
     assert found == pytest.approx(mmdetection_ap(cfg, model, tmp_path), abs=1e-3)
