@@ -24,8 +24,11 @@ _NAME = 'mmcontainer_onnx_detect'
 def onnx_detect() -> ModuleType:
     """``tools/onnx_detect.py`` as a module; it is a script that stands alone."""
     if _NAME not in sys.modules:
-        path = Path(__file__).resolve().parents[1] / '.mim' / 'tools' / 'onnx_detect.py'
-        spec = importlib.util.spec_from_file_location(_NAME, path)
+        package = Path(__file__).resolve().parents[1]
+        installed = package / '.mim' / 'tools'
+        # A checkout on a file system without links has none there.
+        folder = installed if installed.is_dir() else package.parent / 'tools'
+        spec = importlib.util.spec_from_file_location(_NAME, folder / 'onnx_detect.py')
         module = importlib.util.module_from_spec(spec)
         sys.modules[_NAME] = module
         spec.loader.exec_module(module)
