@@ -18,6 +18,7 @@ COMMANDS = {
     'test': 'test.py',
     'infer': 'infer.py',
     'export': 'export_onnx.py',
+    'quantize': 'quantize.py',
     'convert': 'convert_checkpoint.py',
     'check-data': 'check_data.py',
     'reproduce': 'reproduce.py',
@@ -37,15 +38,19 @@ EXAMPLES = """examples:
   mmcontainer train --help"""
 
 
-def find_tool(name):
-    """Path of the file behind a command."""
+def tools_folder():
+    """Folder of the tools."""
     package = Path(find_spec('mmcontainer').submodule_search_locations[0])
-    if name == 'doctor':
-        return package / COMMANDS[name]
     installed = package / '.mim' / 'tools'
     # A checkout on a file system without links has none there.
-    folder = installed if installed.is_dir() else package.parent / 'tools'
-    return folder / COMMANDS[name]
+    return installed if installed.is_dir() else package.parent / 'tools'
+
+
+def find_tool(name):
+    """Path of the file behind a command."""
+    if name == 'doctor':
+        return Path(find_spec('mmcontainer').submodule_search_locations[0]) / COMMANDS[name]
+    return tools_folder() / COMMANDS[name]
 
 
 def summary(name):

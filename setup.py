@@ -24,9 +24,20 @@ INSTALL_REQUIRES = [
     'pyyaml>=6.0',
     'rich>=12',
 ]
+# The versions of requirements/dev.txt, with which nothing else of an environment has to change.
+ONNX = [
+    "onnx==1.23.2; python_version >= '3.10'",
+    "onnx==1.19.1; python_version < '3.10'",
+    "onnxruntime==1.31.1; python_version >= '3.11'",
+    "onnxruntime==1.19.2; python_version < '3.11'",
+    'ml_dtypes==0.5.4',
+]
 # No extra lists mmcv: pip would compile it in an isolated environment, where its build finds no
 # torch and gives a wheel without the compiled operators. Install torch and mmcv first (README).
 EXTRAS_REQUIRE = {
+    'onnx': [*ONNX, 'onnxscript==0.7.2'],  # tools/export_onnx.py
+    'quantize': ONNX,  # tools/quantize.py
+    'openvino': ['openvino==2026.4.0'],  # another runtime for the files
     'safetensors': ['safetensors>=0.4'],  # to read files of weights in this format
     # The page of `mmcontainer explore`. It takes no Pillow 13 (docs/explore.md).
     'explore': ['gradio==6.31.0'],
