@@ -38,19 +38,15 @@ EXAMPLES = """examples:
   mmcontainer train --help"""
 
 
-def tools_folder():
-    """Folder of the tools."""
-    package = Path(find_spec('mmcontainer').submodule_search_locations[0])
-    installed = package / '.mim' / 'tools'
-    # A checkout on a file system without links has none there.
-    return installed if installed.is_dir() else package.parent / 'tools'
-
-
 def find_tool(name):
     """Path of the file behind a command."""
+    package = Path(find_spec('mmcontainer').submodule_search_locations[0])
     if name == 'doctor':
-        return Path(find_spec('mmcontainer').submodule_search_locations[0]) / COMMANDS[name]
-    return tools_folder() / COMMANDS[name]
+        return package / COMMANDS[name]
+    installed = package / '.mim' / 'tools'
+    # A checkout on a file system without links has none there.
+    folder = installed if installed.is_dir() else package.parent / 'tools'
+    return folder / COMMANDS[name]
 
 
 def summary(name):

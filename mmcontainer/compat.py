@@ -114,6 +114,13 @@ def current_stack():
     return 'upstream' if names and not any(n.startswith('onedl-') for n in names) else 'onedl'
 
 
+def own_folder(name):
+    """Path of 'configs' or 'tools' of this package: installed, or of a checkout that is not."""
+    package = Path(__file__).resolve().parent
+    installed = package / '.mim' / name
+    return installed if installed.is_dir() else package.parent / name
+
+
 def short_path(path):
     """Return a path as one would type it here: relative if it is below the current folder."""
     relative = os.path.relpath(path)

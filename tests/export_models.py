@@ -30,8 +30,6 @@ COTNET = dict(
     type='CoTNet', arch=dict(
         stem=8, embed_dims=(32, 64, 64, 64), depths=(1, 1, 2, 1), widths=(16, 16, 16, 16),
         layers=('cot', 'coxt', 'cot-gated', 'gated'), blur=True))
-# Tests make ONNX files of a detector with each; CoAtNet's is of the backbone alone.
-BACKBONES = dict(retinanet=COTNET)
 CLASSES = 4
 
 
@@ -68,11 +66,11 @@ def _shrink_regions(model):
             in_channels=16, conv_out_channels=16, num_convs=1, num_classes=CLASSES)
 
 
-def small_config(kind):
+def small_config(kind, backbone=CONTAINER):
     """The config of a kind of :data:`CONFIGS`, with few channels and four classes."""
     cfg = load_config(CONFIGS[kind], None)
     model = cfg.model
-    model.backbone = ConfigDict(BACKBONES.get(kind, CONTAINER))
+    model.backbone = ConfigDict(backbone)
     if 'encoder' in model:
         _shrink_transformer(model)
         return cfg
@@ -94,10 +92,10 @@ def spread(model):
     return model
 
 
-def small_detector(kind):
+def small_detector(kind, backbone=CONTAINER):
     """A detector of :func:`small_config` in evaluation mode, with :func:`spread` weights."""
     torch.manual_seed(0)
-    model = build_model(small_config(kind).model, 'mmdet')
+    model = build_model(small_config(kind, backbone).model, 'mmdet')
     return spread(revert_sync_batchnorm(model)).eval()
 
 

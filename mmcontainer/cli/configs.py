@@ -12,21 +12,14 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import get_installed_path
 from torch import nn
 
+from ..compat import own_folder
 from ..errors import UserError, as_user_error
 from .config_check import check_old_keys, check_values, import_custom_modules, without_workers
 from .options import check_options
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-
-
-def config_folder() -> Path:
-    """Folder of the configs of this package: installed, or of a checkout that is not."""
-    installed = _PACKAGE / '.mim' / 'configs'
-    return installed if installed.is_dir() else _PACKAGE.parent / 'configs'
-
 
 def _list_configs() -> list[str]:
-    folder = config_folder()
+    folder = own_folder('configs')
     return sorted(path.relative_to(folder).as_posix() for path in folder.glob('[!_]*/*.py'))
 
 
@@ -34,7 +27,7 @@ def _packaged(name: str) -> Path:
     """The file of ``package::folder/file.py``."""
     package, _, relative = name.partition('::')
     if package == 'mmcontainer':
-        return config_folder() / relative
+        return own_folder('configs') / relative
     try:
         importlib.import_module(package)
         return Path(get_installed_path(package)) / '.mim' / 'configs' / relative
@@ -55,7 +48,7 @@ def find_config(name: str) -> Path:
     if '::' in name:
         path = _packaged(name)
     else:
-        own = config_folder() / name.partition('configs/')[2] if 'configs/' in name else None
+        own = own_folder('configs') / name.partition('configs/')[2] if 'configs/' in name else None
         path = Path(name).expanduser()
         if not (path.is_file() or path.is_absolute()) and own is not None and own.is_file():
             path = own
@@ -72,7 +65,7 @@ def own_name(name: str) -> Optional[str]:
     """
     path = find_config(name)
     own = '/'.join(path.resolve().with_suffix('').parts[-2:])
-    file = config_folder() / f'{own}.py'
+    file = own_folder('configs') / f'{own}.py'
     # By content: tools of a checkout may run beside an installed package.
     return own if file.is_file() and file.read_bytes() == path.read_bytes() else None
 

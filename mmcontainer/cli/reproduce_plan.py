@@ -13,13 +13,13 @@ from mmengine.config import Config
 from mmengine.hooks import EMAHook
 
 from ..checkpoints import CorruptCheckpointError, check_file
-from ..compat import short_path
+from ..compat import own_folder, short_path
 from ..data_check import check_data, examine
 from ..errors import UserError
 from ..paper.rows import Row, load_rows
 from ..type_names import type_name
 from .config_changes import check_precision, check_pretrained
-from .configs import config_folder, load_config
+from .configs import load_config
 from .data_root import set_data_root
 from .paths import check_writable_folder
 from .reproduce_ledger import LEDGER, config_hash
@@ -103,7 +103,7 @@ class Plan:
                 *self._folders(self.work_dir / 'test')]
 
     def _launch(self, tool: str, arguments: list[str]) -> list[str]:
-        tools, python = config_folder().resolve().parent / 'tools', short_path(sys.executable)
+        tools, python = own_folder('configs').resolve().parent / 'tools', short_path(sys.executable)
         if self.gpus == 1:
             return [python, short_path(tools / f'{tool}.py'), short_path(self.config), *arguments]
         return ['env', f'PYTHON={python}', 'bash', short_path(tools / f'dist_{tool}.sh'),
@@ -155,7 +155,8 @@ def make_plan(args) -> Plan:
     gpus = args.gpus or _most_gpus(row)
     default = _RUNS / (f'{row.name}_small' if args.small else row.name)
     work_dir = Path(args.work_dir).expanduser() if args.work_dir else default
-    config = config_folder().resolve() / row.config  # in a checkout, where it is and not a link
+    # In a checkout, where it is and not a link.
+    config = own_folder('configs').resolve() / row.config
     cfg, data_root, ledger = load_config(str(config)), args.data_root, LEDGER
     if args.small:
         small_config(cfg)

@@ -6,13 +6,13 @@ import torch
 from mmengine.config import Config
 from pycocotools.coco import COCO
 
+from ..compat import own_folder
 from ..config_nodes import SPLITS, evaluators, iter_dicts
 from ..demo import CLASSES, ShapesParams, generate_shapes
 from ..errors import UserError
 from ..fileio import write_atomically
 from ..paper.rows import Row
 from .config_changes import train_from_scratch
-from .configs import config_folder
 
 _DATA = ShapesParams(num_train=16, num_val=8)
 _EPOCHS, _ITERATIONS, _IMAGES = 2, 2, 4
@@ -55,7 +55,7 @@ def _use_shapes(cfg) -> None:
     """Read the demo's shapes, with masks where the recipe has them."""
     masks = any('segm' in str(evaluator.get('metric')) for evaluator in evaluators(cfg))
     kind = 'instance' if masks else 'detection'
-    shapes = Config.fromfile(config_folder() / '_base_' / f'shapes_{kind}.py')
+    shapes = Config.fromfile(own_folder('configs') / '_base_' / f'shapes_{kind}.py')
     for split in SPLITS:
         cfg[f'{split}_dataloader'].dataset = shapes[f'{split}_dataloader'].dataset
     cfg.val_evaluator, cfg.test_evaluator = shapes.val_evaluator, shapes.test_evaluator

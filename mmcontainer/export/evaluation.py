@@ -15,8 +15,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmcontainer_command import tools_folder
-
+from ..compat import own_folder
 from ..data_check.annotations import read_annotations
 from ..errors import UserError
 
@@ -26,7 +25,7 @@ _NAME = 'mmcontainer_onnx_detect'
 def onnx_detect() -> ModuleType:
     """``tools/onnx_detect.py`` as a module; it is a script that stands alone."""
     if _NAME not in sys.modules:
-        spec = importlib.util.spec_from_file_location(_NAME, tools_folder() / 'onnx_detect.py')
+        spec = importlib.util.spec_from_file_location(_NAME, own_folder('tools') / 'onnx_detect.py')
         module = importlib.util.module_from_spec(spec)
         sys.modules[_NAME] = module
         spec.loader.exec_module(module)

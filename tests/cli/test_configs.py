@@ -1,14 +1,15 @@
 """Finding config files."""
 import pytest
 
-from mmcontainer.cli.configs import config_folder, find_config, load_config, own_name
+from mmcontainer.cli.configs import find_config, load_config, own_name
+from mmcontainer.compat import own_folder
 from mmcontainer.errors import UserError
 
 NAME = 'retinanet/container_light_fpn_1x_coco.py'
 
 
 def test_all_ways_to_name_a_config(monkeypatch, tmp_path):
-    expected = (config_folder() / NAME).resolve()
+    expected = (own_folder('configs') / NAME).resolve()
     monkeypatch.chdir(tmp_path)  # far from the checkout
     assert find_config(f'mmcontainer::{NAME}').resolve() == expected
     assert find_config(f'configs/{NAME}').resolve() == expected
@@ -26,7 +27,7 @@ def test_own_file_comes_first(monkeypatch, tmp_path):
 
 
 def test_own_name_is_that_of_the_very_file(monkeypatch, tmp_path):
-    own = config_folder() / NAME
+    own = own_folder('configs') / NAME
     name = NAME.removesuffix('.py')
     assert own_name(str(own)) == own_name(f'mmcontainer::{NAME}') == name
     monkeypatch.chdir(own.parent)

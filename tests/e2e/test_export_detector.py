@@ -1,9 +1,12 @@
-"""tools/export_onnx.py on whole detectors, as a user runs it."""
+"""tools/export_onnx.py on whole detectors, as a user runs it, then tools/onnx_detect.py."""
 import hashlib
 import json
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from pycocotools.mask import iou
 from torch_versions import needs_export
 
 pytestmark = needs_export
@@ -26,6 +29,42 @@ def write_detector(folder, kind):
     torch.save(dict(state_dict=small_detector(kind).state_dict(),
                     meta=dict(dataset_meta=dict(classes=NAMES))), folder / 'weights.pth')
     return folder / 'config.py', folder / 'weights.pth'
+
+
+def read_results(folder):
+    """{(image, category): [result]} of COCO results."""
+    results = {}
+    for one in json.loads((folder / 'predictions.json').read_text()):
+        results.setdefault((one['image_id'], one['category_id']), []).append(one)
+    return results
+
+
+def has_counterpart(one, others):
+    """Whether a result is among others: boxes within 0.05 pixels, scores within 1e-4."""
+    return any(
+        np.allclose(one['bbox'], other['bbox'], rtol=0, atol=0.05)
+        and abs(one['score'] - other['score']) <= 1e-4
+        and ('segmentation' not in one or one['segmentation'] == other['segmentation'] or iou(
+            [one['segmentation']], [other['segmentation']], [0])[0, 0] > 0.99)
+        for other in others)
+
+
+def check_programs(folder, onnx_file, score_thr, options, run_tool):
+    """tools/onnx_detect.py finds in a file what tools/infer.py finds with PyTorch."""
+    (folder / 'images').mkdir()
+    for number, size in enumerate(((240, 320), (333, 200), (90, 140))):
+        cv2.imwrite(str(folder / f'images/{number}.png'), noise(1, *size)[0, ..., ::-1])
+    common = (folder / 'images', '--coco', '--no-pictures', '--score-thr', score_thr, '--out-dir')
+    run_tool('infer.py', '--config', folder / 'config.py', '--checkpoint', folder / 'weights.pth',
+             *common, folder / 'torch', '--cfg-options', *options)
+    run_tool('onnx_detect.py', onnx_file, *common, folder / 'onnx')
+    expected, found = read_results(folder / 'torch'), read_results(folder / 'onnx')
+    assert sum(map(len, expected.values())) >= 20
+    for some, others in ((expected, found), (found, expected)):
+        for key, ones in some.items():
+            for one in ones:
+                if one['score'] > score_thr + 1e-4:  # others may lie on either side of it
+                    assert has_counterpart(one, others.get(key, ())), one
 
 
 def read(path):
@@ -55,6 +94,9 @@ def test_a_detector_is_exported_and_checked(kind, tmp_path, run_tool):
     assert dets.shape == (2, 30, 5) and labels.shape == (2, 30)
     assert (labels < CLASSES).all() and ((dets[..., 4] > 0.02) == (labels >= 0)).all()
     assert len(masks) == ('mask' in kind) and all(m.shape == (2, 30, 28, 28) for m in masks)
+    test_cfg = 'model.test_cfg.rcnn.' if kind == 'mask_rcnn' else 'model.test_cfg.'
+    check_programs(tmp_path, out, 0.03,
+                   [f'{test_cfg}score_thr=0.02', f'{test_cfg}max_per_img=30'], run_tool)
 
 
 @pytest.mark.slow
