@@ -28,8 +28,8 @@ CONTAINER = dict(
         static=dict(kind='depthwise', kernel_size=3)))
 COTNET = dict(
     type='CoTNet', arch=dict(
-        stem=8, embed_dims=(32, 64, 64, 64), depths=(1, 1, 2, 1), widths=(16, 16, 16, 16),
-        layers=('cot', 'coxt', 'cot-gated', 'gated'), blur=True))
+        stem=8, embed_dims=(32, 64, 64, 64), depths=(1, 1, 1, 1), widths=(16, 16, 16, 16),
+        layers=('cot', 'coxt', 'gated', 'gated'), blur=True))
 CLASSES = 4
 
 

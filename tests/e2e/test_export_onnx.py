@@ -26,8 +26,8 @@ MODELS = {
         embed_dims=(16, ), depths=(1, ), mlp_ratios=(1, ), patch_sizes=(4, ), num_heads=(2, ),
         static=dict(kind='depthwise', kernel_size=3))), (0, )),
     'mlp': (Container, dict(arch='mh-mlp-lr'), (0, )),
-    'coatnet': (CoAtNet, dict(arch=COATNET), (1, 2)),
-    'windows': (CoAtNet, dict(arch=COATNET, window_size=3), (1, 2)),
+    # Stage 2 attends in windows, stage 3 to the whole map.
+    'coatnet': (CoAtNet, dict(arch=COATNET, window_size=3), (1, 2, 3)),
 }
 
 
