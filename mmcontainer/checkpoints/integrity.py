@@ -20,13 +20,18 @@ def hash_in_name(path: Path) -> str:
     return '' if match is None or _DATE.fullmatch(match.group(1)) else match.group(1)
 
 
-def file_hash(path: Union[str, Path]) -> str:
-    """First 8 hexadecimal digits of the SHA-256 of a file, as in OpenMMLab's file names."""
+def sha256(path: Union[str, Path]) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         for chunk in iter(lambda: file.read(1 << 20), b''):
             digest.update(chunk)
-    return digest.hexdigest()[:8]
+    return digest.hexdigest()
+
+
+def file_hash(path: Union[str, Path]) -> str:
+    """First 8 hexadecimal digits of the SHA-256 of a file, as in OpenMMLab's file names."""
+    return sha256(path)[:8]
 
 
 def is_safetensors(path: Path) -> bool:

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Optional
 
 import torch
-from torch import Tensor, nn
 
 from ..backbones import BaseBackbone
 from ..checkpoints import load_backbone
 from ..errors import UserError, as_user_error
+from ..export.onnx_file import write_onnx
 from ..fileio import write_atomically
 from ..torch_compat import require
 from .configs import build_model, load_config
@@ -21,17 +21,6 @@ _EXAMPLE_SIZE, _OTHER_SIZE = (224, 256), (97, 161)
 TOLERANCE = 1e-3
 
 
-class _Images(nn.Module):
-    """Gives the backbone's argument the name that it has in the file."""
-
-    def __init__(self, backbone: nn.Module):
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.backbone(images)
-
-
 def _import_packages() -> None:
     require('ONNX export', '2.6.0')
     try:
@@ -40,7 +29,7 @@ def _import_packages() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(f'ONNX export needs the package {error.name!r}: '
-                        'pip install onnx onnxscript onnxruntime') from error
+                        'pip install "mmcontainer[onnx]"') from error
 
 
 def _build_backbone(cfg) -> BaseBackbone:
@@ -50,7 +39,7 @@ def _build_backbone(cfg) -> BaseBackbone:
     backbone = build_model({**config, 'init_cfg': None}, cfg.get('default_scope', 'mmengine'))
     if not isinstance(backbone, BaseBackbone):
         raise UserError(f'{type(backbone).__name__} is no backbone of this package; export it with '
-                        'MMDeploy or torch.onnx.')
+                        'torch.onnx.')
     return backbone
 
 
@@ -65,14 +54,10 @@ def export_backbone(backbone: BaseBackbone, path: Path, size: Optional[Sequence[
             is any.
         opset (int): Version of the ONNX operator set.
     """
-    dynamic = torch.export.Dim.DYNAMIC
-    sides = {} if size else {2: dynamic, 3: dynamic}
-    images = torch.randn(2, backbone.in_channels, *(size or _EXAMPLE_SIZE))
-    program = torch.onnx.export(
-        _Images(backbone).eval(), (images, ), dynamo=True, opset_version=opset, verbose=False,
-        input_names=['images'], output_names=[f'stage{i}' for i in backbone.out_indices],
-        dynamic_shapes={'images': {0: dynamic, **sides}})
-    program.save(str(path))
+    write_onnx(
+        backbone, torch.randn(2, backbone.in_channels, *(size or _EXAMPLE_SIZE)), str(path),
+        [f'stage{i}' for i in backbone.out_indices],
+        {0: 'batch'} if size else {0: 'batch', 2: 'height', 3: 'width'}, opset=opset)
 
 
 @torch.no_grad()

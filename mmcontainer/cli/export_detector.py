@@ -1,6 +1,5 @@
 """``tools/export_onnx.py``: a whole detector as an ONNX file, checked against PyTorch."""
 import copy
-import hashlib
 from collections.abc import Iterator
 from importlib import metadata
 from itertools import islice
@@ -8,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import mmcv
 import numpy as np
 import torch
 from torch import nn
 
 from ..api.detector import load_detector
+from ..checkpoints.integrity import sha256
 from ..demo.scenes import paint_scene, plan_scene
 from ..engine.deploy import own_backbones
 from ..errors import UserError, as_user_error
@@ -73,10 +74,6 @@ def describe_file(model: nn.Module, cfg, args) -> dict[str, Any]:
     classes = model.dataset_meta['classes'] or map(str, range(head.num_classes))
     packages = dict(mmcontainer=__version__, torch=torch.__version__,
                     **{name: metadata.version(name) for name in ('onnx', 'onnxscript')})
-    with open(local_file(args.checkpoint), 'rb') as file:
-        digest = hashlib.sha256()
-        for block in iter(lambda: file.read(2**20), b''):
-            digest.update(block)
     with_masks = getattr(model, 'with_mask', False) and not args.no_nms
     return dict(
         format=1, task='instance-segmentation' if with_masks else 'detection',
@@ -86,7 +83,7 @@ def describe_file(model: nn.Module, cfg, args) -> dict[str, Any]:
         max_per_img=int(test_cfg.get('max_per_img', getattr(model, 'num_queries', 100))),
         mask_thr=float(test_cfg.get('mask_thr_binary', 0.5)),
         config=own_name(args.config) or Path(args.config).stem, versions=packages,
-        weights=digest.hexdigest())
+        weights=sha256(local_file(args.checkpoint)))
 
 
 # ------------------------------------------------------------------------------- images to check on
@@ -143,10 +140,8 @@ def _check_sizes(picture: np.ndarray, info: dict[str, Any]) -> list[tuple[int, i
     """(height, width) of three sizes: as the test pipeline resizes a picture, and two others."""
     if info['size']:
         return [tuple(info['size'])] * 3
-    long_side, short_side = (choose(info['resize']['scale']) for choose in (max, min))
-    height, width = picture.shape[:2]
-    factor = min(long_side / max(height, width), short_side / min(height, width))
-    height, width = (max(64, round(side * factor)) for side in (height, width))
+    width, height = (max(64, side) for side in mmcv.rescale_size(
+        picture.shape[1::-1], tuple(info['resize']['scale'])))
     return [(height, width), (max(64, height * 3 // 4 + 1), width),
             (height, max(64, width * 3 // 5 + 3))]
 
@@ -251,8 +246,7 @@ def export_detector(args, cfg, target: Path) -> None:
     if cfg.get('default_scope') != 'mmdet':
         raise UserError(f'{args.config} is no MMDetection config: export the backbone of it with '
                         '--backbone-only.')
-    from ..export.graph import DetectorGraph
-    from ..export.onnx_file import write_onnx
+    from ..export.graph import DetectorGraph, write_detector
     _apply_options(cfg, args)
     model = load_detector(cfg, args.checkpoint, 'cpu')
     info = describe_file(model, cfg, args)
@@ -266,7 +260,7 @@ def export_detector(args, cfg, target: Path) -> None:
 
     def write(path: str) -> None:
         with as_user_error():
-            write_onnx(graph, path, info, args.opset)
+            write_detector(graph, path, info, args.opset)
             results.append(_check_raw(path, graph, images, info) if args.no_nms
                            else check_file(path, model, images, info))
 

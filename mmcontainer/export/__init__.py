@@ -9,7 +9,8 @@
 
 Every operation is made for a batch and has a shape that depends on the size of the images alone,
 never on what they show: places that no detection fills have score 0 and label -1. ``graph.py`` puts
-the parts together, ``onnx_file.py`` writes the file, ``comparison.py`` compares it with PyTorch.
+the parts together. ``onnx_file.py`` writes any module as a file, ``comparison.py`` compares a file
+with PyTorch, ``evaluation.py`` measures its AP, and ``quantization.py`` makes an int8 file of it.
 
-It needs PyTorch 2.6 and MMDetection.
+It needs PyTorch 2.6 and, but for ``onnx_file.py``, MMDetection.
 """

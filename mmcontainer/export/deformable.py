@@ -8,8 +8,8 @@ Shape legend: B images, L queries, N positions of all maps, M heads, V maps, P p
 import copy
 
 import torch
-import torch.nn.functional as F
 from mmcv.ops import MultiScaleDeformableAttention
+from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 from mmdet.models.dense_heads import DeformableDETRHead
 from mmdet.models.detectors import DeformableDETR
 from mmdet.models.layers import inverse_sigmoid
@@ -55,22 +55,15 @@ class DeformableAttention(nn.Module):
             value = value.masked_fill(key_padding_mask[..., None], 0.)
         query = query if query_pos is None else query + query_pos
         heads, levels, points = mine.num_heads, mine.num_levels, mine.num_points
-        batch, length, channels = query.shape
+        batch, length = query.shape[:2]
         offsets = mine.sampling_offsets(query).reshape(batch, length, heads, levels, points, 2)
         weights = mine.attention_weights(query).reshape(batch, length, heads, levels * points)
-        weights = weights.softmax(-1).permute(0, 2, 1, 3).flatten(0, 1)  # B M, L, V P
-        sampled, start = [], 0
-        for level, (height, width) in enumerate(spatial_shapes):
-            cells = height * width
-            of_level = value[:, start:start + cells].transpose(1, 2).reshape(
-                batch * heads, channels // heads, height, width)
-            start = start + cells
-            places = self._places(offsets[:, :, :, level], reference_points[:, :, None, level],
-                                  height, width)
-            grid = (2 * places - 1).transpose(1, 2).flatten(0, 1)  # B M, L, P, 2
-            sampled.append(F.grid_sample(of_level, grid, padding_mode='zeros', align_corners=False))
-        out = (torch.cat(sampled, dim=-1) * weights[:, None]).sum(-1)  # B M, C / M, L
-        out = out.reshape(batch, channels, length).transpose(1, 2)
+        weights = weights.softmax(-1).unflatten(-1, (levels, points))
+        places = torch.stack([
+            self._places(offsets[:, :, :, level], reference_points[:, :, None, level], *size)
+            for level, size in enumerate(spatial_shapes)], dim=3)
+        out = multi_scale_deformable_attn_pytorch(
+            value.unflatten(-1, (heads, -1)), spatial_shapes, places, weights)
         return mine.output_proj(out) + identity
 
     def _places(self, offsets: Tensor, reference: Tensor, height: Side, width: Side) -> Tensor:

@@ -1,13 +1,23 @@
-"""A detector and its post-processing as one module, from pixels to detections."""
+"""A detector and its post-processing as one module, from pixels to detections, and its file."""
+import json
+from typing import Any
+
+import torch
 from mmdet.models.detectors import DETR, DeformableDETR, RetinaNet, TwoStageDetector
 from torch import Tensor, nn
 
 from ..errors import UserError
 from .deformable import DeformableDetections
 from .dense import DenseDetections
+from .onnx_file import METADATA_KEY, write_onnx
 from .pixels import Pixels
 from .queries import QueryDetections
 from .regions import RegionDetections
+from .suppression import nms_mask_onnx
+
+# (height, width) of the example images of a graph of any size: at stride 128, too, their maps have
+# several rows and columns.
+_EXAMPLE_SIZE = (736, 992)
 
 
 def _head(model: nn.Module, with_nms: bool) -> nn.Module:
@@ -57,3 +67,21 @@ class DetectorGraph(nn.Module):
         """
         x, size = self.pixels(images)
         return self.head(self.model.extract_feat(x), size)
+
+
+def write_detector(graph: DetectorGraph, path: str, metadata: dict[str, Any],
+                   opset: int = 18) -> None:
+    """Write a detector as an ONNX file for any batch.
+
+    Args:
+        graph (DetectorGraph): In evaluation mode, on the CPU.
+        path (str): File to write.
+        metadata (dict): What is stored as JSON under :data:`METADATA_KEY`. Its ``size`` is the
+            (height, width) of the only images that the file takes; None is any.
+        opset (int): Version of the ONNX operator set.
+    """
+    size = metadata['size']
+    write_onnx(graph, torch.zeros(2, *(size or _EXAMPLE_SIZE), 3, dtype=torch.uint8), path,
+               graph.output_names, {0: 'batch'} if size else {0: 'batch', 1: 'height', 2: 'width'},
+               {METADATA_KEY: json.dumps(metadata)}, opset,
+               {torch.ops.mmcontainer.nms_mask.default: nms_mask_onnx})

@@ -1,24 +1,18 @@
-"""Writes a graph as an ONNX file, with what a program must know about it."""
-import json
+"""Writes a module as an ONNX file; it does not need MMDetection."""
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Optional
 
 import torch
+from torch import Tensor, nn
 
 from ..torch_compat import recording_for_onnx
-from .graph import DetectorGraph
-from .suppression import nms_mask_onnx
 
-#: The key of the ONNX file's metadata under which its JSON is.
+#: Where the metadata of a detector's file have JSON of our own.
 METADATA_KEY = 'mmcontainer'
-# (height, width) of the example images of a graph of any size. No map may have one row or column,
-# not even at stride 128: what PyTorch records then is right for one alone.
-_EXAMPLE_SIZE = (736, 992)
-
 
 @contextmanager
 def _ready_to_record() -> Iterator[None]:
@@ -36,10 +30,11 @@ def _ready_to_record() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fastpath)
 
 
-def _rename_sizes(model) -> None:
-    """Call the open sizes batch, height and width; PyTorch's names are s34 and the like."""
-    names = {str(dim.value): name for dim, name in zip(
-        model.graph.inputs[0].shape, ('batch', 'height', 'width')) if not isinstance(dim, int)}
+def _rename_sizes(model, open_sizes: Mapping[int, str]) -> None:
+    """Call the open sizes by their names; PyTorch's are s34 and the like."""
+    shape = model.graph.inputs[0].shape
+    names = {str(shape[i].value): name for i, name in open_sizes.items()
+             if not isinstance(shape[i], int)}
 
     def rename(value) -> None:
         for i, dim in enumerate(value.shape or ()):
@@ -54,31 +49,34 @@ def _rename_sizes(model) -> None:
             rename(value)
 
 
-def write_onnx(graph: DetectorGraph, path: str, metadata: dict[str, Any], opset: int = 18) -> None:
-    """Write an ONNX file for any batch.
+def write_onnx(module: nn.Module, images: Tensor, path: str, output_names: Sequence[str],
+               open_sizes: Mapping[int, str], metadata: Optional[Mapping[str, str]] = None,
+               opset: int = 18, translations: Optional[Mapping[Any, Any]] = None) -> None:
+    """Write an ONNX file with the input ``images``.
 
     Args:
-        graph (DetectorGraph): In evaluation mode, on the CPU.
+        module (nn.Module): In evaluation mode, on the CPU; takes a tensor.
+        images (Tensor): An example. No map that the module makes of it may have one row or column
+            where its size is open: what PyTorch records then is right for one alone.
         path (str): File to write.
-        metadata (dict): What is stored as JSON under :data:`METADATA_KEY`. Its ``size`` is the
-            (height, width) of the only images that the file takes; None is any.
+        output_names (Sequence[str]): Of what the module returns.
+        open_sizes (Mapping[int, str]): Dimensions of the images that may have any size in the file,
+            and their names.
+        metadata (Mapping[str, str], optional): Of the file.
         opset (int): Version of the ONNX operator set.
+        translations (Mapping, optional): Functions of onnxscript for operators of our own.
     """
-    dynamic = torch.export.Dim.DYNAMIC
-    sides = {} if metadata['size'] else {1: dynamic, 2: dynamic}
-    images = torch.zeros(2, *(metadata['size'] or _EXAMPLE_SIZE), 3, dtype=torch.uint8)
+    sizes = dict.fromkeys(open_sizes, torch.export.Dim.DYNAMIC)
     with _ready_to_record():
         # First by itself: inside of torch.onnx.export MMDetection takes ways that no longer work.
-        program = torch.export.export(
-            graph, (images, ), dynamic_shapes={'images': {0: dynamic, **sides}}, strict=False)
+        program = torch.export.export(module, (images, ), dynamic_shapes=(sizes, ), strict=False)
         onnx_program = torch.onnx.export(
             program, dynamo=True, opset_version=opset, verbose=False, input_names=['images'],
-            output_names=list(graph.output_names),
-            custom_translation_table={torch.ops.mmcontainer.nms_mask.default: nms_mask_onnx})
+            output_names=list(output_names), custom_translation_table=dict(translations or {}))
     model = onnx_program.model
-    _rename_sizes(model)
+    _rename_sizes(model, open_sizes)
     for node in model.graph.all_nodes():
         node.metadata_props.clear()  # among others, paths of this machine
     model.metadata_props.clear()
-    model.metadata_props[METADATA_KEY] = json.dumps(metadata)
+    model.metadata_props.update(metadata or {})
     onnx_program.save(path)

@@ -5,6 +5,7 @@ Shape legend: B images, L queries, h and w size of the feature map, C classes.
 import torch
 from mmdet.models.dense_heads import DETRHead
 from mmdet.models.detectors import DETR
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from torch import Tensor, nn
 
 from ..detectors import SMCADETR, SMCAHead
@@ -52,9 +53,8 @@ class BestQueries(nn.Module):
             scores, labels = logits.softmax(-1)[..., :-1].max(-1)
             scores, places = scores.topk(self.number)
             labels = take(labels, places)
-        centres, sides = take(boxes, places).chunk(2, dim=-1)
         limits = size.limits(boxes)
-        boxes = torch.cat((centres - 0.5 * sides, centres + 0.5 * sides), dim=-1) * limits
+        boxes = bbox_cxcywh_to_xyxy(take(boxes, places)) * limits
         boxes = torch.minimum(boxes.clamp(min=0), limits)
         scores = torch.where(scores > self.score_thr, scores, -1.)
         return as_detections(boxes, scores, labels)

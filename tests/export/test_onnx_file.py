@@ -12,8 +12,7 @@ pytest.importorskip('mmdet')
 from export_models import CONTAINER, COTNET, noise, small_detector  # noqa: E402
 
 from mmcontainer.export.comparison import compare, predict, run_file  # noqa: E402
-from mmcontainer.export.graph import DetectorGraph  # noqa: E402
-from mmcontainer.export.onnx_file import write_onnx  # noqa: E402
+from mmcontainer.export.graph import DetectorGraph, write_detector  # noqa: E402
 
 # One of each module that post-processes; all kinds are compared in test_graph.py.
 KINDS = ('retinanet', 'detr', 'smca', 'mask_rcnn', 'deformable_detr')
@@ -27,7 +26,7 @@ def exported(request, tmp_path_factory):
     # CoAtNet's file is of the backbone alone, in tests/e2e/.
     model = small_detector(request.param, COTNET if request.param == 'retinanet' else CONTAINER)
     path = str(tmp_path_factory.mktemp(request.param) / 'detector.onnx')
-    write_onnx(DetectorGraph(model).eval(), path, dict(size=None))
+    write_detector(DetectorGraph(model).eval(), path, dict(size=None))
     return request.param, model, path
 
 
