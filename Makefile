@@ -44,8 +44,8 @@ endif
 help:
 	@echo 'make env            make .venv: torch, OpenMMLab (mmcv compiled), this project; 10 to 20 min'
 	@echo '                    the first time, then seconds. `make setup` is the same.'
-	@echo 'make demo           env, then train, evaluate and draw a detector on generated data; 7 to 9 min'
-	@echo 'make test           env, then all tests; 15 to 27 min on 2 cores. COVERAGE=1 measures coverage'
+	@echo 'make demo           env, then train, evaluate and draw a detector on generated data; 7 to 12 min'
+	@echo 'make test           env, then all tests; 15 to 40 min on 2 cores. COVERAGE=1 measures coverage'
 	@echo 'make test-fast      env, then the tests that take seconds; some minutes'
 	@echo 'make test-stack     the tests on other packages, in .venv-STACK: STACK=classic (torch 2.1),'
 	@echo '                    upstream, newest, or lite (backbones alone); docs/compatibility.md'
