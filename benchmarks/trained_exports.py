@@ -1,0 +1,151 @@
+"""AP of small detectors of every kind, trained and exported: in PyTorch, onnxruntime and int8.
+
+    python -m benchmarks.trained_exports --json exports.json        about three minutes a kind
+    python -m benchmarks.trained_exports mask_rcnn smca --epochs 8
+
+Each kind is trained with tools/train.py on the generated shapes, tested with tools/test.py,
+exported with tools/export_onnx.py and quantised with tools/quantize.py. They are small, so that it
+takes minutes: what counts is that a file has the AP of its detector, and how much of it int8 keeps.
+"""
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mmengine.config import Config
+
+from mmcontainer.compat import own_folder
+from mmcontainer.demo import ShapesParams
+from mmcontainer.demo.generate import generate_shapes
+from mmcontainer.export.evaluation import average_precision, load_file, read_ground_truth
+
+from .harness import package_versions
+from .small_detectors import CONFIGS, small_config
+from .store import format_table
+
+ROOT = Path(__file__).resolve().parents[1]
+BACKBONE = dict(
+    type='Container',
+    # Transformers get stride 16: pictures of 96 pixels have 3 x 3 cells at stride 32.
+    out_indices=(0, 1, 2), arch=dict(
+        embed_dims=(16, 32, 64), depths=(1, 1, 2), mlp_ratios=(4, 4, 4), patch_sizes=(4, 2, 2),
+        num_heads=(None, None, 4), static=dict(kind='depthwise', kernel_size=3)))
+_LEARNING_RATE, _BATCH = 1e-3, 16
+
+
+def write_config(kind: str, epochs: int, path: Path) -> None:
+    """Write a config: a small detector, the shapes and their schedule.
+
+    Args:
+        kind (str): One of :data:`benchmarks.small_detectors.CONFIGS`.
+        epochs (int): How long to train.
+        path (Path): File to write.
+    """
+    model = small_config(kind, BACKBONE, width=32).model
+    shapes = 'instance' if 'mask' in kind else 'detection'
+    cfg = Config.fromfile(own_folder('configs') / f'_base_/shapes_{shapes}.py')
+    cfg.model = model
+    cfg.custom_imports = dict(imports=['mmcontainer', 'mmcontainer.detectors'])
+    # Shapes are 10 to 50 pixels long, objects of COCO are larger.
+    if 'rpn_head' in model:
+        model.rpn_head.anchor_generator.scales = [4]
+    elif 'anchor_generator' in model.bbox_head:
+        model.bbox_head.anchor_generator.octave_base_scale = 2
+    cfg.train_dataloader.batch_size = _BATCH
+    cfg.optim_wrapper.optimizer.lr = _LEARNING_RATE
+    cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs)
+    cfg.param_scheduler[1].update(T_max=epochs, end=epochs)
+    cfg.dump(str(path))
+
+
+def _run(tool: str, *arguments, codes=(0, )) -> str:
+    """Output of a tool.
+
+    Raises:
+        RuntimeError: It ends with another code than expected.
+    """
+    done = subprocess.run([sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)],
+                          cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode not in codes:
+        raise RuntimeError(f'{tool} failed:\n{done.stdout}')
+    return done.stdout
+
+
+def measure(kind: str, epochs: int, data: Path, folder: Path) -> dict:
+    """Train, test, export and quantise a detector.
+
+    Args:
+        kind (str): One of :data:`benchmarks.small_detectors.CONFIGS`.
+        epochs (int): How long to train.
+        data (Path): The shapes.
+        folder (Path): For all files.
+
+    Returns:
+        dict: AP by metric of every form, and what tools/quantize.py said.
+    """
+    config, file = folder / f'{kind}.py', folder / f'{kind}.onnx'
+    write_config(kind, epochs, config)
+    work_dir, options = folder / kind, ('--data-root', data)
+    _run('train.py', config, *options, '--work-dir', work_dir)
+    checkpoint = work_dir / f'epoch_{epochs}.pth'
+    output = _run('test.py', config, checkpoint, *options, '--work-dir', work_dir)
+    tested = {metric: float(value)
+              for metric, value in re.findall(r'coco/(bbox|segm) +(\d\.\d+)', output)}
+    _run('export_onnx.py', config, checkpoint, file, '--check-images', data / 'val')
+    annotations, images = data / 'annotations/instances_val.json', data / 'val'
+    detector = load_file(file)
+    truth = read_ground_truth(annotations, images, detector.classes)
+    row = dict(kind=kind, epochs=epochs, tested=tested, onnx=average_precision(detector, truth))
+    said = _run('quantize.py', file, '--calibration', images, '--annotations', annotations,
+                codes=(0, 2))
+    int8 = file.with_name(f'{kind}_int8.onnx')
+    if int8.exists():
+        row['int8'] = average_precision(load_file(int8), truth)
+        row['megabytes'] = [round(path.stat().st_size / 2**20, 2) for path in (file, int8)]
+    else:
+        row['refused'] = said.strip().splitlines()[-1]
+    return row
+
+
+def render(rows: list[dict]) -> str:
+    """The rows as a table in Markdown."""
+    def ap(values):
+        return ', '.join(f'{value:.4f}' for value in values.values())
+
+    return format_table(
+        ['detector', 'metric', 'tools/test.py', 'onnxruntime', 'int8'],
+        [[row['kind'], ', '.join(row['onnx']), ap(row['tested']), ap(row['onnx']),
+          ap(row['int8']) if 'int8' in row else f'refused: {row["refused"]}'] for row in rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('kinds', nargs='*', metavar='KIND', help=f'of {", ".join(CONFIGS)} (all)')
+    parser.add_argument('--epochs', type=int, default=4, help='of 2000 pictures (4)')
+    parser.add_argument('--json', type=Path, help='file for the results; kinds in it are not run')
+    args = parser.parse_args()
+    unknown = set(args.kinds) - set(CONFIGS)
+    if unknown:
+        parser.error(f'unknown: {", ".join(sorted(unknown))}; there are {", ".join(CONFIGS)}')
+    stored = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
+    rows = stored.get('rows', [])
+    with TemporaryDirectory() as folder:
+        folder = Path(folder)
+        generate_shapes(folder / 'shapes', ShapesParams())
+        for kind in args.kinds or CONFIGS:
+            if any(row['kind'] == kind for row in rows):
+                continue
+            rows.append(measure(kind, args.epochs, folder / 'shapes', folder))
+            print(render(rows[-1:]), flush=True)
+            if args.json:
+                args.json.write_text(json.dumps(
+                    dict(versions=package_versions(), rows=rows), indent=1) + '\n')
+    print(render(rows))
+
+
+if __name__ == '__main__':
+    main()
