@@ -46,7 +46,12 @@ def _shrink_transformer(model, width: int) -> None:
 
 def _shrink_regions(model, width: int) -> None:
     model.rpn_head.update(in_channels=width, feat_channels=width)
-    model.test_cfg.rpn.update(nms_pre=100, max_per_img=60)
+    # Few regions as well: with few channels, most of the time goes into cutting them out.
+    for proposals in (model.train_cfg.rpn_proposal, model.test_cfg.rpn):
+        proposals.update(nms_pre=100, max_per_img=60)
+    stages = model.train_cfg.rcnn
+    for stage in stages if isinstance(stages, list) else [stages]:
+        stage.sampler.num = 64
     roi_head = model.roi_head
     roi_head.bbox_roi_extractor.out_channels = width
     heads = roi_head.bbox_head
