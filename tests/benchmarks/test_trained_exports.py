@@ -25,7 +25,8 @@ def test_config_is_of_a_small_detector_of_the_shapes(kind, tmp_path):
 
 
 def test_table():
-    row = dict(kind='mask_rcnn', tested=dict(bbox=0.26, segm=0.17), onnx=dict(bbox=0.2604, segm=0.1))
+    row = dict(kind='mask_rcnn', tested=dict(bbox=0.26, segm=0.17),
+               onnx=dict(bbox=0.2604, segm=0.1))
     lines = render([{**row, 'int8': dict(bbox=0.25, segm=0.09)},
                     {**row, 'refused': 'it lost 0.02'}]).splitlines()
     assert 'bbox, segm' in lines[2] and '0.2604, 0.1000' in lines[2] and '0.2500' in lines[2]
