@@ -88,7 +88,7 @@ class AnchorLevels(nn.Module):
         logits, deltas = self.head(feats)
         anchors = self.head.prior_generator.grid_priors(
             [level.shape[-2:] for level in logits], device=logits[0].device)
-        # Decoded together, as the graph then has a fifth of the operators.
+        # Decoded together: operators for every level would make the graph larger.
         anchors, deltas, scores = (torch.cat(parts, dim=1) for parts in zip(*(
             self._select(*level) for level in zip(logits, deltas, anchors))))
         return decode(self.head.bbox_coder, anchors, deltas, size), scores
@@ -174,9 +174,8 @@ class Proposals(nn.Module):
         """Boxes (B, R, 4) and, where there is one, their positive scores (B, R)."""
         boxes, scores = self.levels(feats, size)
         scores = without_small(boxes, scores.squeeze(-1), self.min_side)
-        # Of how many there are together, those of a level follow each other.
+        # Every level has the same number of boxes, one level after the other.
         level = torch.arange(scores.shape[1], device=scores.device) // self.levels.number
-        level = level.expand_as(scores)
-        scores = suppress(boxes, scores, level, self.threshold, self.number)
+        scores = suppress(boxes, scores, level.expand_as(scores), self.threshold, self.number)
         scores, places = best(scores, self.number)
         return torch.where(scores[..., None] > 0, take(boxes, places), 0.), scores

@@ -14,6 +14,7 @@ from ..torch_compat import recording_for_onnx
 #: Where the metadata of a detector's file have JSON of our own.
 METADATA_KEY = 'mmcontainer'
 
+
 @contextmanager
 def _ready_to_record() -> Iterator[None]:
     """Context without what cannot be recorded, and without messages of libraries to themselves."""

@@ -1,4 +1,6 @@
 """Configs and table of benchmarks.trained_exports; the trainings take minutes each."""
+import json
+
 import pytest
 from built import build_empty
 
@@ -22,6 +24,19 @@ def test_config_is_of_a_small_detector_of_the_shapes(kind, tmp_path):
     assert cfg.train_dataloader.batch_size == (8 if 'encoder' in cfg.model else 16)
     with_masks = cfg.train_dataloader.dataset.pipeline[1].get('with_mask', False)
     assert with_masks == ('mask' in kind)
+
+
+def test_results_are_in_the_docs_and_agree(repo_root):
+    text = (repo_root / 'docs/deploy.md').read_text()
+    rows = json.loads((repo_root / 'benchmarks/results/trained_exports.json').read_text())['rows']
+    for row in rows:
+        tested = ', '.join(f'{value:.3f}' for value in row['tested'].values())
+        forms = [', '.join(f'{value:.4f}' for value in row[form].values())
+                 for form in ('onnx', 'int8')]
+        assert f'| {tested} | {" | ".join(forms)} |' in text, row['kind']
+        for metric, value in row['onnx'].items():
+            assert abs(value - row['tested'][metric]) <= 1e-3
+            assert value - row['int8'][metric] <= 0.01
 
 
 def test_table():

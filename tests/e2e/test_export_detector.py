@@ -98,10 +98,10 @@ def test_a_detector_is_exported_and_checked(tmp_path, run_tool):
 
 
 @pytest.mark.slow
-def test_candidates_and_one_size(tmp_path, run_tool):
+def test_candidates_and_one_size(tmp_path, launch_tool):
     config, weights = write_detector(tmp_path, 'retinanet')
-    run_tool('export_onnx.py', config, weights, tmp_path / 'raw.onnx', '--no-nms',
-             '--fixed-size', 96, 128)
+    launch_tool('export_onnx.py', config, weights, tmp_path / 'raw.onnx', '--no-nms',
+                '--fixed-size', 96, 128)
     session, info = read(tmp_path / 'raw.onnx')
     assert info['size'] == [96, 128]
     assert session.get_inputs()[0].shape == ['batch', 96, 128, 3]
