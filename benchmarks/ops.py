@@ -135,7 +135,7 @@ def modulated(height: int, width: int, batch: int = 2, dropout: float = 0.) -> O
 
 
 def multi_scale(height: int, width: int) -> Operator:
-    """The same over the four groups of the multi-scale SMCA-DETR, for an image of so many pixels."""
+    """The same over the four groups of the multi-scale SMCA-DETR, for images of this size."""
     sizes = [(-(-height // stride), -(-width // stride)) for stride in (16, 16, 32, 64)]
     keys = sum(rows * columns for rows, columns in sizes)
 
