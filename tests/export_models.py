@@ -15,6 +15,7 @@ CONFIGS = {
     'detr': 'configs/detr/detr_container_light_50e_coco.py',
     'detr_unpadded': 'configs/detr/detr_container_light_default_50e_coco.py',
     'smca': 'configs/detr/smca_detr_container_light_50e_coco.py',
+    'multi_scale_smca': 'configs/detr/multi_scale_smca_detr_container_light_50e_coco.py',
     'faster_rcnn': 'configs/faster_rcnn/cotnet_50_fpn_1x_coco.py',
     'mask_rcnn': 'configs/mask_rcnn/container_light_fpn_1x_coco.py',
     'cascade_mask_rcnn': 'configs/cascade_mask_rcnn/cotnet_50_fpn_1x_coco.py',
@@ -37,6 +38,10 @@ def _shrink_transformer(model):
     width, ffn = dict(embed_dims=32), dict(embed_dims=32, feedforward_channels=16)
     model.backbone.out_indices = (3, )
     model.neck.update(in_channels=[16], out_channels=32)
+    if model.type == 'MultiScaleSMCADETR':
+        model.backbone.out_indices = (1, 2, 3)
+        model.neck.in_channels = [16, 16, 16]
+        model.encoder.layer_cfg.update(width)
     if model.type == 'DeformableDETR':
         model.neck.norm_cfg = dict(type='GN', num_groups=4)
     model.update(num_queries=30, test_cfg=dict(max_per_img=25))

@@ -20,7 +20,7 @@ class Row:
 
     Attributes:
         name: What ``tools/reproduce.py`` calls it.
-        paper: 'Container', 'CoTNet' or 'CoAtNet'; '' for a config beside the papers.
+        paper: 'Container', 'CoTNet', 'CoAtNet' or 'SMCA-DETR'; '' for a config beside the papers.
         table: Where the paper states it.
         model: Backbone or classifier, as a person calls it.
         task: The detector, or 'classifier'.
