@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 CLASSES, IMAGES, EPOCHS = ('blue', 'green', 'red'), 8, 3
 CONFIG = f"""
-_base_ = 'mmcontainer::dino/container_light_1xb64_6e_imagenette.py'
+_base_ = 'mmcontainer::dino/container_light_1xb64_5e_imagenette.py'
 
 model = dict(
     backbone=dict(

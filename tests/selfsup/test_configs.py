@@ -70,7 +70,7 @@ def test_crops(name):
 
 @pytest.mark.parametrize('name, sizes', [
     ('container_light_8xb64_100e_in1k', [224] * 2 + [96] * 8),
-    ('deit_s_1xb64_6e_imagenette', [64] * 2 + [32] * 2)])
+    ('deit_s_1xb64_5e_imagenette', [64] * 2 + [32] * 2)])
 def test_pipeline(name, sizes, tmp_path):
     import cv2
     import numpy as np
@@ -97,7 +97,7 @@ def test_pipeline(name, sizes, tmp_path):
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_models(name):
-    cfg = read(f'{name}_1xb64_6e_imagenette')
+    cfg = read(f'{name}_1xb64_5e_imagenette')
     cfg.model.head.update(out_channels=32, hidden_channels=16, bottleneck_channels=8)
     model = MODELS.build(cfg.model)
     model.init_weights()
@@ -119,7 +119,7 @@ def test_models(name):
 
 def test_the_teacher_loads_into_a_detector(tmp_path):
     """What StrictPretrained does in RetinaNet, whose backbone has no final norm."""
-    cfg = read('container_light_1xb64_6e_imagenette')
+    cfg = read('container_light_1xb64_5e_imagenette')
     cfg.model.head.update(out_channels=32, hidden_channels=16, bottleneck_channels=8)
     model = MODELS.build(cfg.model)
     with torch.no_grad():

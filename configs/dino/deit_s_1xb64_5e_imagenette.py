@@ -1,5 +1,5 @@
 # DeiT-S with the patches of 16 pixels that it has in the paper: 4 x 4 and 2 x 2 tokens.
-_base_ = './container_light_1xb64_6e_imagenette.py'
+_base_ = './container_light_1xb64_5e_imagenette.py'
 
 model = dict(
     backbone=dict(
