@@ -26,8 +26,9 @@ _CLASSIFIERS = ('head.', 'fc.')
 _FINAL_NORM = 'norm.'
 # Norms of ``out_norm``, which no classifier has.
 _OUT_NORMS = 'out_norms.'
-# Of detectron2's backbone below an FPN, and of MMEngine's models.
-_BACKBONE_PREFIXES = ('backbone.bottom_up.', 'backbone.')
+# Of detectron2's backbone below an FPN, of the teacher of DINO, whose student has batch norms for
+# small crops, and of MMEngine's models.
+_BACKBONE_PREFIXES = ('backbone.bottom_up.', 'teacher.module.backbone.', 'backbone.')
 
 
 def get_source(name: str) -> KeyTable:

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from pycocotools.coco import COCO
 
 from ..compat import own_folder
-from ..config_nodes import SPLITS, evaluators, iter_dicts
+from ..config_nodes import SPLITS, evaluators, iter_datasets, iter_dicts
 from ..demo import CLASSES, ShapesParams, generate_shapes
 from ..errors import UserError
 from ..fileio import write_atomically
@@ -66,9 +66,10 @@ def _use_crops(cfg) -> None:
     for split in SPLITS:
         loader = cfg[f'{split}_dataloader']
         loader.batch_size = _IMAGES
-        loader.dataset.update(metainfo=dict(classes=sorted(CLASSES)), ann_file='')
+        for leaf in iter_datasets(loader.dataset):
+            leaf.update(metainfo=dict(classes=sorted(CLASSES)), ann_file='')
     for evaluator in evaluators(cfg):
-        evaluator['topk'] = (1, )
+        evaluator.update(dict(k=(1, )) if 'k' in evaluator else dict(topk=(1, )))
 
 
 def _shorten(cfg) -> None:
@@ -97,12 +98,13 @@ def write_small(row: Row, cfg, work_dir: Path) -> None:
         UserError: Something else is in the folder of the data.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
-    shapes = work_dir / ('shapes' if row.task == 'classifier' else 'data')
+    reads_folders = row.task in ('classifier', 'DINO')
+    shapes = work_dir / ('shapes' if reads_folders else 'data')
     try:
         generate_shapes(shapes, _DATA)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UserError(f'--work-dir: {error}') from error
-    if row.task == 'classifier':
+    if reads_folders:
         _crop(shapes, work_dir / 'data')
     write_atomically(work_dir / 'small.py', cfg.dump)
 

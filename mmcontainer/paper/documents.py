@@ -26,7 +26,8 @@ _CHOSEN = {'retinanet_container_light': ' 1x', 'mask_rcnn_container_light': ' 1x
 _INDEXED = {'coco/bbox_mAP': ('Object Detection', 'box AP'),
             'coco/segm_mAP': ('Instance Segmentation', 'mask AP'),
             'accuracy/top1': ('Image Classification', 'Top 1 Accuracy'),
-            'accuracy/top5': ('Image Classification', 'Top 5 Accuracy')}
+            'accuracy/top5': ('Image Classification', 'Top 5 Accuracy'),
+            'knn/top1': ('Image Classification', '10-NN Top 1 Accuracy')}
 
 
 def _size(params, flops) -> str:
@@ -151,6 +152,17 @@ def coatnet_models() -> list[str]:
           _size(*(f'{number:.2f}' for number in row.measured))] for row in rows])
 
 
+def dino_models() -> list[str]:
+    """Table 6 of the Container paper."""
+    epochs = (20, 40, 60, 80, 100)
+    return _markdown(
+        ['config', *(f'{epoch} epochs' for epoch in epochs)],
+        [[_link(row, '../', row.model), *(
+            f'{row.published["knn/top1" if epoch == epochs[-1] else f"knn/top1_{epoch}e"]:.1f}'
+            for epoch in epochs)]
+         for row in load_rows().values() if row.table == 'Table 6'])
+
+
 def metafile_models() -> list[str]:
     """``Models`` of the model index: every config, with what the papers report of it."""
     lines = []
@@ -186,6 +198,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], list[str]]]] = {
     'docs/imagenet.md': {'classifiers': imagenet_classifiers},
     'docs/cotnet.md': {'detectors': cotnet_sizes},
     'docs/coatnet.md': {'CoAtNet': coatnet_models},
+    'docs/dino.md': {'DINO': dino_models},
     'docs/container_family.md': {'Container family': container_family},
     'configs/metafile.yml': {'models': metafile_models},
 }

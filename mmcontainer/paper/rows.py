@@ -11,7 +11,7 @@ from . import load_tables
 
 # COCO's metrics are fractions in the output of tools/test.py and percent in the papers.
 _FRACTIONS = 'coco/'
-_MAIN = ('coco/bbox_mAP', 'coco/segm_mAP', 'accuracy/top1', 'knn/top1_100e')
+_MAIN = ('coco/bbox_mAP', 'coco/segm_mAP', 'accuracy/top1', 'knn/top1')
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,15 @@ def test_mixed_precision_without_a_gpu_is_among_it():
     assert 'make_imagenet_subset' in str(caught.value)
 
 
+def test_dino_does_not_accumulate():
+    assert plan('dino_container_light', gpus=2).options == {}
+    with pytest.raises(UserError, match='--gpus 2: .* DINO cannot accumulate'):
+        check_plan(plan('dino_container_light', gpus=2), is_dry=True)
+    small = plan('dino_container_light', small=True)
+    assert small.fits and any('4 images x 1 process = 4 per' in line for line in describe(small))
+    assert not small.cfg.get('load_from') and small.cfg.val_evaluator.k == (1, )
+
+
 def test_more_gpus_than_there_are(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
@@ -131,8 +140,8 @@ def test_more_gpus_than_there_are(monkeypatch):
 def test_a_wrong_name_is_answered_with_close_ones():
     with pytest.raises(UserError, match='Did you mean retinanet_container_light'):
         plan('retinanet_container_lite')
-    with pytest.raises(UserError, match="DINO's self-supervised"):
-        plan('dino_container_light')
+    with pytest.raises(UserError, match='no accuracy was published'):
+        plan('imagenet_coatnet_4')
 
 
 def test_dry_run_writes_nothing(tmp_path, capsys):
