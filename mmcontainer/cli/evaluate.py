@@ -4,7 +4,8 @@ from pathlib import Path
 from ..config_nodes import evaluators, find_class
 from ..data_check.classes import check_checkpoint_classes, classes_of_split
 from ..engine.deploy import DeployHook
-from ..engine.draw_hooks import DrawDetectionsHook, DrawLabelsHook
+from ..engine.draw_hooks import DrawDetectionsHook, DrawLabelsHook, DrawMapsHook
+from ..engine.dump_maps import DumpMaps
 from ..errors import UserError
 from .config_changes import add_hook, remove_hook, set_loader_defaults, set_work_dir
 from .configs import load_config
@@ -24,15 +25,18 @@ def _dump_predictions(cfg, out: str) -> None:
     out = str(check_writable_file(out, '--out'))
     scope = cfg.get('default_scope', 'mmengine')
     # MMDetection's own kind compresses masks.
-    kind = 'DumpDetResults' if find_class('DumpDetResults', scope) else 'DumpResults'
+    kind = DumpMaps.__name__ if scope == 'mmseg' else (
+        'DumpDetResults' if find_class('DumpDetResults', scope) else 'DumpResults')
     cfg.test_evaluator = [*evaluators(cfg, ['test']), dict(type=kind, out_file_path=out)]
 
 
 def _draw_predictions(cfg, folder: str) -> None:
-    hook = dict(type=DrawLabelsHook.__name__)
-    if cfg.get('default_scope') != 'mmpretrain':
+    kinds = dict(mmpretrain=DrawLabelsHook, mmseg=DrawMapsHook)
+    kind = kinds.get(cfg.get('default_scope'), DrawDetectionsHook)
+    hook = dict(type=kind.__name__)
+    if kind is DrawDetectionsHook:
         given = cfg.get('default_hooks', {}).get('visualization') or {}
-        hook = dict(type=DrawDetectionsHook.__name__, score_thr=given.get('score_thr', 0.3))
+        hook['score_thr'] = given.get('score_thr', 0.3)
     hook['out_dir'] = str(Path(folder).expanduser().resolve())
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), hook]
 
