@@ -1,7 +1,7 @@
 # Semantic FPN in the recipe of the Pyramid Vision Transformer (arXiv 2102.12122, section 5.3;
-# segmentation/configs/sem_fpn/PVT in whai362/PVT, which halves the iterations and doubles batch and
-# learning rate): 80000 iterations of 4 GPUs x 4 crops of 512 x 512, AdamW, a rate of 1e-4 that falls
-# as a polynomial of power 0.9, weight decay 1e-4, sides of test images multiples of 32.
+# segmentation/configs/sem_fpn/PVT in whai362/PVT, with half the iterations and twice the batch and
+# learning rate): 80000 iterations of 4 GPUs x 4 crops of 512 x 512, AdamW, a learning rate of 1e-4
+# that falls as a polynomial of power 0.9, weight decay 1e-4, sides of test images multiples of 32.
 # The Container paper has no segmentation.
 _base_ = [
     'mmseg::_base_/models/fpn_r50.py', 'mmseg::_base_/datasets/ade20k.py',

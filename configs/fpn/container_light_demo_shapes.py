@@ -1,4 +1,4 @@
-# Semantic FPN from scratch on the generated shapes: what the demo's detector learns, pixel by pixel.
+# Semantic FPN from scratch on the generated shapes: what the demo's detector finds, by pixels.
 _base_ = [
     'mmseg::_base_/models/fpn_r50.py', '../_base_/shapes_segmentation.py',
     '../_base_/container_light.py'

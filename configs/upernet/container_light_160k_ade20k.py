@@ -8,7 +8,7 @@ _base_ = [
     '../_base_/container_light.py'
 ]
 
-# Swin Transformer trains its norms with all else, and MMSegmentation synchronises those of a ResNet.
+# Swin Transformer trains its norms with all else; MMSegmentation synchronises those of a ResNet.
 backbone = _base_.backbone
 backbone.update(norm_cfg=_base_.norm_cfg, norm_eval=False, drop_path_rate=0.3)
 model = dict(
