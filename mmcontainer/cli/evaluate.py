@@ -12,7 +12,7 @@ from .configs import load_config
 from .console import build_runner, quiet_libraries
 from .data_root import set_data_root
 from .distributed import replace_sync_bn, setup_distributed
-from .models import prepare_for_inference
+from .models import check_channels, prepare_for_inference
 from .paths import check_writable_file, check_writable_folder
 from .train import check_and_report_data
 from .weights import local_file, prepare_loading
@@ -72,6 +72,7 @@ def evaluate(args) -> dict:
     replace_sync_bn(cfg)
     (remove_hook if args.no_deploy else add_hook)(cfg, DeployHook.__name__)
     runner = build_runner(cfg, args.verbose)
+    check_channels(runner.model)
     content = prepare_loading(runner, cfg.load_from)
     check_checkpoint_classes(content, classes_of_split(cfg, 'test'), cfg.load_from)
     prepare_for_inference(runner.model, args.amp, args.compile)

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcontainer.cli.configs import build_model, load_config
 from mmcontainer.cli.data_root import set_data_root
+from mmcontainer.cli.models import check_channels
 from mmcontainer.config_nodes import loader_datasets
 from mmcontainer.data_check import check_data
 from mmcontainer.errors import UserError
@@ -126,6 +127,29 @@ def test_what_a_backbone_refuses_is_a_message(change, text):
     cfg.model.backbone.update(change)
     with pytest.raises(UserError, match=text):
         build_model(cfg.model, cfg.default_scope)
+
+
+@needs_mmseg
+@pytest.mark.parametrize('name', [*CONFIGS, DEMO])
+def test_channels_that_do_not_fit_are_a_message(name):
+    cfg = load(name)
+    check_channels(build_empty(cfg))
+    part = 'neck' if name.startswith('fpn') else 'decode_head'
+    cfg.model.backbone.out_indices = (1, 2, 3)
+    with pytest.raises(UserError, match=rf'model.{part}.in_channels.*out_indices=\(1, 2, 3\)'):
+        check_channels(build_empty(cfg))
+    cfg.model.backbone.out_indices = (0, 1, 2, 3)
+    cfg.model[part].in_channels = [8, 16, 32, 64]
+    with pytest.raises(UserError, match=r'is \[8, 16, 32, 64\]'):
+        check_channels(build_empty(cfg))
+
+
+@needs_mmseg
+def test_channels_of_an_auxiliary_head_are_checked_too():
+    cfg = load('upernet/container_light_160k_ade20k')
+    cfg.model.auxiliary_head.in_channels = 1024
+    with pytest.raises(UserError, match=r'auxiliary_head.in_channels is \[1024\].*in_index=\[2\]'):
+        check_channels(build_empty(cfg))
 
 
 @pytest.mark.skipif(find_spec('mmseg') is not None, reason='MMSegmentation is installed')
