@@ -9,6 +9,7 @@ from learning_rates import stepped_rates
 from mmengine.optim import build_optim_wrapper
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmcontainer.analysis.report import report_flops
 from mmcontainer.cli.configs import build_model, load_config
 from mmcontainer.cli.data_root import set_data_root
 from mmcontainer.cli.models import check_channels
@@ -102,6 +103,14 @@ def test_crops_and_classes_are_those_of_ade20k(name):
     assert cfg.train_dataloader.dataset.type == 'ADE20KDataset'
     assert cfg.model.get('pretrained') is None
     assert cfg.model.backbone.init_cfg.checkpoint.startswith('checkpoints/')
+
+
+@needs_mmseg
+def test_cost_is_that_of_a_crop():
+    """Backbone, neck and head; the auxiliary head takes no part in inference."""
+    text = report_flops('mmcontainer::upernet/container_light_160k_ade20k.py')
+    assert text.startswith('one image of 512 x 512:')
+    assert 'backbone' in text and 'decode_head' in text and 'auxiliary_head' not in text
 
 
 @needs_mmseg

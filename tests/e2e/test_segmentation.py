@@ -5,6 +5,7 @@ import re
 import cv2
 import numpy as np
 import pytest
+from tool_server import Tools
 
 from mmcontainer.checkpoints import load_file
 from mmcontainer.demo import MAP_CLASSES, ShapesParams, generate_shapes, write_maps
@@ -54,7 +55,6 @@ def config(tmp_path_factory):
 @pytest.fixture(scope='module')
 def segmenter(shapes, config, tmp_path_factory, tool_server):
     """Train once: (work dir, output)."""
-    from tool_server import Tools
     work_dir = tmp_path_factory.mktemp('segmenter')
     output = Tools(work_dir, tool_server)('train.py', config, '--data-root', shapes, '--work-dir',
                                           work_dir, timeout=900)
@@ -68,12 +68,6 @@ def tables(output):
     size = len(MAP_CLASSES)
     assert rows and len(rows) % size == 0
     return [dict(rows[start:start + size]) for start in range(0, len(rows), size)]
-
-
-def summaries(output):
-    """mIoU of every evaluation, from the table of the summary."""
-    return [float(value) for value in re.findall(r'^ +metric(?: +[\d.]+)*? +([\d.]+) +[\d.]+$',
-                                                 output, re.M)]
 
 
 def read_maps(folder):
@@ -151,7 +145,7 @@ def test_what_is_wrong_is_said_before_training(segmenter, config, shapes, run_to
     """Data that is not there, and a checkpoint of other classes."""
     output = run_tool('train.py', config, '--data-root', 'nowhere', code=2)
     assert 'nowhere/maps/train/: missing' in output and '--maps' in output
-    names = "['nothing','circle','square','triangle','ring']"
+    names = '[nothing,circle,square,triangle,ring]'
     output = run_tool(
         'test.py', config, segmenter[0] / f'iter_{ITERATIONS}.pth', '--data-root', shapes,
         '--cfg-options', f'test_dataloader.dataset.metainfo.classes={names}', code=2)
