@@ -45,7 +45,7 @@ test_evaluator = val_evaluator
 
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1.5e-3, weight_decay=0.05),
-    clip_grad=dict(max_norm=5.0))
+    clip_grad=dict(_delete_=True, max_norm=5.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=50, by_epoch=False),
     dict(type='PolyLR', eta_min=0., power=0.9, begin=50, end=max_iters, by_epoch=False)

@@ -11,7 +11,7 @@ _base_ = [
 
 # PVT trains its norms with all else, and MMSegmentation synchronises those of a ResNet.
 backbone = _base_.backbone
-backbone.update(norm_cfg=_base_.norm_cfg, norm_eval=False)
+backbone.update(norm_cfg=dict(type='SyncBN', requires_grad=True), norm_eval=False)
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     pretrained=None,

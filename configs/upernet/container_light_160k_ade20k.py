@@ -10,7 +10,8 @@ _base_ = [
 
 # Swin Transformer trains its norms with all else; MMSegmentation synchronises those of a ResNet.
 backbone = _base_.backbone
-backbone.update(norm_cfg=_base_.norm_cfg, norm_eval=False, drop_path_rate=0.3)
+backbone.update(
+    norm_cfg=dict(type='SyncBN', requires_grad=True), norm_eval=False, drop_path_rate=0.3)
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     pretrained=None,
