@@ -133,6 +133,15 @@ def imagenet_classifiers() -> list[str]:
          for row in load_rows().values() if row.config and row.task == 'classifier'])
 
 
+def segmenters() -> list[str]:
+    """All configs of segmenters."""
+    return _markdown(
+        ['config', 'model', 'backbone', 'images of an iteration', 'recipe'],
+        [[_link(row, '../', f'`{row.config.removesuffix(".py")}`'), row.task, row.model,
+          f'{row.gpus} GPUs x {row.images}', row.note.partition("'s recipe")[0]]
+         for row in load_rows().values() if row.data == 'ADE20K'])
+
+
 def cotnet_sizes() -> list[str]:
     """Sizes of CoTNet's detectors."""
     rows = load_rows()
@@ -196,6 +205,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], list[str]]]] = {
                     'DETR': detr_models},
     'docs/detr.md': {'DETR': detr_models},
     'docs/imagenet.md': {'classifiers': imagenet_classifiers},
+    'docs/segmentation.md': {'segmenters': segmenters},
     'docs/cotnet.md': {'detectors': cotnet_sizes},
     'docs/coatnet.md': {'CoAtNet': coatnet_models},
     'docs/dino.md': {'DINO': dino_models},

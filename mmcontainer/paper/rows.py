@@ -23,7 +23,7 @@ class Row:
         paper: 'Container', 'CoTNet', 'CoAtNet' or 'SMCA-DETR'; '' for a config beside the papers.
         table: Where the paper states it.
         model: Backbone or classifier, as a person calls it.
-        task: The detector, or 'classifier'.
+        task: The detector or segmenter, or 'classifier'.
         collection: Its collection in ``configs/metafile.yml``.
         data: Data set.
         gpus: GPUs of the recipe.
