@@ -146,53 +146,74 @@ def _check_sizes(picture: np.ndarray, info: dict[str, Any]) -> list[tuple[int, i
             (height, max(64, width * 3 // 5 + 3))]
 
 
-def check_file(path: str, model: nn.Module, images: Iterator[np.ndarray],
-               info: dict[str, Any]) -> str:
-    """Compare an ONNX file with MMDetection, at three sizes and on a batch of two.
+def find_expected(model: nn.Module, images: Iterator[np.ndarray],
+                  info: dict[str, Any]) -> list[tuple[np.ndarray, list]]:
+    """What MMDetection finds at three sizes and in a batch of two: what a file is compared with.
+
+    Args:
+        model (nn.Module): The detector.
+        images (Iterator[np.ndarray]): Pictures (H, W, 3), uint8 in RGB.
+        info (dict): Of :func:`describe_file`.
+
+    Returns:
+        list: Images (B, H, W, 3) of one size and the :class:`Detections` in each of them.
+
+    Raises:
+        UserError: Too few detections to tell whether a file is right.
+    """
+    from ..export.comparison import MIN_DETECTIONS, predict
+    images = list(islice(images, _MOST_IMAGES))
+    sizes = _check_sizes(images[0], info)
+    batches = [(size, [i % len(images)]) for i, size in enumerate(sizes)]
+    batches += [(sizes[0], [i % len(images), (i + 1) % len(images)])
+                for i in range(0, len(images), 2)]
+    expected, number = [], 0
+    for size, chosen in batches:
+        if len(expected) > len(sizes) and number >= MIN_DETECTIONS:
+            break
+        batch = np.stack([_resized(images[i], size) for i in chosen])
+        found = predict(model, batch, info['score_thr'])
+        expected.append((batch, found))
+        number += sum(len(one.scores) for one in found)
+    if number < MIN_DETECTIONS:
+        raise UserError(
+            f'Only {number} objects were found in the {sum(len(batch) for batch, _ in expected)} '
+            f'images of the check, {MIN_DETECTIONS} are needed to tell whether the file is right. '
+            'Name images that show objects with --check-images, or lower --score-thr.')
+    return expected
+
+
+def check_file(path: str, expected: list[tuple[np.ndarray, list]], info: dict[str, Any]) -> str:
+    """Compare what an ONNX file finds with what MMDetection finds.
 
     Args:
         path (str): The file.
-        model (nn.Module): The detector that it was made of.
-        images (Iterator[np.ndarray]): Pictures (H, W, 3), uint8 in RGB.
+        expected (list): Of :func:`find_expected`.
         info (dict): Of :func:`describe_file`.
 
     Returns:
         str: The result in words.
 
     Raises:
-        UserError: Other detections, or too few to tell.
+        UserError: Other detections.
     """
     import onnxruntime
 
-    from ..export.comparison import MIN_DETECTIONS, Comparison, compare, predict, run_file
+    from ..export.comparison import Comparison, compare, run_file
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-    images = list(islice(images, _MOST_IMAGES))
-    sizes = _check_sizes(images[0], info)
-    batches = [(size, [i % len(images)]) for i, size in enumerate(sizes)]
-    batches += [(sizes[0], [i % len(images), (i + 1) % len(images)])
-                for i in range(0, len(images), 2)]
-    total, seen = Comparison(), 0
-    for number, (size, chosen) in enumerate(batches):
-        if number > len(sizes) and total.detections >= MIN_DETECTIONS:
-            break
-        batch = np.stack([_resized(images[i], size) for i in chosen])
-        expected = predict(model, batch, info['score_thr'])
+    total = Comparison()
+    for batch, detections in expected:
         try:
             found = run_file(session, batch)
         except Exception as error:  # onnxruntime has no class of its own for it
-            raise UserError(f'onnxruntime cannot run the ONNX file on images of {size[0]} x '
-                            f'{size[1]} ({str(error).splitlines()[0]}).') from error
-        compare(expected, found, info['score_thr'], info['max_per_img'], total)
-        seen += len(batch)
+            raise UserError(f'onnxruntime cannot run the ONNX file on images of {batch.shape[1]} x '
+                            f'{batch.shape[2]} ({str(error).splitlines()[0]}).') from error
+        compare(detections, found, info['score_thr'], info['max_per_img'], total)
     if not total.is_equal:
         raise UserError(f'The ONNX file finds something else than PyTorch: {total}.')
-    if total.detections < MIN_DETECTIONS:
-        raise UserError(
-            f'Only {total.detections} objects were found in the {seen} images of the check, '
-            f'{MIN_DETECTIONS} are needed to tell whether the file is right. Name images that show '
-            'objects with --check-images, or lower --score-thr.')
-    different = len(set(sizes))
-    return f'{seen} images of {different} size{"s" if different > 1 else ""}: {total}'
+    different = len({batch.shape[1:3] for batch, _ in expected})
+    return (f'{sum(len(batch) for batch, _ in expected)} images of {different} '
+            f'size{"s" if different > 1 else ""}: {total}')
 
 
 def _best_candidates(boxes: np.ndarray, scores: np.ndarray, number: int) -> list:
@@ -210,7 +231,7 @@ def _best_candidates(boxes: np.ndarray, scores: np.ndarray, number: int) -> list
 
 def _check_raw(path: str, graph: nn.Module, images: Iterator[np.ndarray],
                info: dict[str, Any]) -> str:
-    """As :func:`check_file`, of the boxes and scores that ``--no-nms`` gives.
+    """As :func:`check_file` does, of the boxes and scores that ``--no-nms`` gives.
 
     MMDetection does not return them; the graph does in PyTorch.
     """
@@ -256,13 +277,15 @@ def export_detector(args, cfg, target: Path) -> None:
             backbone.switch_to_deploy()
     graph = DetectorGraph(exported, with_nms=not args.no_nms).eval()
     images = pictures(cfg, args)
+    # First, as writing a file takes longer.
+    expected = None if args.no_nms else find_expected(model, images, info)
     results = []
 
     def write(path: str) -> None:
         with as_user_error():
             write_detector(graph, path, info, args.opset)
             results.append(_check_raw(path, graph, images, info) if args.no_nms
-                           else check_file(path, model, images, info))
+                           else check_file(path, expected, info))
 
     write_atomically(target, write)
     size = ' x '.join(map(str, args.fixed_size)) if args.fixed_size else 'any size'

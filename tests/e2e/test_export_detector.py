@@ -98,17 +98,16 @@ def test_a_detector_is_exported_and_checked(tmp_path, run_tool):
 
 
 @pytest.mark.slow
-def test_candidates_and_one_size(tmp_path, launch_tool):
+def test_candidates_and_one_size(tmp_path, run_tool):
     config, weights = write_detector(tmp_path, 'retinanet')
-    launch_tool('export_onnx.py', config, weights, tmp_path / 'raw.onnx', '--no-nms',
-                '--fixed-size', 96, 128)
+    run_tool('export_onnx.py', config, weights, tmp_path / 'raw.onnx', '--no-nms',
+             '--fixed-size', 96, 128)
     session, info = read(tmp_path / 'raw.onnx')
     assert info['size'] == [96, 128]
     assert session.get_inputs()[0].shape == ['batch', 96, 128, 3]
     assert [output.name for output in session.get_outputs()] == ['boxes', 'scores']
 
 
-@pytest.mark.slow
 def test_a_check_without_detections_leaves_no_file(tmp_path, run_tool):
     config, weights = write_detector(tmp_path, 'detr')
     output = run_tool('export_onnx.py', config, weights, tmp_path / 'd.onnx', '--score-thr', 0.999,
