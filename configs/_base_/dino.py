@@ -7,13 +7,14 @@ _base_ = ['mmpretrain::_base_/default_runtime.py', './plugin.py']
 custom_imports = dict(imports=['mmcontainer', 'mmcontainer.selfsup'], allow_failed_imports=False)
 
 data_preprocessor = dict(
+    # Out of `mmcontainer::`, MMEngine would look for it, and for the algorithm, in this package.
+    _scope_='mmpretrain',
     type='SelfSupDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True)
 
 model = dict(
-    # Out of `mmcontainer::`, MMEngine would look for the algorithm in this package.
     _scope_='mmpretrain',
     type='DINO',
     head=dict(type='DINOHead', out_channels=65536),
