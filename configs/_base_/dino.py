@@ -6,8 +6,8 @@ _base_ = ['mmpretrain::_base_/default_runtime.py', './plugin.py']
 
 custom_imports = dict(imports=['mmcontainer', 'mmcontainer.selfsup'], allow_failed_imports=False)
 
+# Out of `mmcontainer::`, MMEngine would look in this package for what has no `_scope_`.
 data_preprocessor = dict(
-    # Out of `mmcontainer::`, MMEngine would look for it, and for the algorithm, in this package.
     _scope_='mmpretrain',
     type='SelfSupDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
@@ -71,8 +71,9 @@ reference_pipeline = [
     dict(type='PackInputs', algorithm_keys=('is_reference', ))
 ]
 
-training_images = dict(type='ImageNet', data_root='data/imagenet', split='train')
-images = dict(type='ImageNet', data_root='data/imagenet', split='val')
+_data = dict(_scope_='mmpretrain', type='ImageNet', data_root='data/imagenet')
+training_images = dict(**_data, split='train')
+images = dict(**_data, split='val')
 train_dataloader = dict(
     batch_size=64,
     num_workers=8,
@@ -93,7 +94,7 @@ val_dataloader = dict(
         ]))
 test_dataloader = val_dataloader
 # Table 6 is for 10 neighbours; DINO's tool prints the others as well.
-val_evaluator = dict(type='KNNAccuracy', k=(10, 20, 100, 200))
+val_evaluator = dict(_scope_='mmpretrain', type='KNNAccuracy', k=(10, 20, 100, 200))
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(

@@ -24,7 +24,8 @@ test_pipeline = [
 
 # Small images are read in a moment: worker processes would only take cores from the training.
 _loader = dict(batch_size=batch_size, num_workers=0, persistent_workers=False)
-_data = dict(type='BaseSegDataset', data_root=data_root, metainfo=metainfo)
+# Out of `mmcontainer::`, MMEngine would look for data set and metric in this package.
+_data = dict(_scope_='mmseg', type='BaseSegDataset', data_root=data_root, metainfo=metainfo)
 train_dataloader = dict(
     **_loader,
     sampler=dict(type='InfiniteSampler', shuffle=True),
@@ -40,7 +41,7 @@ val_dataloader = dict(
         data_prefix=dict(img_path='val', seg_map_path='maps/val'),
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+val_evaluator = dict(_scope_='mmseg', type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(

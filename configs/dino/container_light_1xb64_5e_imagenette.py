@@ -20,8 +20,9 @@ resize = [
     dict(type='ResizeEdge', scale=64, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=64)
 ]
-training_images = dict(type='CustomDataset', data_root='data/imagenette', data_prefix='train')
-images = dict(type='CustomDataset', data_root='data/imagenette', data_prefix='val')
+_data = dict(_scope_='mmpretrain', type='CustomDataset', data_root='data/imagenette')
+training_images = dict(**_data, data_prefix='train')
+images = dict(**_data, data_prefix='val')
 train_dataloader = dict(
     num_workers=1,
     dataset=dict(_delete_=True, **training_images, pipeline=train_pipeline))

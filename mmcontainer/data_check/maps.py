@@ -16,7 +16,8 @@ _IGNORED = 255  # by losses and metrics
 
 def _entries(source: Source, report: Report) -> tuple[list[dict[str, Any]], Optional[range]]:
     """What a data set will read, by its own rules, and the values that its maps may have."""
-    arguments = {key: value for key, value in source.config.items() if key != 'type'}
+    arguments = {key: value for key, value in source.config.items()
+                 if key not in ('type', '_scope_')}
     try:
         dataset = source.cls(**{**arguments, 'pipeline': [], 'lazy_init': True})
         entries = dataset.load_data_list()

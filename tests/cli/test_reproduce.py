@@ -69,7 +69,8 @@ def test_commands_say_what_the_plan_says(row):
     words = found.train_command()
     assert words[:1] == ['env'] and words[3].endswith('tools/dist_train.sh') and words[5] == '2'
     assert '--resume' in words and words[words.index('--data-root') + 1] == 'somewhere'
-    options = dict(word.split('=', 1) for word in words[words.index('--cfg-options') + 1:])
+    start = words.index('--cfg-options') + 1 if found.options else len(words)
+    options = dict(word.split('=', 1) for word in words[start:])
     assert options == {key: str(value).replace(' ', '') for key, value in found.options.items()}
     again = load_config(f'mmcontainer::{found.row.config}', found.options)
     assert config_hash(again) == found.hash
