@@ -34,7 +34,8 @@ def _shrink_transformer(model, width: int) -> None:
     if model.type == 'MultiScaleSMCADETR':
         stages = (stage - 2, stage - 1, stage)
         model.encoder.layer_cfg.update(embed_dims=width)
-        model.reference_stride = None  # stages of any strides
+        if stage != 3:
+            model.reference_stride = None  # levels have other strides than in the recipe
     model.backbone.out_indices = stages
     model.neck.update(in_channels=[model.backbone.arch['embed_dims'][i] for i in stages],
                       out_channels=width)
