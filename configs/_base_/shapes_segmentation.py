@@ -44,6 +44,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(_scope_='mmseg', type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
+# A variable of the schedule, which nothing reads any more.
+optimizer = None
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1.5e-3, weight_decay=0.05),
     clip_grad=dict(_delete_=True, max_norm=5.0))

@@ -24,6 +24,8 @@ test_pipeline.insert(2, dict(type='ResizeToMultiple', size_divisor=32))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
+# A variable of the schedule, which nothing reads any more.
+optimizer = None
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=1e-4))
 param_scheduler = [
     dict(type='PolyLR', eta_min=0., power=0.9, begin=0, end=80000, by_epoch=False)
