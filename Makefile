@@ -17,6 +17,7 @@ STACK_TESTS ?= $(if $(filter lite,$(STACK)),$(LITE_TESTS))
 VENV_STACK ?= $(if $(filter onedl,$(STACK)),$(VENV),.venv-$(STACK))
 VENV_DOCS ?= .venv-docs
 VENV_EXPLORE ?= .venv-explore
+VENV_SEG ?= .venv-seg
 # For example: make test PYTEST_ARGS='-k doctor -x'
 PYTEST_ARGS ?=
 # So many processes run tests, one thread and up to 4 GB of memory each.
@@ -38,8 +39,8 @@ export MMCONTAINER_OTHER_PYTHON
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env setup demo test test-fast test-stack env-explore test-explore fuzz lint docs \
-	doctor clean
+.PHONY: help env setup demo test test-fast test-stack env-explore test-explore env-seg test-seg \
+	fuzz lint docs doctor clean
 
 help:
 	@echo 'make env            make .venv: torch, OpenMMLab (mmcv compiled), this project; 10 to 20 min'
@@ -50,6 +51,7 @@ help:
 	@echo 'make test-stack     the tests on other packages, in .venv-STACK: STACK=classic (torch 2.1),'
 	@echo '                    upstream, newest, or lite (backbones alone); docs/compatibility.md'
 	@echo 'make test-explore   the page of `mmcontainer explore` in a browser, in .venv-explore; 2 min'
+	@echo 'make test-seg       models of MMSegmentation and MMRotate, in .venv-seg; 5 min'
 	@echo 'make fuzz           env, then 1000 generated bad files and options, and what became of them;'
 	@echo '                    3 min; FUZZ_ARGS="--cases 50 --seed 3 --domain options"'
 	@echo 'make lint           env, then ruff; seconds'
@@ -86,6 +88,17 @@ test-explore: env-explore
 	$(VENV_EXPLORE)/bin/python -m pytest tests/explore/test_page.py tests/explore/test_browser.py \
 		$(PYTEST_ARGS)
 
+# Apart from .venv, whose tests show what happens without MMSegmentation.
+env-seg:
+	@PYTHON=$(PYTHON) tools/make_env.sh onedl $(VENV_SEG)
+	@$(VENV_SEG)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r requirements/seg.txt
+
+test-seg: env-seg
+	$(VENV_SEG)/bin/python -m pytest tests/configs/test_segmentation_configs.py \
+		tests/data_check/test_maps.py tests/detectors/test_mmrotate.py \
+		tests/e2e/test_segmentation.py tests/paper/test_rows.py $(PYTEST_ARGS)
+
 fuzz: env
 	PYTHONPATH=tests $(VENV)/bin/python -m fuzz $(FUZZ_ARGS)
 
@@ -104,6 +117,6 @@ doctor:
 
 # Only what was made here: a folder that is no virtual environment is left alone.
 clean:
-	@for folder in $(VENV) $(VENV_DOCS) $(VENV_EXPLORE) .venv-*; do \
+	@for folder in $(VENV) $(VENV_DOCS) $(VENV_EXPLORE) $(VENV_SEG) .venv-*; do \
 		if [ -f $$folder/pyvenv.cfg ]; then echo "removing $$folder"; rm -rf $$folder; fi; done
 	rm -rf .uv site build dist mmcontainer.egg-info .pytest_cache .ruff_cache

@@ -41,6 +41,8 @@ EXTRAS_REQUIRE = {
     'safetensors': ['safetensors>=0.4'],  # to read files of weights in this format
     # The page of `mmcontainer explore`. It takes no Pillow 13 (docs/explore.md).
     'explore': ['gradio==6.31.0'],
+    # Models of MMSegmentation, with the default stack (docs/segmentation.md).
+    'seg': ['onedl-mmsegmentation==1.4.2'],
     'onedl': ['onedl-mmengine==0.10.12', 'onedl-mmdetection==3.5.1', 'onedl-mmpretrain==1.3.6'],
     'openmmlab': [
         'mmengine==0.10.7',

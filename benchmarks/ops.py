@@ -26,6 +26,7 @@ from mmcontainer.ops import (
     gaussian_attention,
     gaussian_bias,
     local_aggregation,
+    multi_scale_gaussian_attention,
     relative_affinity,
     relative_attention,
     relative_bias,
@@ -133,6 +134,25 @@ def modulated(height: int, width: int, batch: int = 2, dropout: float = 0.) -> O
         'separable': form('separable'), 'folded': form('fold'), FAST: form('auto')}, batch)
 
 
+def multi_scale(height: int, width: int) -> Operator:
+    """The same over the four groups of the multi-scale SMCA-DETR, for images of this size."""
+    sizes = [(-(-height // stride), -(-width // stride)) for stride in (16, 16, 32, 64)]
+    keys = sum(rows * columns for rows, columns in sizes)
+
+    def make_inputs() -> list[Tensor]:
+        tokens = [torch.randn(1, 8, number, 32) for number in (300, keys, keys)]
+        point = torch.stack([torch.rand(1, 8, 300, 2) * torch.tensor(size[::-1]) for size in sizes])
+        scale = 1 + 0.1 * torch.randn(len(sizes), 1, 8, 300, 2)
+        return [*tokens, point, scale, torch.randn(1, 300, len(sizes)).softmax(-1)]
+
+    def form(name: str) -> Callable:
+        return lambda *inputs: multi_scale_gaussian_attention(
+            *inputs, sizes, (16., 16., 8., 4.), form=name)
+
+    return Operator(make_inputs, {EXPLICIT: form('explicit'), 'separable': form('separable'),
+                                  FAST: form('auto')})
+
+
 def relative(heads: int, height: int, width: int) -> Operator:
     """CoAtNet's attention of one image, heads of 32 channels."""
     grid_size = (height, width)
@@ -162,6 +182,7 @@ CASES: dict[str, Operator] = {
     'SMCA attention, stride 32': modulated(25, 42),
     'SMCA attention, stride 8': modulated(100, 168),
     'SMCA attention, stride 8, dropout': modulated(100, 168, dropout=0.1),
+    'SMCA attention, four groups': multi_scale(800, 1333),
     'CoAtNet attention, stride 16': relative(12, 50, 84),
 }
 # Measured on demand: the largest takes minutes.

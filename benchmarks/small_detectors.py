@@ -9,6 +9,7 @@ CONFIGS = {
     'detr': 'configs/detr/detr_container_light_50e_coco.py',
     'detr_unpadded': 'configs/detr/detr_container_light_default_50e_coco.py',
     'smca': 'configs/detr/smca_detr_container_light_50e_coco.py',
+    'multi_scale_smca': 'configs/detr/multi_scale_smca_detr_container_light_50e_coco.py',
     'faster_rcnn': 'configs/faster_rcnn/cotnet_50_fpn_1x_coco.py',
     'mask_rcnn': 'configs/mask_rcnn/container_light_fpn_1x_coco.py',
     'cascade_mask_rcnn': 'configs/cascade_mask_rcnn/cotnet_50_fpn_1x_coco.py',
@@ -29,8 +30,15 @@ CLASSES = 4
 
 def _shrink_transformer(model, width: int) -> None:
     stage = model.backbone.get('out_indices', (3, ))[-1]
-    model.backbone.out_indices = (stage, )
-    model.neck.update(in_channels=[model.backbone.arch['embed_dims'][stage]], out_channels=width)
+    stages = (stage, )
+    if model.type == 'MultiScaleSMCADETR':
+        stages = (stage - 2, stage - 1, stage)
+        model.encoder.layer_cfg.update(embed_dims=width)
+        if stage != 3:
+            model.reference_stride = None  # levels have other strides than in the recipe
+    model.backbone.out_indices = stages
+    model.neck.update(in_channels=[model.backbone.arch['embed_dims'][i] for i in stages],
+                      out_channels=width)
     if model.type == 'DeformableDETR':
         model.neck.norm_cfg = dict(type='GN', num_groups=4)
     model.update(num_queries=30, test_cfg=dict(max_per_img=25))

@@ -178,7 +178,10 @@ def check_versions():
 
 
 def register_config_scope():
-    """Let MMEngine resolve ``mmcontainer::...`` in configs, which it does for known names only.
+    """Let MMEngine resolve ``mmcontainer::...`` and ``mmseg::...`` in configs.
+
+    It does so for known names only, and knows MMSegmentation by that of one distribution,
+    mmsegmentation, which others do not have.
 
     Upstream MMEngine looks beside the *metadata* of a distribution, which need not be where the
     imported package is. The name of a module without a distribution of its own makes it ask the
@@ -186,6 +189,7 @@ def register_config_scope():
     """
     from mmengine.config.utils import MODULE2PACKAGE
     is_upstream = 'mmengine' in owners('mmengine')
+    MODULE2PACKAGE['mmseg'] = 'mmseg'
     MODULE2PACKAGE['mmcontainer'] = 'mmcontainer.version' if is_upstream else 'mmcontainer'
 
 

@@ -74,10 +74,10 @@ class Fixture:
         """{rest of the key: tensor} of all entries with a prefix."""
         return {key[len(prefix):]: self[key] for key in self.values.files if key.startswith(prefix)}
 
-    def model_input(self):
+    def model_input(self, name='input'):
         """Input of a whole-model fixture, checked against its stored hash, as are the weights."""
-        image = draw(self.seed, 'input', self.values['input_shape'])
-        assert hashlib.sha256(image.tobytes()).hexdigest() == str(self.values['input_sha256'])
+        image = draw(self.seed, name, self.values[f'{name}_shape'])
+        assert hashlib.sha256(image.tobytes()).hexdigest() == str(self.values[f'{name}_sha256'])
         assert hash_weights(self.state_dict) == str(self.values['weights_sha256'])
         return torch.from_numpy(image)
 

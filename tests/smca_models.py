@@ -15,10 +15,10 @@ from mmcontainer.checkpoints import convert
 
 @MODELS.register_module(force=True)
 class GivenFeatures(BaseModule):
-    """Backbone whose images already are its feature maps."""
+    """Backbone whose images already are its feature maps: one, or several."""
 
     def forward(self, x):
-        return (x, )
+        return (x, ) if isinstance(x, torch.Tensor) else x
 
 
 ASSIGNER = dict(type='HungarianAssigner', match_costs=[
@@ -40,7 +40,7 @@ def build_detector(channels=64, num_classes=4, num_queries=20, layers=(1, 2), ff
     attention = dict(embed_dims=embed_dims, num_heads=8, dropout=dropout)
     ffn_cfg = dict(embed_dims=embed_dims, feedforward_channels=ffn, num_fcs=2, ffn_drop=dropout,
                    act_cfg=dict(type='ReLU', inplace=True))
-    return MODELS.build(copy.deepcopy(dict(
+    model = dict(
         type='SMCADETR', num_queries=num_queries,
         data_preprocessor=dict(type='DetDataPreprocessor'),
         backbone=dict(type='GivenFeatures'),
@@ -53,7 +53,24 @@ def build_detector(channels=64, num_classes=4, num_queries=20, layers=(1, 2), ff
             cross_attn_cfg=attention, ffn_cfg=ffn_cfg)),
         positional_encoding=dict(num_feats=embed_dims // 2, normalize=True),
         bbox_head=dict(HEAD, num_classes=num_classes, embed_dims=embed_dims),
-        train_cfg=dict(assigner=ASSIGNER), test_cfg=dict(max_per_img=num_queries), **kwargs)))
+        train_cfg=dict(assigner=ASSIGNER), test_cfg=dict(max_per_img=num_queries))
+    model.update(kwargs)
+    return MODELS.build(copy.deepcopy(model))
+
+
+def build_multi_scale(channels=(16, 32, 64), layers=(2, 2), ffn=64, dropout=0., embed_dims=256,
+                      num_cp=-1, kernel_size=7, shared_exchange=True, **kwargs):
+    """MultiScaleSMCADETR on three feature maps of so many channels."""
+    layer = dict(
+        embed_dims=embed_dims, kernel_size=kernel_size, shared_exchange=shared_exchange,
+        dropout=dropout, ffn_cfg=dict(
+            embed_dims=embed_dims, feedforward_channels=ffn, num_fcs=2, ffn_drop=dropout,
+            act_cfg=dict(type='ReLU', inplace=True)))
+    return build_detector(
+        type='MultiScaleSMCADETR', layers=layers, ffn=ffn, dropout=dropout, embed_dims=embed_dims,
+        neck=dict(type='ChannelMapper', in_channels=list(channels), kernel_size=1, num_outs=4,
+                  out_channels=embed_dims, act_cfg=None, norm_cfg=None, init_cfg=None),
+        encoder=dict(num_layers=layers[0], num_cp=num_cp, layer_cfg=layer), **kwargs)
 
 
 def make_samples(sizes, padded, boxes=None, labels=None):
@@ -69,6 +86,16 @@ def make_samples(sizes, padded, boxes=None, labels=None):
                 bboxes=boxes[i], labels=torch.as_tensor(labels[i]).long())
         samples.append(sample)
     return samples
+
+
+def load_official(model, fixture, source):
+    """Load the official weights of a fixture, with all rows of the classifier."""
+    state_dict = dict(fixture.state_dict)
+    classifier = {key: state_dict.pop(key) for key in ('class_embed.weight', 'class_embed.bias')}
+    state_dict = convert(state_dict, source)
+    for key, value in classifier.items():  # the converter does not keep all rows
+        state_dict[key.replace('class_embed', 'bbox_head.fc_cls')] = value
+    model.load_state_dict(state_dict)
 
 
 def run_fixture(name, form='auto', dtype=torch.float64, device='cpu', **kwargs):
@@ -89,12 +116,7 @@ def run_fixture(name, form='auto', dtype=torch.float64, device='cpu', **kwargs):
     sizes = {} if is_tiny else dict(
         channels=2048, num_classes=92, num_queries=300, layers=(6, 6), ffn=2048)
     model = build_detector(dynamic_scale=name.split('_')[1 + is_tiny], form=form, **sizes, **kwargs)
-    state_dict = dict(fixture.state_dict)
-    classifier = {key: state_dict.pop(key) for key in ('class_embed.weight', 'class_embed.bias')}
-    state_dict = convert(state_dict, 'smca-detr')
-    for key, value in classifier.items():  # all rows, which the converter does not keep
-        state_dict[key.replace('class_embed', 'bbox_head.fc_cls')] = value
-    model.load_state_dict(state_dict)
+    load_official(model, fixture, 'smca-detr')
     model = model.to(device, dtype).eval()
     samples = make_samples(fixture['image_sizes_hw'], fixture['padded_hw'])
     mask = fixture['mask'].to(device)

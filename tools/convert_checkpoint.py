@@ -4,7 +4,8 @@ import _check_installed  # noqa: F401  before what it checks for
 from _tool import make_parser, start
 
 # mmcontainer.checkpoints.SOURCES, which takes seconds to import; a test compares them.
-SOURCES = ('container', 'cotnet', 'cotnet-detectron2', 'smca-detr', 'timm-coatnet')
+SOURCES = ('container', 'cotnet', 'cotnet-detectron2', 'smca-detr', 'multi-scale-smca-detr',
+           'timm-coatnet')
 
 
 def parse_args():

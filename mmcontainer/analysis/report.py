@@ -7,8 +7,8 @@ from ..cli.configs import build_model, load_config
 from ..errors import UserError
 from .flops import count_flops
 
-# What the papers' tables are counted at.
-_DETECTION_SHAPE, _CLASSIFICATION_SHAPE = (800, 1280), (224, 224)
+# What the papers' tables are counted at, by default_scope; detectors at the second.
+_SHAPES, _DETECTION_SHAPE = dict(mmpretrain=(224, 224), mmseg=(512, 512)), (800, 1280)
 
 
 def report_flops(config: str,
@@ -19,7 +19,8 @@ def report_flops(config: str,
     Args:
         config (str): Config file.
         shape (Sequence[int], optional): Height and width of one image; padded as the data
-            preprocessor would. By default 224 x 224 for MMPretrain's configs, else 800 x 1280.
+            preprocessor would. By default 224 x 224 for MMPretrain's configs, 512 x 512
+            for MMSegmentation's, else 800 x 1280.
         options (dict, optional): ``--cfg-options``.
 
     Returns:
@@ -31,7 +32,7 @@ def report_flops(config: str,
     cfg = load_config(config, options)
     scope = cfg.get('default_scope', 'mmengine')
     if shape is None:
-        shape = _CLASSIFICATION_SHAPE if scope == 'mmpretrain' else _DETECTION_SHAPE
+        shape = _SHAPES.get(scope, _DETECTION_SHAPE)
     if min(shape) < 32:
         raise UserError(f'--shape: at least 32 32 is needed, found {shape[0]} {shape[1]}.')
     divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)

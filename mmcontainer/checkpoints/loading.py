@@ -11,13 +11,13 @@ from .cotnet import COTNET
 from .cotnet_detectron2 import COTNET_DETECTRON2
 from .files import load_file, resolve_path
 from .key_table import COUNTER, KeyMismatchError, KeyTable
-from .smca_detr import SMCA_DETR
+from .smca_detr import MULTI_SCALE_SMCA_DETR, SMCA_DETR
 from .tensors import unwrap_state_dict
 from .timm_coatnet import TIMM_COATNET
 
 SOURCES: dict[str, KeyTable] = {
     table.name: table for table in (
-        CONTAINER, COTNET, COTNET_DETECTRON2, SMCA_DETR, TIMM_COATNET)}
+        CONTAINER, COTNET, COTNET_DETECTRON2, SMCA_DETR, MULTI_SCALE_SMCA_DETR, TIMM_COATNET)}
 
 # Nothing reads the one, and a CoAtNet that has not got the other from its weights has zeros there.
 _MAY_BE_MISSING = (COUNTER, 'stem.input_shift')
@@ -26,8 +26,9 @@ _CLASSIFIERS = ('head.', 'fc.')
 _FINAL_NORM = 'norm.'
 # Norms of ``out_norm``, which no classifier has.
 _OUT_NORMS = 'out_norms.'
-# Of detectron2's backbone below an FPN, and of MMEngine's models.
-_BACKBONE_PREFIXES = ('backbone.bottom_up.', 'backbone.')
+# Of detectron2's backbone below an FPN, of the teacher of DINO, whose student has batch norms for
+# small crops, and of MMEngine's models.
+_BACKBONE_PREFIXES = ('backbone.bottom_up.', 'teacher.module.backbone.', 'backbone.')
 
 
 def get_source(name: str) -> KeyTable:
@@ -73,8 +74,8 @@ def convert(state_dict: Mapping, source: str = 'auto') -> dict[str, Tensor]:
     Args:
         state_dict (Mapping): Official state dict, or the whole checkpoint around it.
         source (str): 'container', 'cotnet' (classification), 'cotnet-detectron2' (backbones and
-            detectors), 'smca-detr' (detectors), 'timm-coatnet', or 'auto' to recognise it by
-            its keys.
+            detectors), 'smca-detr' and 'multi-scale-smca-detr' (detectors), 'timm-coatnet', or
+            'auto' to recognise it by its keys.
 
     Returns:
         dict[str, Tensor]: Backbone weights without prefix (classifier and final norm included), or

@@ -12,7 +12,9 @@ from mmengine.registry import MODELS
 
 from ..errors import UserError
 
-_SCOPES = ('mmengine', 'mmdet', 'mmpretrain')
+_SCOPES = ('mmengine', 'mmdet', 'mmpretrain', 'mmseg')
+# Libraries that a stack need not have, and how to get one.
+INSTALL = {'mmseg': 'pip install onedl-mmsegmentation==1.4.2 (docs/segmentation.md)'}
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Arguments of torch's DataLoader that make no sense, and are errors, without worker processes.
 _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
@@ -134,6 +136,13 @@ def _wrong_counts(cfg) -> Iterator[str]:
 
 def _wrong_scope(cfg) -> Iterator[str]:
     scope = cfg.get('default_scope')
+    if isinstance(scope, str) and scope in INSTALL:
+        try:
+            importlib.import_module(scope)
+        except (ImportError, AssertionError) as error:  # the latter if it refuses this mmcv
+            yield (f'default_scope is {scope!r}, which cannot be imported ({error}): '
+                   f'{INSTALL[scope]}.')
+        return
     if scope is None or scope in MODELS.children:
         return
     if not isinstance(scope, str) or not scope.isidentifier() or find_spec(scope) is None:

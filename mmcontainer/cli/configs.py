@@ -14,7 +14,13 @@ from torch import nn
 
 from ..compat import own_folder
 from ..errors import UserError, as_user_error
-from .config_check import check_old_keys, check_values, import_custom_modules, without_workers
+from .config_check import (
+    INSTALL,
+    check_old_keys,
+    check_values,
+    import_custom_modules,
+    without_workers,
+)
 from .options import check_options
 
 
@@ -111,7 +117,9 @@ def _describe(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f'text in UTF-8 is expected, found another encoding or no text: {error}{place}'
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return f'{type(error).__name__}: {text}{place}'
+    library = next((name for name in INSTALL if f'{name} is not installed' in str(error)), None)
+    advice = '' if library is None else f'. To have it: {INSTALL[library]}'
+    return f'{type(error).__name__}: {text}{place}{advice}'
 
 
 def build_model(config: dict, scope: str) -> nn.Module:

@@ -35,7 +35,9 @@ HARMLESS = (
      'DDP compares it all the same, and then copies into its bucket as ever'),
     ('Setting (OMP|MKL)_NUM_THREADS environment variable',
      'with several processes one thread each is the default that is meant'),
-    ('The prefix is not set in metric class Dump', 'it writes a file and has no metrics to name'),
+    ('The prefix is not set in metric class (Dump|IoUMetric)',
+     'the former write a file, and the latter is the only metric of MMSegmentation\'s configs'),
+    ('The draw is False', 'pictures are what --show-dir is for'),
     (r'Detected call of `(lr_)?scheduler\.step\(\)` before `optimizer\.step\(\)`',
      'schedules count iterations, of which the first ones of accumulated gradients have no step'),
     ('A new version of Albumentations', 'an advertisement'),
@@ -49,9 +51,9 @@ SHOWN = (
     (r'mmengine\.hooks\.early_stopping_hook\.', ''),
     (r'mmengine\.runner\..*\.resume', 'resumed'),
     (r'mmengine\.runner\..*\.scale_lr', 'LR is set'),
-    (r'mmdet\.evaluation\.', r'\s*\+[-=]'),  # a table per class
+    (r'(mmdet|mmseg)\.evaluation\.', r'\s*\+[-=]'),  # a table per class
 )
-_LIBRARIES = ('mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'pycocotools')
+_LIBRARIES = ('mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'mmseg', 'pycocotools')
 _LOGGING = (__name__, 'logging', 'mmengine.logging.logger')
 # They print where others log.
 _PRINTING = ('pycocotools.coco', 'pycocotools.cocoeval')

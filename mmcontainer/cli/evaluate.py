@@ -4,14 +4,15 @@ from pathlib import Path
 from ..config_nodes import evaluators, find_class
 from ..data_check.classes import check_checkpoint_classes, classes_of_split
 from ..engine.deploy import DeployHook
-from ..engine.draw_hooks import DrawDetectionsHook, DrawLabelsHook
+from ..engine.draw_hooks import DrawDetectionsHook, DrawLabelsHook, DrawMapsHook
+from ..engine.dump_maps import DumpMaps
 from ..errors import UserError
 from .config_changes import add_hook, remove_hook, set_loader_defaults, set_work_dir
 from .configs import load_config
 from .console import build_runner, quiet_libraries
 from .data_root import set_data_root
 from .distributed import replace_sync_bn, setup_distributed
-from .models import prepare_for_inference
+from .models import check_channels, prepare_for_inference
 from .paths import check_writable_file, check_writable_folder
 from .train import check_and_report_data
 from .weights import local_file, prepare_loading
@@ -24,15 +25,18 @@ def _dump_predictions(cfg, out: str) -> None:
     out = str(check_writable_file(out, '--out'))
     scope = cfg.get('default_scope', 'mmengine')
     # MMDetection's own kind compresses masks.
-    kind = 'DumpDetResults' if find_class('DumpDetResults', scope) else 'DumpResults'
+    kind = DumpMaps.__name__ if scope == 'mmseg' else (
+        'DumpDetResults' if find_class('DumpDetResults', scope) else 'DumpResults')
     cfg.test_evaluator = [*evaluators(cfg, ['test']), dict(type=kind, out_file_path=out)]
 
 
 def _draw_predictions(cfg, folder: str) -> None:
-    hook = dict(type=DrawLabelsHook.__name__)
-    if cfg.get('default_scope') != 'mmpretrain':
+    kinds = dict(mmpretrain=DrawLabelsHook, mmseg=DrawMapsHook)
+    kind = kinds.get(cfg.get('default_scope'), DrawDetectionsHook)
+    hook = dict(type=kind.__name__)
+    if kind is DrawDetectionsHook:
         given = cfg.get('default_hooks', {}).get('visualization') or {}
-        hook = dict(type=DrawDetectionsHook.__name__, score_thr=given.get('score_thr', 0.3))
+        hook['score_thr'] = given.get('score_thr', 0.3)
     hook['out_dir'] = str(Path(folder).expanduser().resolve())
     cfg.custom_hooks = [*cfg.get('custom_hooks', []), hook]
 
@@ -68,6 +72,7 @@ def evaluate(args) -> dict:
     replace_sync_bn(cfg)
     (remove_hook if args.no_deploy else add_hook)(cfg, DeployHook.__name__)
     runner = build_runner(cfg, args.verbose)
+    check_channels(runner.model)
     content = prepare_loading(runner, cfg.load_from)
     check_checkpoint_classes(content, classes_of_split(cfg, 'test'), cfg.load_from)
     prepare_for_inference(runner.model, args.amp, args.compile)

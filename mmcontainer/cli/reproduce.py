@@ -170,10 +170,10 @@ def _read_metrics(folder: Path) -> dict[str, float]:
     """
     logs = sorted(folder.glob('*/*.json'))
     metrics = json.loads(logs[-1].read_text(encoding='utf-8')) if logs else {}
-    # COCO's sign for "no such objects" is -1.
+    # COCO's sign for "no such objects" is -1. MMSegmentation's metrics have no prefix.
     found = {key: round(percent(key, value), 4) for key, value in metrics.items()
-             if '/' in key and isinstance(value, (int, float)) and math.isfinite(value)
-             and value >= 0}
+             if key not in ('time', 'data_time') and isinstance(value, (int, float))
+             and math.isfinite(value) and value >= 0}
     if not found:
         raise UserError(f'The evaluation gave no numbers (its log is in {folder}): the model '
                         'detects nothing at all.')

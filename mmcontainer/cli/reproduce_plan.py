@@ -65,8 +65,9 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether an iteration has the images of the recipe."""
-        return self.gpus * self.accumulate == self.row.gpus
+        """Whether an iteration has the images of the recipe; DINO on generated ones need not."""
+        return (self.gpus * self.accumulate == self.row.gpus
+                or (self.is_small and self.row.task == 'DINO'))
 
     @property
     def checkpoint(self) -> Path:
@@ -163,7 +164,8 @@ def make_plan(args) -> Plan:
         config, data_root = work_dir / 'small.py', str(work_dir / 'data')
         ledger = work_dir / LEDGER.name
     # A remainder is refused by check_plan.
-    factor = max(1, row.gpus // gpus)
+    # DINO's loss is one of a whole iteration (DINOHook); _check_batch says so.
+    factor = 1 if row.task == 'DINO' else max(1, row.gpus // gpus)
     options = accumulation_options(cfg, factor)
     cfg.merge_from_dict(options)
     return Plan(row, cfg, config, options, gpus, factor, work_dir, data_root, ledger, args.small,
@@ -216,6 +218,11 @@ def _check_batch(plan: Plan) -> None:
     row, images = plan.row, plan.images
     if plan.fits:
         return
+    if row.task == 'DINO':
+        raise UserError(f'--gpus {plan.gpus}: the recipe has {row.gpus} GPUs x {images} images, '
+                        'and DINO cannot accumulate gradients: batch norms, centre and teacher '
+                        f'need a whole iteration. Take {row.gpus} GPUs, or train with fewer images '
+                        'by tools/train.py --auto-scale-lr.')
     fitting = [str(gpus) for gpus in range(1, row.gpus + 1) if row.gpus % gpus == 0]
     raise UserError(
         f'--gpus {plan.gpus}: the recipe has {row.gpus * images} images per iteration ({row.gpus} '
@@ -283,7 +290,7 @@ def describe(plan: Plan) -> Iterator[str]:
         return
     accumulated = f' x {plan.accumulate} steps accumulated' if plan.accumulate > 1 else ''
     yield (f'{images} images x {plan.gpus} process{"es" * (plan.gpus > 1)}{accumulated} = '
-           f'{row.gpus * images} per iteration')
+           f'{images * plan.gpus * plan.accumulate} per iteration')
     if plan.accumulate > 1 and 'SyncBN' in str(plan.cfg.model):
         yield (f'note: SyncBN sees the {images * plan.gpus} images of a step, and not the '
                f'{row.gpus * images} of an iteration as in the recipe.')

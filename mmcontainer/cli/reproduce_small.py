@@ -7,8 +7,8 @@ from mmengine.config import Config
 from pycocotools.coco import COCO
 
 from ..compat import own_folder
-from ..config_nodes import SPLITS, evaluators, iter_dicts
-from ..demo import CLASSES, ShapesParams, generate_shapes
+from ..config_nodes import SPLITS, evaluators, iter_datasets, iter_dicts
+from ..demo import CLASSES, MAP_CLASSES, ShapesParams, generate_shapes, write_maps
 from ..errors import UserError
 from ..fileio import write_atomically
 from ..paper.rows import Row
@@ -29,18 +29,19 @@ def small_config(cfg) -> None:
         cfg (Config): Changed in place. ``data_root`` becomes 'data/shapes/' or 'data/imagenet/'.
     """
     train_from_scratch(cfg)
-    is_classifier = cfg.get('default_scope') == 'mmpretrain'
+    scope = cfg.get('default_scope')
+    classes = MAP_CLASSES if scope == 'mmseg' else CLASSES
     for _, node in (*iter_dicts(cfg.model, 'model'),
                     *iter_dicts(cfg.get('data_preprocessor'), 'data_preprocessor')):
         if node.get('num_classes') is not None:
-            node['num_classes'] = len(CLASSES)
+            node['num_classes'] = len(classes)
     for section in ('train_cfg', 'test_cfg'):
         for _, node in iter_dicts(cfg.model.get(section), section):
             node.update({key: min(node[key], most) for key, most in _MOST.items() if key in node})
             # So early every score is below it, and an evaluation of nothing has no numbers.
             if 'score_thr' in node:
                 node['score_thr'] = 0.
-    (_use_crops if is_classifier else _use_shapes)(cfg)
+    (_use_crops if scope == 'mmpretrain' else _use_shapes)(cfg)
     for split in SPLITS:
         cfg[f'{split}_dataloader'].update(num_workers=0, persistent_workers=False)
     _shorten(cfg)
@@ -52,9 +53,11 @@ def small_config(cfg) -> None:
 
 
 def _use_shapes(cfg) -> None:
-    """Read the demo's shapes, with masks where the recipe has them."""
+    """Read the demo's shapes, with masks or segmentation maps where the recipe has them."""
     masks = any('segm' in str(evaluator.get('metric')) for evaluator in evaluators(cfg))
     kind = 'instance' if masks else 'detection'
+    if cfg.get('default_scope') == 'mmseg':
+        kind, cfg.model.data_preprocessor.size = 'segmentation', (_DATA.size, _DATA.size)
     shapes = Config.fromfile(own_folder('configs') / '_base_' / f'shapes_{kind}.py')
     for split in SPLITS:
         cfg[f'{split}_dataloader'].dataset = shapes[f'{split}_dataloader'].dataset
@@ -66,9 +69,15 @@ def _use_crops(cfg) -> None:
     for split in SPLITS:
         loader = cfg[f'{split}_dataloader']
         loader.batch_size = _IMAGES
-        loader.dataset.update(metainfo=dict(classes=sorted(CLASSES)), ann_file='')
+        for leaf in iter_datasets(loader.dataset):
+            leaf.update(metainfo=dict(classes=sorted(CLASSES)), ann_file='')
     for evaluator in evaluators(cfg):
-        evaluator['topk'] = (1, )
+        evaluator.update(dict(k=(1, )) if 'k' in evaluator else dict(topk=(1, )))
+    # Of DINO's crops and outputs, a few show as much.
+    for _, node in iter_dicts(cfg.train_dataloader, 'train_dataloader'):
+        if 'num_views' in node:
+            node['num_views'] = [1, 1, 2]
+            cfg.model.head.out_channels = 64
 
 
 def _shorten(cfg) -> None:
@@ -97,12 +106,15 @@ def write_small(row: Row, cfg, work_dir: Path) -> None:
         UserError: Something else is in the folder of the data.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
-    shapes = work_dir / ('shapes' if row.task == 'classifier' else 'data')
+    reads_folders = row.task in ('classifier', 'DINO')
+    shapes = work_dir / ('shapes' if reads_folders else 'data')
     try:
         generate_shapes(shapes, _DATA)
+        if cfg.get('default_scope') == 'mmseg':
+            write_maps(shapes)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UserError(f'--work-dir: {error}') from error
-    if row.task == 'classifier':
+    if reads_folders:
         _crop(shapes, work_dir / 'data')
     write_atomically(work_dir / 'small.py', cfg.dump)
 

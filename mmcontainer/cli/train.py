@@ -26,7 +26,7 @@ from .configs import load_config, own_name
 from .console import build_runner, quiet_libraries
 from .data_root import set_data_root
 from .distributed import replace_sync_bn, setup_distributed
-from .models import compile_backbone
+from .models import check_channels, compile_backbone
 from .paths import check_writable_folder, claim_work_dir
 from .resume import advice_after_interrupt, find_resume
 from .weights import check_pretrained_weights, local_file, prepare_loading
@@ -148,6 +148,7 @@ def _run(cfg, args) -> None:
     if warning is not None:
         say(warning)
     runner = build_runner(cfg, args.verbose)
+    check_channels(runner.model)
     if cfg.get('load_from') is not None:
         prepare_loading(runner, cfg.load_from, args.allow_partial_load)
     check_pretrained_weights(runner.model)

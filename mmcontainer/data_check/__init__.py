@@ -12,6 +12,7 @@ from ..errors import UserError
 from .annotations import Annotations, read_annotations
 from .classes import check_classes
 from .files import check_data, check_images
+from .maps import check_maps
 from .repair import describe, read_instead, write_repaired
 from .report import Report
 from .sources import Source, data_sources
@@ -23,6 +24,11 @@ __all__ = ['Report', 'check_annotations', 'check_data', 'examine', 'read_annotat
 def _examine_file(source: Source, report: Report) -> Optional[Annotations]:
     """Check one file and its images; returns what it holds if nothing is wrong with it."""
     own = Report()
+    if source.kind == 'maps':
+        check_maps(source, own)
+        report.problems += [f'{source.where}: {text}.' for text in own.problems]
+        report.summaries += own.summaries
+        return None
     try:
         annotations = source.annotations
     except UserError as error:

@@ -38,7 +38,7 @@ def _check_names(cfg, source: Source, report) -> None:
         if source.agrees:
             check_category_order(cfg, source, annotations, report)
     elif isinstance(source.classes, tuple) and source.classes:
-        source.labels = source.classes
+        source.labels, source.agrees = source.classes, source.kind == 'maps'
 
 
 def _once(sources: Sequence[Source], texts: Sequence[Sequence[str]]) -> list[str]:
@@ -134,7 +134,7 @@ def classes_of_split(cfg, split: str) -> Optional[tuple[str, ...]]:
         tuple[str] | None: None where the config does not tell, as for folders of images.
     """
     for source in data_sources(cfg, [split]):
-        if source.kind in ('coco', 'voc') and isinstance(source.classes, tuple):
+        if source.kind in ('coco', 'voc', 'maps') and isinstance(source.classes, tuple):
             return source.classes
     return None
 

@@ -30,6 +30,12 @@ What you can do:
 _HELP_COCO = """\
   - you have no data yet: COCO 2017 is at https://cocodataset.org/#download
   - you only want to see it work:  make demo  (it makes its own small data set)"""
+_HELP_MAPS = """\
+  - you have no data yet: ADE20K (ADEChallengeData2016) is at
+    http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip
+  - an image images/training/NAME.jpg has its map in annotations/training/NAME.png
+  - you only want to see it work:  python -m mmcontainer.demo.shapes data/shapes --maps
+    makes the small data set of configs/fpn/container_light_demo_shapes.py"""
 _HELP_IMAGENET = """\
   - you have no data yet: ImageNet-1k (ILSVRC 2012) is at https://image-net.org/download.php
   - train/ and val/ hold one folder of images per class (n01440764/ ...). Images that all lie in one
@@ -143,13 +149,17 @@ def check_data(cfg, splits: Sequence[str] = ('train', 'val')) -> None:
     if not faults:
         return
     leaves = loader_datasets(cfg, splits)
-    classification = any(type_name(leaf.get('type')) in _FOLDER_PER_CLASS for leaf in leaves)
+    text = _HELP_COCO
+    if any(type_name(leaf.get('type')) in _FOLDER_PER_CLASS for leaf in leaves):
+        text = _HELP_IMAGENET
+    elif any('seg_map_path' in (leaf.get('data_prefix') or {}) for leaf in leaves):
+        text = _HELP_MAPS
     roots = ', '.join(sorted({leaf.get('data_root') or './' for leaf in leaves}))
     listing = '\n'.join(faults)
     raise UserError(
         f'The data of this config is not complete: {len(faults)} of {len(required)} parts are '
         f'missing (relative paths start in {Path.cwd()}).\n{listing}\n\n'
-        f'{_HELP.format(roots=roots)}{_HELP_IMAGENET if classification else _HELP_COCO}')
+        f'{_HELP.format(roots=roots)}{text}')
 
 
 def _list_folders(folders: set[Path]) -> dict[Path, dict[str, int]]:
@@ -179,8 +189,16 @@ def _is_cut_off(path: Path, image: Image.Image) -> bool:
     return False
 
 
-def _header(path: Path, is_turned: bool) -> Optional[tuple[int, int]]:
-    """(height, width) of an image as the pipeline loads it; None if it cannot be read."""
+def image_size(path: Path, is_turned: bool) -> Optional[tuple[int, int]]:
+    """Read the size of an image without decoding it.
+
+    Args:
+        path (Path): The file.
+        is_turned (bool): See :func:`check_images`.
+
+    Returns:
+        tuple[int, int] | None: Height and width as the pipeline loads it; None if it is no image.
+    """
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -219,7 +237,7 @@ def check_images(annotations: Annotations, folder: Path, report: Report,
         return
     step = max(1, len(paths) // _HEADERS)
     sample = range(0, len(paths), step)
-    headers = {number: _header(paths[number], is_turned) for number in sample}
+    headers = {number: image_size(paths[number], is_turned) for number in sample}
     broken = [paths[number] for number, sizes in headers.items() if sizes is None]
     if broken:
         report.problems.append(f'{counted(len(broken), "file")} of {len(headers)} examined are no '

@@ -23,7 +23,8 @@ class Source:
         config (dict): The data set's own part of the config, not a copy.
         kind (str): How it numbers classes. 'coco': in the order of the categories of its annotation
             file. 'voc': in the order of ``classes``. 'folders': in the order of the sorted names of
-            folders. '': by rules of its class, which are not checked.
+            folders. 'maps': by the values of its segmentation maps. '': by rules of its class,
+            which are not checked.
         path (Path, optional): Its annotation file, of VOC the list of image names, of 'folders' the
             folder of class folders.
         classes: Names as the config, or else the class, gives them, checked by nobody; a file of
@@ -32,6 +33,7 @@ class Source:
         labels (tuple[str], optional): Names in the order of their labels, once that is known. Where
             the config is wrong, those that are probably meant.
         agrees (bool): Whether ``classes`` and data agree, so that others can be compared with it.
+        cls: Its class, of kind 'maps' only.
     """
     label: str
     split: str
@@ -42,6 +44,7 @@ class Source:
     image_folder: Optional[Path] = None
     labels: Optional[tuple[str, ...]] = None
     agrees: bool = False
+    cls: Any = None
 
     @cached_property
     def annotations(self) -> Optional[Annotations]:
@@ -103,7 +106,15 @@ def _detection_source(label: str, split: str, config: dict, cls) -> Optional[Sou
                   _names(config, cls), join_path(root, folder))
 
 
-def _classification_source(label: str, split: str, config: dict, cls) -> Source:
+def _is_segmentation(config: dict, cls) -> bool:
+    """Tell whether a data set is MMSegmentation's, with maps on this machine's disk."""
+    return not config.get('backend_args') and any(
+        base.__name__ == 'BaseSegDataset' for base in getattr(cls, '__mro__', ()))
+
+
+def _other_source(label: str, split: str, config: dict, cls) -> Source:
+    if _is_segmentation(config, cls):
+        return Source(label, split, config, 'maps', None, _names(config, cls), cls=cls)
     folder = class_folder(config)
     return Source(label, split, config, 'folders' if folder else '', folder, _names(config, cls))
 
@@ -125,9 +136,10 @@ def data_sources(cfg, splits: Sequence[str]) -> list[Source]:
         splits (Sequence[str]): Which of 'train', 'val' and 'test'.
 
     Returns:
-        list[Source]: In the order of the splits; those of MMDetection, or of MMPretrain where there
-        is none of MMDetection. Data sets on object storage (``backend_args``) are left out.
+        list[Source]: In the order of the splits; those of MMDetection, or of the other libraries
+        where there is none of MMDetection. Data sets on object storage (``backend_args``) are left
+        out.
     """
     found = [_detection_source(*each) for each in _each(cfg, splits)]
     return [source for source in found if source] or [
-        _classification_source(*each) for each in _each(cfg, splits)]
+        _other_source(*each) for each in _each(cfg, splits)]

@@ -34,7 +34,7 @@ from .scenes import CLASSES, PlacedShape, paint_scene, plan_scene
 
 _FORMAT = 'mmcontainer-shapes'
 _VERSION = 1  # raise it whenever the same parameters give other pixels or annotations
-_SPLITS = ('train', 'val')
+SPLITS = ('train', 'val')
 _JPEG_QUALITY = 95
 
 
@@ -87,7 +87,7 @@ def _annotation(shape: PlacedShape) -> dict:
 def _make_image(task: tuple[str, int], params: ShapesParams, root: str) -> list[dict]:
     """Write one picture and return its annotations; the only code that runs in the workers."""
     split, index = task
-    rng = np.random.RandomState([params.seed, _SPLITS.index(split), index])
+    rng = np.random.RandomState([params.seed, SPLITS.index(split), index])
     shapes = plan_scene(rng, params.size)
     picture = paint_scene(rng, shapes, params.size)
     done, data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
@@ -142,14 +142,14 @@ def _write_json(path: Path, content: dict) -> None:
 
 def _fill(root: Path, params: ShapesParams, num_workers: int) -> None:
     """Write the whole data set into the empty folder ``root``."""
-    tasks = [(split, i) for split in _SPLITS for i in range(params.num_images(split))]
-    for folder in ('annotations', *_SPLITS):
+    tasks = [(split, i) for split in SPLITS for i in range(params.num_images(split))]
+    for folder in ('annotations', *SPLITS):
         (root / folder).mkdir()
     make = functools.partial(_make_image, params=params, root=str(root))
     bar = sys.stderr if sys.stderr.isatty() else io.StringIO()  # no bar in a log file
     with _ordered_map(num_workers) as ordered_map:
         found = list(track_iter_progress((ordered_map(make, tasks), len(tasks)), file=bar))
-    for split in _SPLITS:
+    for split in SPLITS:
         per_image = [entries for task, entries in zip(tasks, found) if task[0] == split]
         _write_json(root / 'annotations' / f'instances_{split}.json',
                     _coco_dict(split, params, per_image))
@@ -172,7 +172,7 @@ def _read_manifest(root: Path) -> Optional[dict]:
 
 def _is_intact(root: Path, params: ShapesParams) -> bool:
     """Check that all files of a complete set are still there, by name."""
-    for split in _SPLITS:
+    for split in SPLITS:
         expected = {_file_name(i) for i in range(params.num_images(split))}
         folder = root / split
         if not folder.is_dir() or not expected <= set(os.listdir(folder)):

@@ -3,6 +3,7 @@ import argparse
 import sys
 
 from .generate import ShapesParams, generate_shapes
+from .maps import write_maps
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -21,6 +22,8 @@ def parse_args(argv=None) -> argparse.Namespace:
                         help='the same seed gives the same files, byte for byte')
     parser.add_argument('--workers', type=int, default=1,
                         help='processes; the result does not depend on it')
+    parser.add_argument('--maps', action='store_true',
+                        help='also write maps for semantic segmentation into OUT/maps')
     parser.add_argument('--overwrite', action='store_true',
                         help='replace a data set that was generated with other parameters')
     return parser.parse_args(argv)
@@ -31,6 +34,8 @@ def main(argv=None) -> int:
     try:
         params = ShapesParams(args.num_train, args.num_val, args.size, args.seed)
         generate_shapes(args.out, params, num_workers=args.workers, overwrite=args.overwrite)
+        if args.maps and write_maps(args.out):
+            print(f'{args.out}/maps: segmentation maps written')
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1

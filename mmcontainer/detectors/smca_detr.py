@@ -28,16 +28,26 @@ class SMCADETR(DETR):
             a cell from the sizes of batch and feature map, which is right for any backbone.
         kwargs: Further arguments of MMDetection's ``DETR``; ``encoder`` and ``decoder`` hold those
             of :class:`SMCAEncoder` and :class:`SMCADecoder`, ``bbox_head`` a :class:`SMCAHead`.
+
+    Raises:
+        ValueError: If ``test_cfg.max_per_img`` is more than queries and classes can give.
     """
+    encoder_class, decoder_class = SMCAEncoder, SMCADecoder
 
     def __init__(self, *args, reference_stride: Optional[int] = 32, **kwargs):
         super().__init__(*args, **kwargs)
         self.reference_stride = reference_stride
+        most = self.num_queries * self.bbox_head.num_classes
+        wanted = (self.test_cfg or {}).get('max_per_img', self.num_queries)
+        if wanted > most:
+            raise ValueError(
+                f'test_cfg.max_per_img={wanted} is more than {self.num_queries} queries and '
+                f'{self.bbox_head.num_classes} classes can give: set it to at most {most}.')
 
     def _init_layers(self) -> None:
         self.positional_encoding = SinePositionalEncoding(**self.positional_encoding)
-        self.encoder = SMCAEncoder(**self.encoder)
-        self.decoder = SMCADecoder(**self.decoder)
+        self.encoder = self.encoder_class(**self.encoder)
+        self.decoder = self.decoder_class(**self.decoder)
         self.embed_dims = self.encoder.embed_dims
         self.query_embedding = nn.Embedding(self.num_queries, self.embed_dims)
 
@@ -53,19 +63,30 @@ class SMCADETR(DETR):
                         batch_data_samples: OptSampleList = None) -> tuple[dict, dict]:
         """Inputs of encoder and decoder, see ``DETR``; the decoder also gets sizes in cells."""
         encoder_inputs, decoder_inputs = super().pre_transformer(img_feats, batch_data_samples)
-        grid_size = height, width = tuple(img_feats[-1].shape[-2:])
+        decoder_inputs.update(grid_size=tuple(img_feats[-1].shape[-2:]),
+                              cells=self.count_cells(img_feats[-1], batch_data_samples))
+        return encoder_inputs, decoder_inputs
+
+    def count_cells(self, feat: Tensor, batch_data_samples: OptSampleList,
+                    share: float = 1.) -> Tensor:
+        """How many cells wide and high the images are, without padding, on a feature map.
+
+        Args:
+            feat (Tensor): (B, C, H, W).
+            batch_data_samples (list[DetDataSample]): The images.
+            share (float): Stride of the map over ``reference_stride``.
+
+        Returns:
+            Tensor: (B, 2), of 32 bits at least: half precision would misplace the points.
+        """
         images = [sample.img_shape for sample in batch_data_samples]
         if self.reference_stride is None:
             padded = batch_data_samples[0].batch_input_shape
-            stride_x, stride_y = padded[1] / width, padded[0] / height
+            stride_x, stride_y = padded[1] / feat.shape[-1], padded[0] / feat.shape[-2]
         else:
-            stride_x = stride_y = self.reference_stride
-        # Half precision would misplace the points.
-        cells = img_feats[-1].new_tensor(
-            [[image[1] / stride_x, image[0] / stride_y] for image in images],
-            dtype=torch.promote_types(img_feats[-1].dtype, torch.float32))
-        decoder_inputs.update(grid_size=grid_size, cells=cells)
-        return encoder_inputs, decoder_inputs
+            stride_x = stride_y = self.reference_stride * share
+        return feat.new_tensor([[image[1] / stride_x, image[0] / stride_y] for image in images],
+                               dtype=torch.promote_types(feat.dtype, torch.float32))
 
     def forward_decoder(self, query: Tensor, query_pos: Tensor, memory: Tensor,
                         memory_mask: Optional[Tensor], memory_pos: Tensor, cells: Tensor,

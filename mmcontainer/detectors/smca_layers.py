@@ -32,10 +32,11 @@ class SMCAEncoder(DetrTransformerEncoder):
 
     Unlike its base class it needs no fairscale for that.
     """
+    layer_class = DetrTransformerEncoderLayer
 
     def _init_layers(self) -> None:
         self.layers = ModuleList(
-            DetrTransformerEncoderLayer(**self.layer_cfg) for _ in range(self.num_layers))
+            self.layer_class(**self.layer_cfg) for _ in range(self.num_layers))
         self.embed_dims = self.layers[0].embed_dims
 
     def forward(self, query: Tensor, query_pos: Tensor, key_padding_mask: Optional[Tensor],
@@ -64,25 +65,42 @@ class SMCACrossAttention(MultiheadAttention):
         self.smooth, self.form = smooth, form
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, query_pos: Tensor,
-                key_pos: Tensor, key_padding_mask: Optional[Tensor], point: Tensor,
-                scale: Optional[Tensor], grid_size: Sequence[int]) -> Tensor:
+                key_pos: Tensor, key_padding_mask: Optional[Tensor], *place) -> Tensor:
         """Attend and add the identity.
 
         Args:
             query, query_pos (Tensor): (B, L, C).
             key, value, key_pos (Tensor): (B, N, C).
             key_padding_mask (Tensor, optional): (B, N) of bool, True at padding.
-            point, scale, grid_size: See :func:`mmcontainer.ops.gaussian_attention`.
+            place: Where heads look, see :meth:`attend`.
 
         Returns:
             Tensor: (B, L, C).
         """
         heads = self.project(query + query_pos, key + key_pos, value)
-        out = gaussian_attention(
-            *heads, point, scale, grid_size, self.smooth, key_padding_mask,
-            self.attn.dropout if self.training else 0., self.form)
+        out = self.attend(heads, key_padding_mask, *place)
         out = self.attn.out_proj(out.transpose(1, 2).flatten(2))
         return query + self.dropout_layer(self.proj_drop(out))
+
+    def attend(self, heads: list[Tensor], key_padding_mask: Optional[Tensor], point: Tensor,
+               scale: Optional[Tensor], grid_size: Sequence[int]) -> Tensor:
+        """Attend with query, key and value of all heads; returns (B, M, L, C / M).
+
+        ``point``, ``scale`` and ``grid_size`` as in :func:`mmcontainer.ops.gaussian_attention`.
+        """
+        return gaussian_attention(*heads, point, scale, grid_size, self.smooth, key_padding_mask,
+                                  self.attn.dropout if self.training else 0., self.form)
+
+    def groups(self, key: Tensor, key_padding_mask: Optional[Tensor], point: Tensor,
+               scale: Optional[Tensor], grid_size: Sequence[int]) -> list[tuple]:
+        """What :func:`mmcontainer.ops.gaussian_affinity` takes after the query, to look into it.
+
+        Returns:
+            list[tuple[str, Tensor, tuple]]: Name, weights (B, L) and arguments of every group of
+            keys that has a softmax of its own: here of all keys.
+        """
+        return [('', point.new_ones(len(point), point.shape[2]),
+                 (key, point, scale, grid_size, self.smooth, key_padding_mask))]
 
     def project(self, *tokens: Tensor) -> list[Tensor]:
         """Query, key and value (B, tokens, C) to the heads' (B, M, tokens, C / M)."""
@@ -107,6 +125,9 @@ class SMCADecoderLayer(DetrTransformerDecoderLayer):
     Source: arXiv 2101.07448, section 3.2, and its code, where squared scales multiply distances: a
     large scale is a narrow Gaussian.
     """
+    attention_class = SMCACrossAttention
+    # Groups of keys, in each of which every head has a point and a scale.
+    num_groups = 1
 
     def __init__(self, dynamic_scale: str = 'type3', smooth: float = 8.,
                  attention_form: str = 'auto', **kwargs):
@@ -114,10 +135,10 @@ class SMCADecoderLayer(DetrTransformerDecoderLayer):
         if dynamic_scale not in DYNAMIC_SCALES:
             raise ValueError(f'dynamic_scale must be one of {", ".join(DYNAMIC_SCALES)}, got '
                              f'{dynamic_scale!r}.')
-        self.cross_attn = SMCACrossAttention(smooth, attention_form, **self.cross_attn_cfg)
+        self.cross_attn = self.attention_class(smooth, attention_form, **self.cross_attn_cfg)
         self.num_scales = DYNAMIC_SCALES[dynamic_scale]
         self.point_norm = build_norm_layer(self.norm_cfg, self.embed_dims)[1]
-        heads = self.cross_attn.num_heads
+        heads = self.num_groups * self.cross_attn.num_heads
         self.offset = nn.Linear(self.embed_dims, 2 * heads)
         if self.num_scales:
             self.scale = nn.Linear(self.embed_dims, self.num_scales * heads)
@@ -131,26 +152,25 @@ class SMCADecoderLayer(DetrTransformerDecoderLayer):
             dtype = self.point_norm.weight.dtype
             return self.point_norm(query.to(dtype) + query_pos.to(dtype))
 
-    def locate(self, query: Tensor, query_pos: Tensor,
-               reference: Tensor) -> tuple[Tensor, Optional[Tensor]]:
+    def split_heads(self, predicted: Tensor) -> Tensor:
+        """What a linear layer predicts for all heads (B, L, M * n), as (B, M, L, n)."""
+        return predicted.unflatten(-1, (self.cross_attn.num_heads, -1)).transpose(1, 2)
+
+    def locate(self, normed: Tensor, reference: Tensor) -> tuple[Tensor, Optional[Tensor]]:
         """Predict the point that each head looks at, and its scale.
 
         Args:
-            query, query_pos (Tensor): (B, L, C).
+            normed (Tensor): (B, L, C), see :meth:`normalize_query`.
             reference (Tensor): Points (B, L, 2) of the queries, (x, y) in cells.
 
         Returns:
             tuple[Tensor, Tensor | None]: Points (B, M, L, 2) in cells and scales (B, M, L, 2 or 3).
         """
-        normed = self.normalize_query(query, query_pos)
-        heads = (self.cross_attn.num_heads, -1)
-        with without_autocast(query.device.type):
-            offset = self.offset(normed).unflatten(-1, heads).transpose(1, 2)
-            point, scale = reference[:, None] + offset, None
-            if self.num_scales:
-                scale = self.scale(normed).unflatten(-1, heads).transpose(1, 2)
+        with without_autocast(normed.device.type):
+            point = reference.unsqueeze(-3) + self.split_heads(self.offset(normed))
+            scale = self.split_heads(self.scale(normed)) if self.num_scales else None
         if self.num_scales == 1:
-            scale = scale.expand(-1, -1, -1, 2)
+            scale = scale.expand(*scale.shape[:-1], 2)
         return point, scale
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, query_pos: Tensor,
@@ -168,11 +188,11 @@ class SMCADecoderLayer(DetrTransformerDecoderLayer):
         Returns:
             Tensor: (B, L, C).
         """
-        point, scale = self.locate(query, query_pos, reference)
+        place = self.locate(self.normalize_query(query, query_pos), reference)
         query = self.norms[0](self.self_attn(
             query=query, key=query, value=query, query_pos=query_pos, key_pos=query_pos))
         query = self.norms[1](self.cross_attn(
-            query, key, value, query_pos, key_pos, key_padding_mask, point, scale, grid_size))
+            query, key, value, query_pos, key_pos, key_padding_mask, *place, grid_size))
         return self.norms[2](self.ffn(query))
 
 
@@ -184,10 +204,11 @@ class SMCADecoder(DetrTransformerDecoder):
         layer_cfg (dict): Arguments of :class:`SMCADecoderLayer`.
         kwargs: Further arguments of MMDetection's ``DetrTransformerDecoder``.
     """
+    layer_class = SMCADecoderLayer
 
     def _init_layers(self) -> None:
         self.layers = ModuleList(
-            SMCADecoderLayer(**self.layer_cfg) for _ in range(self.num_layers))
+            self.layer_class(**self.layer_cfg) for _ in range(self.num_layers))
         self.embed_dims = self.layers[0].embed_dims
         self.post_norm = build_norm_layer(self.post_norm_cfg, self.embed_dims)[1]
         self.ref_point_head = MLP(self.embed_dims, self.embed_dims, 2, 3)
@@ -215,7 +236,7 @@ class SMCADecoder(DetrTransformerDecoder):
             before the sigmoid.
         """
         logits = self.predict_references(query, query_pos)
-        reference = logits.sigmoid() * cells[:, None].to(logits.dtype)
+        reference = logits.sigmoid() * cells[..., None, :].to(logits.dtype)
         states = []
         for layer in self.layers:
             query = layer(query, key, value, query_pos, key_pos, key_padding_mask, reference,

@@ -2,7 +2,8 @@
 from .amp import CPUAmpOptimWrapper
 from .checkpoint_hook import SafeCheckpointHook
 from .deploy import DeployHook
-from .draw_hooks import DrawDetectionsHook, DrawLabelsHook
+from .draw_hooks import DrawDetectionsHook, DrawLabelsHook, DrawMapsHook
+from .dump_maps import DumpMaps
 from .initializers import ResetParameters, StrictPretrained
 from .invalid_loss import StopWhenDivergedHook
 from .on_track import OnTrackHook
@@ -10,7 +11,7 @@ from .precise_bn import PreciseBNHook
 from .rng_state import RNGStateHook
 
 __all__ = [
-    'CPUAmpOptimWrapper', 'DeployHook', 'DrawDetectionsHook', 'DrawLabelsHook', 'OnTrackHook',
-    'PreciseBNHook', 'RNGStateHook', 'ResetParameters', 'SafeCheckpointHook',
-    'StopWhenDivergedHook', 'StrictPretrained'
+    'CPUAmpOptimWrapper', 'DeployHook', 'DrawDetectionsHook', 'DrawLabelsHook', 'DrawMapsHook',
+    'DumpMaps', 'OnTrackHook', 'PreciseBNHook', 'RNGStateHook', 'ResetParameters',
+    'SafeCheckpointHook', 'StopWhenDivergedHook', 'StrictPretrained'
 ]

@@ -1,4 +1,4 @@
-"""Hooks that draw test images: detections beside the ground truth, and labels of classifiers."""
+"""Hooks that draw test images: detections, segmentation maps, and labels of classifiers."""
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -84,8 +84,39 @@ class DrawDetectionsHook(Hook):
             mmcv.imwrite(picture[..., ::-1], str(target))
 
 
+class _DrawHook(Hook):
+    """Knows the names of the pictures."""
+
+    def __init__(self, out_dir: str):
+        self.out_dir = Path(out_dir)
+
+    def before_test(self, runner) -> None:
+        self._names = PictureNames(self.out_dir, dataset_images(runner.test_dataloader.dataset))
+
+
 @HOOKS.register_module()
-class DrawLabelsHook(Hook):
+class DrawMapsHook(_DrawHook):
+    """Draw the images of the test data with true maps (left) and MMSegmentation's predictions.
+
+    MMSegmentation's own ``SegVisualizationHook`` writes into the work dir only, and images of the
+    same name in different folders overwrite each other.
+
+    Args:
+        out_dir (str): Folder for the pictures, which becomes what the images' folders have in
+            common.
+    """
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        for sample in outputs:
+            target = self._names(sample.img_path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            runner.visualizer.add_datasample(
+                '', mmcv.imread(sample.img_path, channel_order='rgb'), sample,
+                out_file=str(target))
+
+
+@HOOKS.register_module()
+class DrawLabelsHook(_DrawHook):
     """Draw the images of the test data with their labels and MMPretrain's predictions.
 
     MMPretrain's own ``VisualizationHook`` hands images in BGR to a visualizer that takes them for
@@ -95,12 +126,6 @@ class DrawLabelsHook(Hook):
         out_dir (str): Folder for the pictures, which becomes what the images' folders have in
             common.
     """
-
-    def __init__(self, out_dir: str):
-        self.out_dir = Path(out_dir)
-
-    def before_test(self, runner) -> None:
-        self._names = PictureNames(self.out_dir, dataset_images(runner.test_dataloader.dataset))
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         model = unwrap(runner.model)

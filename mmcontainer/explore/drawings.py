@@ -118,7 +118,9 @@ def draw_query(photograph: Photograph, number: Optional[int]) -> str:
                 for name, title in (('before', 'attention before'), ('gaussian', 'Gaussian'),
                                     ('after', 'attention after'))
                 for values in [getattr(rows, name)[line]]]
-        parts.append(card(f'Layer {rows.layer + 1} of the decoder', rows.head, canvas, maps))
+        group = f'; {rows.group}, weight {rows.weights[line]:.2f}' if rows.group else ''
+        parts.append(card(f'Layer {rows.layer + 1} of the decoder', rows.head + group, canvas,
+                          maps))
     return page_of_maps(canvas, ''.join(parts) + '</div>')
 
 

@@ -1,4 +1,4 @@
-"""DETR and SMCA-DETR: what comes between the feature map and the detections.
+"""DETR and both SMCA-DETRs: what comes between the feature maps and the detections.
 
 Shape legend: B images, L queries, h and w size of the feature map, C classes.
 """
@@ -8,7 +8,8 @@ from mmdet.models.detectors import DETR
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from torch import Tensor, nn
 
-from ..detectors import SMCADETR, SMCAHead
+from ..detectors import SMCADETR, MultiScaleSMCADETR, SMCAHead
+from ..detectors.multi_scale_smca_layers import GROUP_STRIDES
 from ..errors import UserError
 from .pixels import Size
 from .suppression import as_detections, take
@@ -76,19 +77,31 @@ class QueryDetections(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        known = {DETR: DETRHead, SMCADETR: SMCAHead}
+        known = {DETR: DETRHead, SMCADETR: SMCAHead, MultiScaleSMCADETR: SMCAHead}
         head = known.get(type(model))
         if type(model.bbox_head) is not head:
             raise UserError(f'A {type(model).__name__} with {type(model.bbox_head).__name__} '
                             'cannot be exported.')
         self.model = model
-        self.is_smca = head is SMCAHead
         self.is_padded = model.data_preprocessor.pad_size_divisor > 1
         self.best = BestQueries(model.bbox_head, model.num_queries,
                                 model.test_cfg.get('score_thr', 0))
 
     def forward(self, feats: tuple[Tensor, ...], size: Size) -> tuple[Tensor, Tensor]:
-        """``dets`` (B, K, 5) and ``labels`` (B, K) out of the last map (B, channels, h, w)."""
+        """``dets`` (B, K, 5) and ``labels`` (B, K) out of maps (B, channels, h, w), or the last."""
+        model = self.model
+        arrange = (self._arrange_levels if isinstance(model, MultiScaleSMCADETR)
+                   else self._arrange_map)
+        of_encoder, of_decoder = arrange(feats, size)
+        memory = model.forward_encoder(**of_encoder)['memory']
+        queries, _ = model.pre_decoder(memory)
+        found = model.forward_decoder(**queries, **of_decoder)
+        found['hidden_states'] = found['hidden_states'][-1:]
+        logits, boxes = model.bbox_head(**found)
+        return self.best(logits[-1], boxes[-1], size)
+
+    def _arrange_map(self, feats: tuple[Tensor, ...], size: Size) -> tuple[dict, dict]:
+        """What ``DETR.pre_transformer`` and ``SMCADETR.pre_transformer`` make of the last map."""
         model, feat = self.model, feats[-1]
         if self.is_padded:
             mask = padding_mask(feat, size)
@@ -96,23 +109,29 @@ class QueryDetections(nn.Module):
         else:
             positions, mask = model.positional_encoding(None, input=feat), None
         tokens, positions = (maps.flatten(2).transpose(1, 2) for maps in (feat, positions))
-        memory = model.forward_encoder(feat=tokens, feat_mask=mask, feat_pos=positions)['memory']
-        queries, _ = model.pre_decoder(memory)
-        found = model.forward_decoder(**queries, memory_mask=mask, memory_pos=positions,
-                                      **self._grid(feat, size))
-        found['hidden_states'] = found['hidden_states'][-1:]
-        logits, boxes = model.bbox_head(**found)
-        return self.best(logits[-1], boxes[-1], size)
+        of_decoder = dict(memory_mask=mask, memory_pos=positions)
+        if isinstance(model, SMCADETR):
+            of_decoder.update(grid_size=tuple(feat.shape[-2:]), cells=self._cells(feat, size))
+        return dict(feat=tokens, feat_mask=mask, feat_pos=positions), of_decoder
 
-    def _grid(self, feat: Tensor, size: Size) -> dict:
-        """What SMCA's decoder needs besides, see ``SMCADETR.pre_transformer``."""
-        if not self.is_smca:
-            return {}
+    def _arrange_levels(self, feats: tuple[Tensor, ...], size: Size) -> tuple[dict, dict]:
+        """What ``MultiScaleSMCADETR.pre_transformer`` makes of its levels."""
+        of_encoder, of_decoder = self.model.arrange(
+            feats, [padding_mask(feat, size) for feat in feats[:-1]])
+        if not self.is_padded:
+            of_decoder['memory_mask'] = None
+        of_decoder['cells'] = torch.stack([
+            self._cells(feat, size, share)
+            for feat, share in zip((feats[1], *feats[1:]), GROUP_STRIDES)])
+        return of_encoder, of_decoder
+
+    def _cells(self, feat: Tensor, size: Size, share: float = 1.) -> Tensor:
+        """See ``SMCADETR.count_cells``."""
         batch, _, height, width = feat.shape
         limits = size.limits(feat)[:2]
         if self.model.reference_stride is None:
             padded = Size(size.padded_height, size.padded_width, 0, 0).limits(feat)[:2]
             cells = limits * Size(height, width, 0, 0).limits(feat)[:2] / padded
         else:
-            cells = limits / self.model.reference_stride
-        return dict(grid_size=(height, width), cells=cells.expand(batch, -1))
+            cells = limits / (self.model.reference_stride * share)
+        return cells.expand(batch, -1)

@@ -16,12 +16,14 @@ from .explicit import (
     gaussian_bias,
     local_affinity,
     mixed_affinity,
+    multi_scale_gaussian_affinity,
     relative_affinity,
     relative_bias,
     resize_affinity,
 )
 from .local_aggregation import local_aggregation, unfold_local_aggregation
 from .modulated_attention import gaussian_attention
+from .multi_scale_attention import multi_scale_gaussian_attention
 from .relative_attention import biased_attention, relative_attention
 from .resize import at_grid_size, resize_map
 
@@ -29,6 +31,7 @@ __all__ = [
     'aggregate', 'at_grid_size', 'attention_affinity', 'biased_attention', 'dense_aggregation',
     'depthwise_affinity', 'depthwise_aggregation', 'gaussian_affinity', 'gaussian_attention',
     'gaussian_bias', 'local_affinity', 'local_aggregation', 'low_rank_aggregation', 'merge_heads',
-    'mix', 'mixed_affinity', 'relative_affinity', 'relative_attention', 'relative_bias',
-    'resize_affinity', 'resize_map', 'self_attention', 'split_heads', 'unfold_local_aggregation'
+    'mix', 'mixed_affinity', 'multi_scale_gaussian_affinity', 'multi_scale_gaussian_attention',
+    'relative_affinity', 'relative_attention', 'relative_bias', 'resize_affinity', 'resize_map',
+    'self_attention', 'split_heads', 'unfold_local_aggregation'
 ]

@@ -237,6 +237,42 @@ def gaussian_affinity(query: Tensor,
     return logits.softmax(dim=-1)
 
 
+def multi_scale_gaussian_affinity(query: Tensor,
+                                  key: Tensor,
+                                  point: Tensor,
+                                  scale: Optional[Tensor],
+                                  group_weight: Tensor,
+                                  grid_sizes: Sequence[Sequence[int]],
+                                  smooths: Sequence[float],
+                                  key_padding_mask: Optional[Tensor] = None) -> Tensor:
+    """Affinity of modulated attention to several maps: a softmax in each, times its weight.
+
+    Of :func:`mmcontainer.ops.multi_scale_gaussian_attention`, whose arguments it takes.
+
+    Args:
+        query (Tensor): (B, M, L, D).
+        key (Tensor): (B, M, S, D), the positions of one map after those of the other.
+        point, scale, group_weight, grid_sizes, smooths, key_padding_mask: See there.
+
+    Returns:
+        Tensor: (B, M, L, S); every row sums to what the weights of the maps sum to.
+    """
+    groups = split_groups(key, point, scale, grid_sizes, smooths, key_padding_mask)
+    return torch.cat([weight[:, None, :, None] * gaussian_affinity(query, *group)
+                      for weight, group in zip(group_weight.unbind(-1), groups)], dim=-1)
+
+
+def split_groups(key: Tensor, point: Tensor, scale: Optional[Tensor],
+                 grid_sizes: Sequence[Sequence[int]], smooths: Sequence[float],
+                 key_padding_mask: Optional[Tensor]) -> list[tuple]:
+    """Arguments of :func:`gaussian_affinity` after the query, for every map of several."""
+    sizes = [height * width for height, width in grid_sizes]
+    none = [None] * len(sizes)
+    masks = none if key_padding_mask is None else key_padding_mask.split(sizes, dim=1)
+    return list(zip(key.split(sizes, dim=2), point, none if scale is None else scale, grid_sizes,
+                    smooths, masks))
+
+
 def padding_bias(key_padding_mask: Tensor, dtype: torch.dtype) -> Tensor:
     """0 at valid positions and PADDING_LOGIT at padding, in the shape of the mask (B, N).
 

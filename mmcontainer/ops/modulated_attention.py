@@ -255,7 +255,7 @@ def _check(query, key, value, point, scale, grid_size, key_padding_mask, form) -
         raise ValueError("With three scales the Gaussian does not fold into the dot product; use "
                          "form='separable' or 'auto'.")
     if key_padding_mask is not None and (key_padding_mask.dtype != torch.bool
-                                         or key_padding_mask.shape != (len(key), key.shape[2])):
+                                         or key_padding_mask.shape != (key.shape[0], key.shape[2])):
         raise ValueError(
-            f'key_padding_mask must be bool of shape {(len(key), key.shape[2])}, found '
+            f'key_padding_mask must be bool of shape {(key.shape[0], key.shape[2])}, found '
             f'{key_padding_mask.dtype} of shape {tuple(key_padding_mask.shape)}.')

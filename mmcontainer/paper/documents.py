@@ -26,7 +26,8 @@ _CHOSEN = {'retinanet_container_light': ' 1x', 'mask_rcnn_container_light': ' 1x
 _INDEXED = {'coco/bbox_mAP': ('Object Detection', 'box AP'),
             'coco/segm_mAP': ('Instance Segmentation', 'mask AP'),
             'accuracy/top1': ('Image Classification', 'Top 1 Accuracy'),
-            'accuracy/top5': ('Image Classification', 'Top 5 Accuracy')}
+            'accuracy/top5': ('Image Classification', 'Top 5 Accuracy'),
+            'knn/top1': ('Image Classification', '10-NN Top 1 Accuracy')}
 
 
 def _size(params, flops) -> str:
@@ -132,6 +133,15 @@ def imagenet_classifiers() -> list[str]:
          for row in load_rows().values() if row.config and row.task == 'classifier'])
 
 
+def segmenters() -> list[str]:
+    """All configs of segmenters."""
+    return _markdown(
+        ['config', 'model', 'backbone', 'images of an iteration', 'recipe'],
+        [[_link(row, '../', f'`{row.config.removesuffix(".py")}`'), row.task, row.model,
+          f'{row.gpus} GPUs x {row.images}', row.note.partition("'s recipe")[0]]
+         for row in load_rows().values() if row.data == 'ADE20K'])
+
+
 def cotnet_sizes() -> list[str]:
     """Sizes of CoTNet's detectors."""
     rows = load_rows()
@@ -149,6 +159,17 @@ def coatnet_models() -> list[str]:
         ['arch', 'top-1, params, FLOPs (paper, 224 x 224)', 'params, FLOPs measured'],
         [[f'`{row.model.lower()}`', ', '.join([row.published_text, _stated(row)]),
           _size(*(f'{number:.2f}' for number in row.measured))] for row in rows])
+
+
+def dino_models() -> list[str]:
+    """Table 6 of the Container paper."""
+    epochs = (20, 40, 60, 80, 100)
+    return _markdown(
+        ['config', *(f'{epoch} epochs' for epoch in epochs)],
+        [[_link(row, '../', row.model), *(
+            f'{row.published["knn/top1" if epoch == epochs[-1] else f"knn/top1_{epoch}e"]:.1f}'
+            for epoch in epochs)]
+         for row in load_rows().values() if row.table == 'Table 6'])
 
 
 def metafile_models() -> list[str]:
@@ -184,8 +205,10 @@ DOCUMENTS: dict[str, dict[str, Callable[[], list[str]]]] = {
                     'DETR': detr_models},
     'docs/detr.md': {'DETR': detr_models},
     'docs/imagenet.md': {'classifiers': imagenet_classifiers},
+    'docs/segmentation.md': {'segmenters': segmenters},
     'docs/cotnet.md': {'detectors': cotnet_sizes},
     'docs/coatnet.md': {'CoAtNet': coatnet_models},
+    'docs/dino.md': {'DINO': dino_models},
     'docs/container_family.md': {'Container family': container_family},
     'configs/metafile.yml': {'models': metafile_models},
 }

@@ -11,7 +11,7 @@ from . import load_tables
 
 # COCO's metrics are fractions in the output of tools/test.py and percent in the papers.
 _FRACTIONS = 'coco/'
-_MAIN = ('coco/bbox_mAP', 'coco/segm_mAP', 'accuracy/top1', 'knn/top1_100e')
+_MAIN = ('coco/bbox_mAP', 'coco/segm_mAP', 'accuracy/top1', 'knn/top1')
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Row:
 
     Attributes:
         name: What ``tools/reproduce.py`` calls it.
-        paper: 'Container', 'CoTNet' or 'CoAtNet'; '' for a config beside the papers.
+        paper: 'Container', 'CoTNet', 'CoAtNet' or 'SMCA-DETR'; '' for a config beside the papers.
         table: Where the paper states it.
         model: Backbone or classifier, as a person calls it.
-        task: The detector, or 'classifier'.
+        task: The detector or segmenter, or 'classifier'.
         collection: Its collection in ``configs/metafile.yml``.
         data: Data set.
         gpus: GPUs of the recipe.

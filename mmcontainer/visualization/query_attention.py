@@ -1,5 +1,5 @@
 """Numbers of the SMCA figures: where a query looks, before and after its Gaussian modulates it."""
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional, Union
 
 import numpy as np
@@ -16,11 +16,16 @@ from .network_input import NetworkInput
 class QueryAttention(NamedTuple):
     """Cross-attention of P queries in one decoder layer, as maps over its h x w cells.
 
+    Of a multi-scale SMCA-DETR there is one for each group of keys.
+
     Places are (x, y) in pixels of the network's input.
 
     Attributes:
         layer (int): Number of the decoder layer.
         head (str): 'mean over 8 heads' or 'head 3'.
+        group (str): The group of keys, 'stride 16' for example; '' if there is only one.
+        weights (np.ndarray): What the query multiplies the group's attention with (P, ); the
+            weights of all groups sum to 1.
         queries (np.ndarray): Numbers (P, ).
         labels, scores (np.ndarray): Best class (P, ) of every query and its score.
         boxes (np.ndarray): (P, 4), (x1, y1, x2, y2).
@@ -34,6 +39,8 @@ class QueryAttention(NamedTuple):
     """
     layer: int
     head: str
+    group: str
+    weights: np.ndarray
     queries: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
@@ -68,18 +75,20 @@ def check_choice(model: nn.Module, layer: Optional[int], head: Union[int, str],
 
 def collect_queries(model: nn.Module, image: NetworkInput, layer: int,
                     head: Union[int, str] = 'mean', queries: Optional[Sequence[int]] = None,
-                    number: int = 3) -> QueryAttention:
+                    number: int = 3) -> list[QueryAttention]:
     """Run a detector once and build the wanted rows of one layer's explicit cross-attention.
 
+    There is one result for each group of keys, of which a single-scale SMCA-DETR has one.
+
     Args:
-        model (SMCADETR): In evaluation mode, on the device of the image.
+        model (SMCADETR): Or its multi-scale form, in evaluation mode, on the device of the image.
         image (NetworkInput): The image.
         layer (int): Decoder layer.
         head (int | str): Number of a head, or 'mean'.
         queries (Sequence[int], optional): Their numbers; those with the best scores without it.
         number (int): How many then.
     """
-    return collect_layers(model, image, [layer], head, queries, number)[0]
+    return collect_layers(model, image, [layer], head, queries, number)
 
 
 @torch.no_grad()
@@ -117,26 +126,32 @@ def collect_layers(model: nn.Module, image: NetworkInput, layers: Sequence[int],
     heads = slice(None) if head == 'mean' else slice(head, head + 1)
     found = []
     for layer in layers:
-        maps, points, grid_size = _modulated(model.decoder.layers[layer].cross_attn, seen[layer],
-                                             chosen)
-        maps = [m[:, heads].mean(dim=1).unflatten(-1, grid_size) for m in maps]
-        cell_size = scores.new_tensor([width / grid_size[1], height / grid_size[0]])
-        points = (points[:, heads] + 0.5) * cell_size
-        name = f'mean over {points.shape[1]} heads' if head == 'mean' else f'head {head}'
-        found.append(QueryAttention(
-            layer, name, *predicted, points.cpu().numpy(), tuple(cell_size.tolist()),
-            *(m.cpu().numpy() for m in maps)))
+        for name, weights, points, maps in _groups(
+                model.decoder.layers[layer].cross_attn, seen[layer], chosen):
+            maps = [m[:, heads].mean(dim=1) for m in maps]
+            cell_size = scores.new_tensor([width / maps[0].shape[-1], height / maps[0].shape[-2]])
+            points = (points[:, heads] + 0.5) * cell_size
+            which = f'mean over {points.shape[1]} heads' if head == 'mean' else f'head {head}'
+            found.append(QueryAttention(
+                layer, which, name, weights.cpu().numpy(), *predicted, points.cpu().numpy(),
+                tuple(cell_size.tolist()), *(m.cpu().numpy() for m in maps)))
     return found
 
 
-def _modulated(attention: nn.Module, args: tuple,
-               chosen: Tensor) -> tuple[list[Tensor], Tensor, tuple[int, int]]:
-    """Three maps (P, M, N) and points (P, M, 2) of chosen queries of the first image."""
-    query, key, value, query_pos, key_pos, padding, point, scale, grid_size = args
+def _groups(attention: nn.Module, args: tuple,
+            chosen: Tensor) -> Iterator[tuple[str, Tensor, Tensor, list[Tensor]]]:
+    """Name, weights (P, ), points (P, M, 2) and maps (P, M, h, w) of every group of keys.
+
+    The maps are those of :class:`QueryAttention`, of chosen queries of the first image.
+    """
+    query, key, value, query_pos, key_pos, padding, *place = args
     query, key, _ = attention.project((query + query_pos)[:, chosen], key + key_pos, value)
-    point, scale = (t if t is None else t[:, :, chosen] for t in (point, scale))
-    before = gaussian_affinity(query, key, point, scale, grid_size, float('inf'), padding)
-    after = gaussian_affinity(query, key, point, scale, grid_size, attention.smooth, padding)
-    gaussian = gaussian_bias(point, scale, grid_size, attention.smooth).exp()
-    return ([m[0].transpose(0, 1) for m in (before, gaussian, after)], point[0].transpose(0, 1),
-            tuple(grid_size))
+    for name, weight, group in attention.groups(key, padding, *place):
+        key_, point, scale, grid_size, smooth, mask = group
+        point, scale = (t if t is None else t[:, :, chosen] for t in (point, scale))
+        before = gaussian_affinity(query, key_, point, scale, grid_size, float('inf'), mask)
+        after = gaussian_affinity(query, key_, point, scale, grid_size, smooth, mask)
+        gaussian = gaussian_bias(point, scale, grid_size, smooth).exp()
+        maps = [m[0].transpose(0, 1).unflatten(-1, tuple(grid_size))
+                for m in (before, gaussian, after)]
+        yield name, weight[0, chosen], point[0].transpose(0, 1), maps

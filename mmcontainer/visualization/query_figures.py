@@ -1,6 +1,7 @@
 """``tools/visualize_affinity.py --query``: figures of SMCA-DETR's queries, and their numbers."""
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -15,32 +16,53 @@ _MAPS = {'before': 'attention without the Gaussian', 'gaussian': 'the Gaussian',
          'after': 'attention'}
 
 
-def draw_queries(rows: QueryAttention, image: NetworkInput, classes: Sequence[str],
+def draw_queries(groups: Sequence[QueryAttention], image: NetworkInput, classes: Sequence[str],
                  title: str = '') -> Figure:
     """Draw one line of panels per query: its box and points, and its attention in three steps.
 
+    With several groups of keys there is a line for each of them, which says how much weight the
+    query gives it; its attention is that in the group, before it is multiplied with the weight.
+
     Args:
-        rows (QueryAttention): What to draw.
+        groups (Sequence[QueryAttention]): What to draw: the same queries in every group.
         image (NetworkInput): The image that they belong to.
         classes (Sequence[str]): Names of the classes.
         title (str): Text above the figure.
     """
     height, width = image.inputs.shape[-2:]
-    figure, grid = new_grid(len(rows.queries), 4, (height, width), title, least_width=2.6)
+    first = groups[0]
+    lines = [(rows, line) for line in range(len(first.queries)) for rows in groups]
+    figure, grid = new_grid(len(lines), 4, (height, width), title, least_width=2.6)
     grey = image.picture.mean(axis=2)
-    for line, (number, label, score) in enumerate(zip(rows.queries, rows.labels, rows.scores)):
-        axes = grid[line, 0]
-        draw_picture(axes, image.picture)
-        _draw_prediction(axes, rows, line)
-        axes.set(xlim=(0, width), ylim=(height, 0))  # points may lie outside
-        axes.set_title(f'query {number}: {classes[label]} {score:.2f}', fontsize=9)
-        for axes, (name, heading) in zip(grid[line, 1:], _MAPS.items()):
+    for panels, (rows, line) in zip(grid, lines):
+        heading = (f'query {rows.queries[line]}: {classes[rows.labels[line]]} '
+                   f'{rows.scores[line]:.2f}')
+        if rows.group:
+            heading += f'\n{rows.group}: weight {rows.weights[line]:.2f}'
+        draw_picture(panels[0], image.picture)
+        _draw_prediction(panels[0], rows, line)
+        panels[0].set(xlim=(0, width), ylim=(height, 0))  # points may lie outside
+        panels[0].set_title(heading, fontsize=9)
+        for axes, (name, heading) in zip(panels[1:], _MAPS.items()):
             draw_picture(axes, grey)
             draw_cells(axes, getattr(rows, name)[line], rows.cell_size, vmin=0)
             axes.plot(*rows.points[line].T, '.', color='white', markeredgecolor='black')
             axes.set(xlim=(0, width), ylim=(height, 0))
             axes.set_title(heading, fontsize=9)
     return figure
+
+
+def numbers(groups: Sequence[QueryAttention]) -> dict[str, Any]:
+    """What the picture shows, by the names of :class:`QueryAttention`.
+
+    With several groups, those that differ between them end in _0, _1 and so on, in their order.
+    """
+    if len(groups) == 1:
+        return groups[0]._asdict()
+    own = ('group', 'weights', 'points', 'cell_size', *_MAPS)
+    common = {key: value for key, value in groups[0]._asdict().items() if key not in own}
+    return common | {f'{key}_{i}': getattr(rows, key)
+                     for i, rows in enumerate(groups) for key in own}
 
 
 def _draw_prediction(axes, rows: QueryAttention, line: int) -> None:
@@ -86,13 +108,14 @@ def visualize_queries(args, cfg, path: Path, device: str) -> None:
     folder = Path(args.out_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     source = f'{Path(args.config).stem}, {Path(args.checkpoint).name}'
-    for head, rows in results:
+    for head, groups in results:
+        rows = groups[0]
         suffix = head if head == 'mean' else f'head{head}'
         target = folder / f'{path.stem}_queries_{layer}_{suffix}.png'
-        height, width = rows.before.shape[1:]
-        title = (f'decoder layer {layer}, {rows.head}, {height} x {width} cells\n'
+        cells = ', '.join('{1} x {2}'.format(*one.before.shape) for one in groups)
+        title = (f'decoder layer {layer}, {rows.head}, {cells} cells\n'
                  f'{path.name}, {source}')
-        save(draw_queries(rows, image, model.dataset_meta['classes'], title), target,
-             rows._asdict())
+        save(draw_queries(groups, image, model.dataset_meta['classes'], title), target,
+             numbers(groups))
         print(f'queries {", ".join(map(str, rows.queries))}, {rows.head} -> {target}, .npz',
               flush=True)

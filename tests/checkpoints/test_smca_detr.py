@@ -3,9 +3,16 @@ import pytest
 import torch
 from golden_rule import make_state_dict, read_keys
 from mmdet.registry import MODELS
-from smca_models import build_detector
+from smca_models import build_detector, build_multi_scale
 
-from mmcontainer.checkpoints import KeyMismatchError, convert, convert_back, detect_source
+from mmcontainer.checkpoints import (
+    SOURCES,
+    KeyMismatchError,
+    convert,
+    convert_back,
+    detect_source,
+)
+from mmcontainer.checkpoints.smca_detr import encoder_options
 
 
 def _backbone():
@@ -66,3 +73,51 @@ def test_what_has_no_place_is_named(official):
     detr = {key: value for key, value in official.items() if '.point' not in key}
     with pytest.raises(KeyMismatchError, match='a DETR, not an SMCA-DETR'):
         convert(detr)
+
+
+# ---------------------------------------------------------------- the multi-scale detector
+
+@pytest.fixture(scope='module')
+def multi_scale():
+    return {**_backbone(), **make_state_dict('msmca44', 1, 1.)}
+
+
+def test_a_whole_multi_scale_detector_fits(multi_scale):
+    assert detect_source(multi_scale) == 'multi-scale-smca-detr'
+    model = build_multi_scale((512, 1024, 2048), num_classes=80, num_queries=300, layers=(6, 6),
+                              ffn=1024)
+    parameters = sum(p.numel() for p in model.parameters())
+    # The official one has 92 rows in its classifier.
+    assert parameters == 17_531_002 - 12 * 257
+    model.backbone = MODELS.build(dict(type='mmdet.ResNet', depth=50))
+    ours = convert(multi_scale)
+    model.load_state_dict(ours)  # strict
+    back = convert_back(ours, 'multi-scale-smca-detr')
+    assert set(back) == set(multi_scale)
+    for key, value in multi_scale.items():
+        if not key.startswith('class_embed'):
+            assert torch.equal(back[key], value), key
+
+
+@pytest.mark.parametrize(('name', 'options'), [
+    ('msmca44_tiny', dict(kernel_size=7, shared_exchange=True)),
+    ('msmca_cross_tiny', dict(kernel_size=5, shared_exchange=False))])
+def test_both_encoders_are_told_apart(name, options):
+    official = make_state_dict(name, 1, 1.)
+    ours = convert(official)
+    assert encoder_options(ours) == options
+    table = SOURCES['multi-scale-smca-detr']
+    expected = ('model.encoder.layer_cfg of these weights: '
+                + ', '.join(f'{key}={value}' for key, value in options.items()))
+    assert table.describe(official)[-1] == table.describe(ours, reverse=True)[-1] == expected
+    build_multi_scale(**options).load_state_dict(ours)
+    assert list(convert_back(ours, 'multi-scale-smca-detr')) == list(official)
+
+
+def test_a_mixture_of_both_encoders_is_refused():
+    ours, other = (convert(make_state_dict(name, 1, 1.))
+                   for name in ('msmca44_tiny', 'msmca_cross_tiny'))
+    with pytest.raises(KeyMismatchError, match=r'kernels of \[5, 7\] cells'):
+        encoder_options({**other, **ours})
+    with pytest.raises(KeyMismatchError, match='kernels of no cells.*missing'):
+        encoder_options({})

@@ -1,4 +1,4 @@
-"""--compile: the backbone alone, under the same names."""
+"""Channels that fit, and --compile: the backbone alone, under the same names."""
 import shutil
 
 import pytest
@@ -7,7 +7,7 @@ from torch import nn
 from torch_versions import needs_compile
 
 from mmcontainer.backbones import Container
-from mmcontainer.cli.models import compile_backbone
+from mmcontainer.cli.models import check_channels, compile_backbone
 from mmcontainer.errors import UserError
 
 # One block with both affinities: compiling is slow on a CPU.
@@ -52,3 +52,34 @@ def test_what_cannot_be_compiled(monkeypatch):
     monkeypatch.setattr(shutil, 'which', lambda _: None)
     with pytest.raises(UserError, match='C[+][+] compiler'):
         compile_backbone(make_model(backbone=nn.Identity()))
+
+
+class Taker(nn.Module):
+    """A neck or head that says what it expects."""
+
+    def __init__(self, in_channels, **more):
+        super().__init__()
+        vars(self).update(in_channels=in_channels, **more)
+
+
+@pytest.mark.parametrize('children', [
+    dict(), dict(neck=Taker([64, 128, 320, 512])), dict(neck=nn.Identity()), dict(neck=None),
+    # A neck comes before the heads, which then have other channels.
+    dict(neck=Taker((64, 128, 320, 512)), decode_head=Taker([256], in_index=[0])),
+    dict(decode_head=Taker(320, in_index=2)), dict(decode_head=Taker(512, in_index=-1)),
+    dict(decode_head=Taker(384, in_index=[1, 2]))])
+def test_channels_that_fit(children):
+    backbone = Container('light', init_cfg=None)
+    check_channels(make_model(backbone=backbone, **children))
+
+
+@pytest.mark.parametrize('children, text', [
+    (dict(neck=Taker([64, 128, 320])), r'model.neck.in_channels is \[64, 128, 320\]'),
+    (dict(neck=Taker([256, 512, 1024, 2048])), r'4 maps of \[64, 128, 320, 512\] channels'),
+    (dict(decode_head=Taker(320, in_index=1)), r'is \[320\] for the maps in_index=\[1\]'),
+    (dict(decode_head=Taker([64, 512], in_index=[0, 4])), r'in_index=\[0, 4\]'),
+    (dict(auxiliary_head=nn.ModuleList([Taker(64, in_index=0), Taker(64, in_index=1)])),
+     r'auxiliary_head.in_channels is \[64\]')])
+def test_channels_that_do_not_fit(children, text):
+    with pytest.raises(UserError, match=text):
+        check_channels(make_model(backbone=Container('light', init_cfg=None), **children))

@@ -1,4 +1,4 @@
-"""The recipes of DETR, Deformable DETR and SMCA-DETR against those of the published runs.
+"""The recipes of DETR, Deformable DETR and both SMCA-DETRs against those of the published runs.
 
 What is expected stands in official_detr.yaml, with its sources.
 """
@@ -24,7 +24,8 @@ from mmcontainer.paper import load_tables
 FOLDER = Path(__file__).resolve().parents[2] / 'configs' / 'detr'
 OFFICIAL = yaml.safe_load(Path(__file__).with_name('official_detr.yaml').read_text())['recipes']
 DETECTORS = {'detr': 'DETR', 'detr_default': 'DETR', 'deformable_detr': 'DeformableDETR',
-             'smca_detr': 'SMCADETR'}
+             'smca_detr': 'SMCADETR', 'multi_scale_smca_detr': 'MultiScaleSMCADETR'}
+MULTI_SCALE = ('multi_scale_smca_detr', )
 BACKBONES = {'r50': 'ResNet', 'container_light': 'ContainerLight'}
 ROWS = [(recipe, backbone) for recipe in OFFICIAL for backbone in BACKBONES]
 each_config = pytest.mark.parametrize(('recipe', 'backbone'), ROWS, ids='-'.join)
@@ -55,8 +56,9 @@ def test_every_row_of_the_papers_table_has_a_config_and_no_other_file_is_there()
     found = {path.stem for path in FOLDER.glob('*.py')}
     table = load_tables()['detection_50e']
     rows = {f'{detector}_{backbone}_50e_coco' for detector in table for backbone in table[detector]}
-    # The one recipe beside the table is DETR's own.
-    assert found == rows | {f'detr_{backbone}_default_50e_coco' for backbone in BACKBONES}
+    # Beside the table there are DETR's own recipe and the multi-scale SMCA-DETR.
+    assert found == rows | {f'{name}_50e_coco' for backbone in BACKBONES for name in (
+        f'detr_{backbone}_default', f'multi_scale_smca_detr_{backbone}')}
     assert found == {_stem(*row) for row in ROWS}
 
 
@@ -76,10 +78,11 @@ def test_model(recipe, backbone):
         assert cfg.model.backbone.init_cfg == dict(
             type='StrictPretrained', checkpoint='checkpoints/container_light_in1k.pth')
         assert 'depth' not in cfg.model.backbone
-    # One map of stride 32, whose channels fit, comes out of neck and backbone.
+    # Maps whose channels fit come out of neck and backbone: one of stride 32, or four.
     with torch.no_grad():
         maps = model.eval().extract_feat(torch.rand(1, 3, 96, 128))
-    assert [tuple(m.shape) for m in maps] == [(1, 256, 3, 4)]
+    sizes = [(12, 16), (6, 8), (3, 4), (2, 2)] if recipe in MULTI_SCALE else [(3, 4)]
+    assert [tuple(m.shape) for m in maps] == [(1, 256, *size) for size in sizes]
     dropouts = {m.p for m in (*model.encoder.modules(), *model.decoder.modules())
                 if isinstance(m, torch.nn.Dropout)} - {0.}
     assert dropouts == {official['dropout']}
@@ -92,17 +95,19 @@ def test_projection_starts_as_the_official_one(recipe, backbone):
     model = _build(cfg)
     torch.manual_seed(0)
     model.neck.init_weights()
-    conv, = (m for m in model.neck.modules() if isinstance(m, torch.nn.Conv2d))
-    assert OFFICIAL[recipe]['projection']['bias'] and conv.kernel_size == (1, 1)
-    inputs, outputs = conv.in_channels, conv.out_channels
-    if OFFICIAL[recipe]['projection']['init'] == 'pytorch':
-        # Kaiming's uniform rule with a = sqrt(5), and the same bound for the bias.
-        bound = inputs**-0.5
-        assert 0.9 * bound < conv.bias.abs().max() <= bound
-    else:
-        bound = (6 / (inputs + outputs))**0.5
-        assert (conv.bias == 0).all()
-    assert 0.99 * bound < conv.weight.abs().max() <= bound
+    convs = [m for m in model.neck.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert OFFICIAL[recipe]['projection']['bias'] and [conv.kernel_size[0] for conv in convs] == (
+        [1, 1, 1, 3] if recipe in MULTI_SCALE else [1])
+    for conv in convs:
+        inputs, outputs = conv.in_channels * conv.kernel_size[0]**2, conv.out_channels
+        if OFFICIAL[recipe]['projection']['init'] == 'pytorch':
+            # Kaiming's uniform rule with a = sqrt(5), and the same bound for the bias.
+            bound = inputs**-0.5
+            assert 0.9 * bound < conv.bias.abs().max() <= bound
+        else:
+            bound = (6 / (inputs + outputs))**0.5
+            assert (conv.bias == 0).all()
+        assert 0.99 * bound < conv.weight.abs().max() <= bound
 
 
 @each_config
@@ -261,6 +266,39 @@ def test_smca_starts_as_the_official_code_does():
     assert 0.9 < fresh.query_embedding.weight.std() < 1.1
 
 
+def test_multi_scale_smca_starts_as_the_official_code_does():
+    """SMCA_MULTI_SCALE, section 7: Xavier in encoder and decoder, PyTorch's defaults elsewhere."""
+    cfg = _load_light('multi_scale_smca_detr', 'r50')
+    cfg.model.backbone.init_cfg = None
+    fresh = _build(cfg)
+    torch.manual_seed(0)
+    fresh.init_weights()
+    layer, decoder_layer = fresh.encoder.layers[0], fresh.decoder.layers[1]
+    depthwise = [conv for convs in (layer.level_convs, layer.down_convs, layer.up_convs)
+                 for conv in convs.values()]
+    assert len(depthwise) == 6 and all(conv.kernel_size == (7, 7) for conv in depthwise)
+    bounds = {conv.weight: (6 / (257 * 49))**0.5 for conv in depthwise}
+    bounds.update({conv.bias: 1 / 7 for conv in depthwise})
+    bounds.update({layer.conv_in.weight: (6 / 512)**0.5, layer.conv_in.bias: 1 / 16,
+                   decoder_layer.group_weight.weight: (6 / 260)**0.5,
+                   decoder_layer.group_weight.bias: 1 / 16,
+                   decoder_layer.offset.weight: (6 / 320)**0.5,
+                   fresh.reduce.weight: 1 / 48, fresh.reduce.bias: 1 / 48})
+    for parameter, bound in bounds.items():
+        # A few values need not come close to their bound.
+        assert (0.9 if len(parameter) > 4 else 0.05) * bound < parameter.abs().max() <= bound
+    assert (decoder_layer.scale.weight == 0).all() and (decoder_layer.scale.bias == 1).all()
+    assert 0.9 < fresh.level_embedding.weight.std() < 1.1
+    torch.testing.assert_close(fresh.bbox_head.fc_cls.bias, torch.full((80, ), -4.59512))
+
+
+def test_multi_scale_smca_has_the_official_number_of_parameters():
+    """40 763 514 trained ones in the log of the run, of which the classifier has 92 rows."""
+    model = build_empty(_load('multi_scale_smca_detr', 'r50'))
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trained == 40_763_514 - 12 * 257
+
+
 @pytest.mark.parametrize('recipe', DETECTORS)
 def test_trains_and_predicts(recipe):
     cfg = _load_light(recipe, 'container_light')
@@ -281,12 +319,15 @@ def test_trains_and_predicts(recipe):
     assert [len(result.pred_instances) for result in results] == [expected] * 2
 
 
-@pytest.mark.parametrize('detector', ['detr', 'deformable_detr', 'smca_detr'])
+@pytest.mark.parametrize('detector', [
+    'detr', 'deformable_detr', 'smca_detr', 'multi_scale_smca_detr'])
 def test_flops_are_counted(detector):
     model = _build(_load_light(detector, 'container_light'))
     found = count_flops(model, (1, 3, 96, 128))
     # 12 cells, 512 to 256 channels, by hand (and 5 operations per value of Deformable's group norm)
     neck = 12 * 512 * 256 + (5 * 12 * 256 if detector == 'deformable_detr' else 0)
+    if detector in MULTI_SCALE:
+        neck += (192 * 128 + 48 * 320 + 4 * 9 * 512) * 256
     assert found.parts['neck'] == neck
     assert found.parts['encoder'] > 0 and found.parts['decoder'] > 0
     ran = any('ran on the CPU' in note for note in found.notes)

@@ -146,9 +146,9 @@ def test_points_stay_exact_under_autocast():
     model = build_detector(CHANNELS).eval()
     query = torch.randn(1, 20, 256)
     layer, reference = model.decoder.layers[0], 40 * torch.rand(1, 20, 2)
-    exact = layer.locate(query, query, reference)
+    exact = layer.locate(layer.normalize_query(query, query), reference)
     with torch.autocast('cpu', torch.bfloat16):
-        found = layer.locate(query, query, reference)
+        found = layer.locate(layer.normalize_query(query, query), reference)
         references = model.decoder.predict_references(query, query)
     assert all(map(torch.equal, found, exact)) and references.dtype == torch.float32
 

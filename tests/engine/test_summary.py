@@ -2,6 +2,7 @@
 from types import SimpleNamespace
 
 import pytest
+from mmengine.dataset import BaseDataset
 
 from mmcontainer.engine.summary import (
     _describe_schedule,
@@ -54,6 +55,9 @@ def test_many_classes():
 def test_data_that_cannot_be_counted():
     data = SimpleNamespace(metainfo=dict(classes=('red', )))
     assert describe_classes(wrap(('red', ), dataset=[data])) == '1 (red)'
+    # MMEngine's own method, which MMSegmentation's data sets do not override, raises.
+    assert describe_classes(BaseDataset(metainfo=dict(classes=('red', )), lazy_init=True)) == (
+        '1 (red)')
 
 
 @pytest.mark.parametrize('schedule, text', [

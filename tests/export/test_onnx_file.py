@@ -16,7 +16,7 @@ from mmcontainer.export.graph import DetectorGraph, write_detector  # noqa: E402
 
 # One of each module that post-processes; all kinds are compared in test_graph.py. SMCA-DETR has
 # DETR's, and a Gaussian.
-KINDS = ('retinanet', 'smca', 'mask_rcnn', 'deformable_detr')
+KINDS = ('retinanet', 'smca', 'multi_scale_smca', 'mask_rcnn', 'deformable_detr')
 # (batch, height, width); of the smallest, the upper levels of a pyramid have one cell.
 IMAGES = ((2, 100, 140), (1, 97, 75), (3, 128, 64), (1, 64, 64), (2, 200, 333))
 

@@ -1,15 +1,18 @@
 """The numbers behind the figures of SMCA-DETR's queries, the figures, and the tool."""
+import itertools
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from smca_models import build_detector
+from smca_models import build_detector, build_multi_scale
 
 from mmcontainer.errors import UserError
 from mmcontainer.visualization.network_input import Geometry, NetworkInput
 from mmcontainer.visualization.query_attention import check_choice, collect_queries
+from mmcontainer.visualization.query_figures import draw_queries, numbers
 
 SIZE = (128, 160)  # 4 x 5 cells
 
@@ -35,13 +38,13 @@ def test_rows_are_those_the_decoder_attends_with(model, image):
     layer, found = model.decoder.layers[1].cross_attn, {}
     handle = layer.register_forward_hook(
         lambda module, args, out: found.update(args=args, out=out))
-    rows = collect_queries(model, image, 1, head=2, queries=[4, 7])
+    rows, = collect_queries(model, image, 1, head=2, queries=[4, 7])
     handle.remove()
     query, _, value, *_ = found['args']
     layer.eval()
     heads = []
     for head in range(8):
-        weights = torch.from_numpy(collect_queries(model, image, 1, head, [4, 7]).after)
+        weights = torch.from_numpy(collect_queries(model, image, 1, head, [4, 7])[0].after)
         _, _, values = layer.project(query, query, value)
         heads.append(weights.flatten(1) @ values[0, head])
     out = query[0, [4, 7]] + layer.attn.out_proj(torch.cat(heads, dim=-1))
@@ -52,7 +55,7 @@ def test_rows_are_those_the_decoder_attends_with(model, image):
 
 
 def test_the_gaussian_relates_both_softmaxes_and_peaks_at_its_point(model, image):
-    rows = collect_queries(model, image, 0, head=1, queries=[3])
+    rows, = collect_queries(model, image, 0, head=1, queries=[3])
     product = rows.before[0] * rows.gaussian[0]
     np.testing.assert_allclose(rows.after[0], product / product.sum(), rtol=1e-4)
     row, column = np.unravel_index(rows.gaussian[0].argmax(), (4, 5))
@@ -61,7 +64,7 @@ def test_the_gaussian_relates_both_softmaxes_and_peaks_at_its_point(model, image
 
 
 def test_best_queries_and_boxes_are_the_predicted_ones(model, image):
-    rows = collect_queries(model, image, 1)
+    rows, = collect_queries(model, image, 1)
     assert rows.head == 'mean over 8 heads' and rows.points.shape == (3, 8, 2)
     assert (np.diff(rows.scores) <= 0).all()
     logits, boxes = model.bbox_head(**model.forward_transformer(
@@ -93,6 +96,47 @@ def test_other_detectors_are_refused():
         check_choice(torch.nn.Linear(1, 1), None, 'mean', None)
 
 
+def test_groups_of_the_multi_scale_detector_add_up_to_its_attention(image):
+    torch.manual_seed(0)
+    model = build_multi_scale((3, 3, 3), num_classes=3, num_queries=10, layers=(1, 2)).eval()
+    model.init_weights()
+    model.extract_feat = lambda images: model.neck(tuple(
+        images[..., ::stride, ::stride] for stride in (8, 16, 32)))
+    layer, found = model.decoder.layers[1].cross_attn, {}
+    handle = layer.register_forward_hook(
+        lambda module, args, out: found.update(args=args, out=out))
+    mean = collect_queries(model, image, 1, queries=[4, 7])
+    handle.remove()
+    assert [rows.before.shape[1:] for rows in mean] == [(8, 10), (8, 10), (4, 5), (2, 3)]
+    np.testing.assert_allclose([rows.cell_size for rows in mean],
+                               [(16, 16), (16, 16), (32, 32), (160 / 3, 64)], rtol=1e-6)
+    assert [rows.group for rows in mean] == [
+        'stride 8, reduced to 16', 'stride 16', 'stride 32', 'stride 64']
+    np.testing.assert_allclose(sum(rows.weights for rows in mean), 1, rtol=1e-6)
+    query, _, value, *_ = found['args']
+    _, _, values = layer.project(query, query, value)
+    heads = []
+    for head in range(8):
+        groups = collect_queries(model, image, 1, head, [4, 7])
+        weights = np.concatenate([rows.weights[:, None] * rows.after.reshape(2, -1)
+                                  for rows in groups], axis=1)
+        heads.append(torch.from_numpy(weights) @ values[0, head])
+    out = query[0, [4, 7]] + layer.attn.out_proj(torch.cat(heads, dim=-1))
+    torch.testing.assert_close(out, found['out'][0, [4, 7]], rtol=1e-4, atol=1e-5)
+
+    figure = draw_queries(mean, image, ['a', 'b', 'c'])
+    panels = [axes for axes in figure.axes if axes.get_title()]
+    assert len(panels) == 2 * 4 * 4  # queries, groups, panels of a line
+    texts = [axes.get_title() for axes in panels[::4]]
+    for text, (query, rows) in zip(texts, itertools.product(range(2), mean)):
+        assert text.startswith(f'query {(4, 7)[query]}: ')
+        assert text.endswith(f'{rows.group}: weight {rows.weights[query]:.2f}')
+    written = numbers(mean)
+    assert written['queries'].tolist() == [4, 7] and 'after' not in written
+    for i, rows in enumerate(mean):
+        assert written[f'group_{i}'] == rows.group and written[f'after_{i}'] is rows.after
+
+
 @pytest.mark.slow
 def test_tool_writes_pictures_and_numbers(run_tool, tmp_path):
     config = tmp_path / 'small.py'
@@ -118,6 +162,6 @@ test_dataloader = dict(dataset=dict(pipeline=[
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
         f'photo_queries_0_{head}.{suffix}' for head in ('head3', 'mean') for suffix in (
             'npz', 'png')]
-    numbers = np.load(tmp_path / 'out' / 'photo_queries_0_mean.npz')
-    assert numbers['queries'].tolist() == [2, 5]
-    np.testing.assert_allclose(numbers['after'].sum(axis=(1, 2)), 1, rtol=1e-5)
+    written = np.load(tmp_path / 'out' / 'photo_queries_0_mean.npz')
+    assert written['queries'].tolist() == [2, 5]
+    np.testing.assert_allclose(written['after'].sum(axis=(1, 2)), 1, rtol=1e-5)
