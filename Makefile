@@ -39,8 +39,8 @@ export MMCONTAINER_OTHER_PYTHON
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env setup demo test test-fast test-stack env-explore test-explore env-seg test-seg \
-	fuzz lint docs doctor clean
+.PHONY: help env setup demo test test-fast test-stack lint fuzz docs doctor clean
+.PHONY: env-explore test-explore env-seg test-seg
 
 help:
 	@echo 'make env            make .venv: torch, OpenMMLab (mmcv compiled), this project; 10 to 20 min'

@@ -43,7 +43,9 @@ def _shrink_transformer(model, width: int) -> None:
         model.neck.norm_cfg = dict(type='GN', num_groups=4)
     model.update(num_queries=30, test_cfg=dict(max_per_img=25))
     model.positional_encoding.num_feats = width // 2
-    for part, layers in ((model.encoder, 1), (model.decoder, 2)):
+    # A layer of four groups of keys is as much to export as two of one.
+    decoder_layers = 1 if model.type == 'MultiScaleSMCADETR' else 2
+    for part, layers in ((model.encoder, 1), (model.decoder, decoder_layers)):
         part.num_layers = layers
         part.layer_cfg.ffn_cfg.update(embed_dims=width, feedforward_channels=width // 2)
         for name in ('self_attn_cfg', 'cross_attn_cfg'):
