@@ -20,10 +20,10 @@ model = dict(
     auxiliary_head=dict(in_channels=_base_.channels[2], num_classes=150))
 
 train_dataloader = dict(batch_size=2)
-# Batch norms, unlike Swin's layer norms, are not known by their names: those of the heads, which
-# Swin's config does not except from weight decay, are excepted too.
 # A variable of the schedule, which nothing reads any more.
 optimizer = None
+# Batch norms, unlike Swin's layer norms, are not known by their names: those of the heads, which
+# Swin's config does not except from weight decay, are excepted too.
 optim_wrapper = dict(
     optimizer=dict(
         _delete_=True, type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),

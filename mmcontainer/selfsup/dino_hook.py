@@ -4,10 +4,10 @@ from typing import Optional
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
+from ..engine.deploy import unwrap
 from ..errors import ConfigError
 
 
@@ -50,7 +50,7 @@ class DINOHook(Hook):
 
     def before_train(self, runner) -> None:
         """Take over clipping and freezing."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         if not hasattr(model, 'teacher'):
             raise ConfigError(f'DINOHook is for DINO, and the model is {type(model).__name__}.')
         wrapper = runner.optim_wrapper

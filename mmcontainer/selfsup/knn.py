@@ -1,10 +1,11 @@
 """Accuracy of a weighted k-nearest-neighbour classifier on embeddings."""
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Union
 
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
+from mmpretrain.evaluation import Accuracy
 from mmpretrain.registry import METRICS
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,7 +16,7 @@ _ROWS = 512  # queries whose similarities to all references are held at once
 
 
 def knn_scores(queries: Tensor, references: Tensor, labels: Tensor, num_classes: int, k: int,
-               temperature: float = 0.07) -> Iterator[Tensor]:
+               temperature: float = 0.07) -> Tensor:
     """Votes of the k most similar references.
 
     A class has the sum of exp(cosine / temperature) over its references among the k.
@@ -28,14 +29,16 @@ def knn_scores(queries: Tensor, references: Tensor, labels: Tensor, num_classes:
         k (int): Neighbours, at most R.
         temperature (float): See above.
 
-    Yields:
-        Tensor: (q, N) votes of the next q queries.
+    Returns:
+        Tensor: (Q, N) votes.
     """
+    found = []
     references = F.normalize(references, dim=1).T
     for rows in F.normalize(queries, dim=1).split(_ROWS):
         similarity, index = (rows @ references).topk(k)
         votes = similarity.new_zeros(len(rows), num_classes)
-        yield votes.scatter_add_(1, labels[index], (similarity / temperature).exp())
+        found.append(votes.scatter_add_(1, labels[index], (similarity / temperature).exp()))
+    return torch.cat(found)
 
 
 @METRICS.register_module()
@@ -96,12 +99,12 @@ class KNNAccuracy(BaseMetric):
             raise ConfigError(f'KNNAccuracy needs at least k={max(self.k)} references, found '
                               f'{len(references)}.')
         num_classes = int(max(reference_labels.max(), labels.max())) + 1
+        tops = (1, 5) if num_classes > 5 else (1, )
         found = {}
         for k in self.k:
-            ranked = torch.cat([votes.topk(min(5, num_classes)).indices for votes in knn_scores(
-                queries, references, reference_labels, num_classes, k, self.temperature)])
-            is_hit = ranked == labels[:, None]
+            votes = knn_scores(queries, references, reference_labels, num_classes, k,
+                               self.temperature)
             suffix = '' if k == self.k[0] else f'_k{k}'
-            for top in (1, 5) if num_classes > 5 else (1, ):
-                found[f'top{top}{suffix}'] = 100 * is_hit[:, :top].any(1).double().mean().item()
+            for top, (accuracy, ) in zip(tops, Accuracy.calculate(votes, labels, tops, (None, ))):
+                found[f'top{top}{suffix}'] = accuracy.item()
         return found
