@@ -13,7 +13,7 @@ class LargestTensor(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for item in out if isinstance(out, (tuple, list)) else (out, ):
-            if isinstance(item, torch.Tensor):
+            if isinstance(item, torch.Tensor) and not item.is_mkldnn:  # which has no storage
                 stored = item.untyped_storage().nbytes() // item.element_size()
                 self.largest = max(self.largest, min(item.numel(), stored))
         return out

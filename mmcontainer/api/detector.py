@@ -23,6 +23,7 @@ from ..cli.images import MAX_PIXELS, check_image, pillow_limit_lifted, readable
 from ..cli.models import prepare_for_inference
 from ..cli.tool import user_errors
 from ..cli.weights import load_weights
+from ..engine.dense_parts import deploy_dense_parts
 from ..engine.deploy import own_backbones
 from ..errors import ConfigError, UserError
 from ..pipeline import ImageError, build_pipeline, decode, take_pixels
@@ -100,7 +101,7 @@ class Detector:
         checkpoint (str | Path): File that ``tools/train.py`` wrote, or its address.
         device (str, optional): 'cpu', 'cuda:0' ...; without it the first GPU if there is one.
         amp (str, optional): 'bf16' computes backbone, neck and dense heads in bfloat16.
-        deploy (bool): Whether to deploy backbones.
+        deploy (bool): Whether to deploy backbones, and on a CPU neck and heads.
         compiled (bool): Whether to ``torch.compile`` the backbone, which takes minutes on a CPU.
 
     Attributes:
@@ -132,6 +133,7 @@ class Detector:
             if deploy:
                 for backbone in own_backbones(model):
                     backbone.switch_to_deploy()
+                deploy_dense_parts(model)
             prepare_for_inference(model, amp, compiled)
             self._adopt(model, cfg)
 

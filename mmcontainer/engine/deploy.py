@@ -7,6 +7,7 @@ from mmengine.registry import HOOKS
 from torch import nn
 
 from ..backbones import BaseBackbone
+from .dense_parts import deploy_dense_parts
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -24,25 +25,27 @@ class DeployHook(Hook):
     """Let validation and tests run on deployed copies of this package's backbones.
 
     The model itself stays as it is: training goes on with it, checkpoints hold its weights, and
-    other hooks may exchange them before and after a validation (EMA). Add it to any config as
+    other hooks may exchange them before and after a validation (EMA). Neck and heads compute in
+    another way meanwhile (:func:`deploy_dense_parts`). Add it to any config as
     ``custom_hooks = [dict(type='DeployHook')]``.
     """
     priority = 'LOWEST'  # behind the hooks that change weights or statistics before a validation
 
     def __init__(self):
-        self._replaced: list[nn.Module] = []
+        self._changed: list[tuple[nn.Module, str]] = []
 
     def before_val_epoch(self, runner) -> None:
         for backbone in own_backbones(runner.model):
             # A new copy would be compiled anew, which takes minutes.
             if backbone._compiled_call_impl is None:
                 backbone.forward = copy.deepcopy(backbone).switch_to_deploy().forward
-                self._replaced.append(backbone)
+                self._changed.append((backbone, 'forward'))
+        self._changed += deploy_dense_parts(unwrap(runner.model))
 
     def after_val_epoch(self, runner, metrics=None) -> None:
-        for backbone in self._replaced:
-            del backbone.forward
-        self._replaced.clear()
+        for module, attribute in self._changed:
+            delattr(module, attribute)
+        self._changed.clear()
 
     def before_test_epoch(self, runner) -> None:
         # Nothing is trained after a test, so that a compiled backbone itself can be deployed;

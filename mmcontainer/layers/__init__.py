@@ -4,6 +4,7 @@ from .container_block import ContainerBlock
 from .context_aggregation import AffinityMatrices, ContextAggregation
 from .cot import CotLayer
 from .cot_block import CotBlock
+from .depthwise import DepthwiseConv2d
 from .dropout_neck import DropoutNeck
 from .gated_conv import GatedConv
 from .map_norm import MapNorm
@@ -26,7 +27,7 @@ from .token_block import TokenBlock, TokenEmbed
 __all__ = [
     'AffinityMatrices', 'BlurPool', 'CoAtNetStem', 'ContainerBlock', 'ContextAggregation',
     'ConvMlp', 'CotBlock', 'CotLayer', 'DenseAffinity', 'DenseTokenAffinity', 'DepthwiseAffinity',
-    'DropoutNeck', 'GatedConv', 'GroupedConvolution', 'LowRankAffinity', 'MBConv', 'MapNorm',
-    'PatchEmbed', 'PositionTable', 'RelativeAttention', 'RelativeBlock', 'Stage', 'TokenAttention',
-    'TokenBlock', 'TokenEmbed', 'build_static_affinity', 'recompute'
+    'DepthwiseConv2d', 'DropoutNeck', 'GatedConv', 'GroupedConvolution', 'LowRankAffinity',
+    'MBConv', 'MapNorm', 'PatchEmbed', 'PositionTable', 'RelativeAttention', 'RelativeBlock',
+    'Stage', 'TokenAttention', 'TokenBlock', 'TokenEmbed', 'build_static_affinity', 'recompute'
 ]

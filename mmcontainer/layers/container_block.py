@@ -4,6 +4,7 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from .depthwise import DepthwiseConv2d
 from .mlp import ConvMlp
 
 
@@ -40,7 +41,7 @@ class ContainerBlock(BaseModule):
         super().__init__(init_cfg)
         self.pos_embed = None
         if conv_pos_embed:
-            self.pos_embed = nn.Conv2d(embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
+            self.pos_embed = DepthwiseConv2d(embed_dims, 3)
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.aggregation = aggregation
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]

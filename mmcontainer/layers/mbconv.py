@@ -5,6 +5,8 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from .depthwise import DepthwiseConv2d
+
 ACTIVATIONS = {'gelu': nn.GELU, 'silu': nn.SiLU, 'relu': nn.ReLU}
 # The place in a block with stride 2 that halves the map.
 DOWNSAMPLES = ('expand', 'depthwise', 'pool')
@@ -124,8 +126,7 @@ class MBConv(BaseModule):
         self.down = build_pool(pool) if strides['pool'] > 1 else nn.Identity()
         self.conv1 = nn.Conv2d(in_channels, hidden, 1, stride=strides['expand'], bias=False)
         self.norm1 = norm(hidden)
-        self.conv2 = nn.Conv2d(hidden, hidden, 3, stride=strides['depthwise'], padding=1,
-                               groups=hidden, bias=False)
+        self.conv2 = DepthwiseConv2d(hidden, 3, strides['depthwise'], bias=False)
         self.norm2 = norm(hidden)
         self.gate = SqueezeExcite(hidden, gate, gate_act)
         self.gate_early = gate_early

@@ -2,6 +2,10 @@
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ..ops import pointwise_mlp
+from ..ops.mlp import trains_in_chunks
+from .plain_parts import activation_name, is_hooked, is_pointwise
+
 
 class ConvMlp(BaseModule):
     """Two 1x1 convolutions with an exact (erf) GELU between them.
@@ -22,4 +26,13 @@ class ConvMlp(BaseModule):
         self.fc2 = nn.Conv2d(hidden_dims, embed_dims, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if trains_in_chunks(x) and self._is_as_built():
+            return pointwise_mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
         return self.fc2(self.act(self.fc1(x)))
+
+    def _is_as_built(self) -> bool:
+        convs = self.fc1, self.fc2
+        return (all(type(conv) is nn.Conv2d and is_pointwise(conv) for conv in convs)
+                and self.fc1.bias is not None and self.fc2.bias is not None
+                and activation_name(self.act) == 'gelu'
+                and not any(is_hooked(part) for part in self.children()))

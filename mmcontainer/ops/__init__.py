@@ -8,6 +8,7 @@ from .aggregation import (
     self_attention,
     split_heads,
 )
+from .depthwise import depthwise_conv2d
 from .explicit import (
     aggregate,
     attention_affinity,
@@ -22,6 +23,7 @@ from .explicit import (
     resize_affinity,
 )
 from .local_aggregation import local_aggregation, unfold_local_aggregation
+from .mlp import pointwise_mlp
 from .modulated_attention import gaussian_attention
 from .multi_scale_attention import multi_scale_gaussian_attention
 from .relative_attention import biased_attention, relative_attention
@@ -29,9 +31,10 @@ from .resize import at_grid_size, resize_map
 
 __all__ = [
     'aggregate', 'at_grid_size', 'attention_affinity', 'biased_attention', 'dense_aggregation',
-    'depthwise_affinity', 'depthwise_aggregation', 'gaussian_affinity', 'gaussian_attention',
-    'gaussian_bias', 'local_affinity', 'local_aggregation', 'low_rank_aggregation', 'merge_heads',
-    'mix', 'mixed_affinity', 'multi_scale_gaussian_affinity', 'multi_scale_gaussian_attention',
-    'relative_affinity', 'relative_attention', 'relative_bias', 'resize_affinity', 'resize_map',
-    'self_attention', 'split_heads', 'unfold_local_aggregation'
+    'depthwise_affinity', 'depthwise_aggregation', 'depthwise_conv2d', 'gaussian_affinity',
+    'gaussian_attention', 'gaussian_bias', 'local_affinity', 'local_aggregation',
+    'low_rank_aggregation', 'merge_heads', 'mix', 'mixed_affinity', 'multi_scale_gaussian_affinity',
+    'multi_scale_gaussian_attention', 'pointwise_mlp', 'relative_affinity', 'relative_attention',
+    'relative_bias', 'resize_affinity', 'resize_map', 'self_attention', 'split_heads',
+    'unfold_local_aggregation'
 ]

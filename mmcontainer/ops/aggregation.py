@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..torch_compat import is_exporting, needs_onnx_operators
+from .depthwise import depthwise_conv2d
 
 # ONNX has no operator for fused attention. With more positions than this in the example images, an
 # exported graph builds the affinity matrix in so many pieces.
@@ -104,8 +105,8 @@ def depthwise_aggregation(value: Tensor,
     """
     if head_dim > 1:
         weight = weight.repeat_interleave(head_dim, dim=0)
-    # Not the half of a size, which PyTorch 2.1 refuses while it traces: sizes are tensors then.
-    return F.conv2d(value, weight, bias, padding='same', groups=weight.shape[0])
+    # 'same', not the half of a size, which PyTorch 2.1 refuses while it traces: there it is a tensor.
+    return depthwise_conv2d(value, weight, bias, padding='same')
 
 
 def dense_aggregation(tokens: Tensor, matrix: Tensor) -> Tensor:

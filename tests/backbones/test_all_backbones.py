@@ -247,7 +247,8 @@ def test_maps_are_contiguous_whatever_the_images_are(cls, deploy):
         found = model(image.contiguous(memory_format=torch.channels_last))
     for out, reference in zip(found, expected):
         assert reference.is_contiguous() and out.is_contiguous()
-        assert torch.equal(out, reference)
+        # Not the same bits: on a CPU without AVX-512 the two take other kernels of oneDNN.
+        torch.testing.assert_close(out, reference, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(('cls', 'arch'), KINDS)

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcontainer.layers import ContainerBlock, ContextAggregation, DepthwiseAffinity
 from mmcontainer.layers.deployed import container, deploy
+from mmcontainer.ops.mlp import CHUNK_BYTES
 
 
 def _block(**kwargs):
@@ -34,7 +35,7 @@ def _image(height=12, width=11, batch=1):
 @pytest.mark.parametrize('conv_pos_embed', [False, True])
 @pytest.mark.parametrize('size', [(13, 9, 2), (3, 4, 5)])
 def test_equals_the_plain_form(monkeypatch, size, conv_pos_embed):
-    monkeypatch.setattr(container, 'CHUNK_BYTES', 8000)  # 6 rows of an image, or 2 images
+    monkeypatch.setattr('mmcontainer.ops.mlp.CHUNK_BYTES', 8000)  # 6 rows of an image, or 2 images
     block = _block(conv_pos_embed=conv_pos_embed)
     deployed = _deployed(block)
     assert type(deployed) is container.DeployedContainerBlock
@@ -62,7 +63,7 @@ def test_never_holds_the_hidden_map():
     block, x = _block(mlp_ratio=128), _image(128, 128)
     with torch.no_grad(), LargestTensor() as largest:
         _deployed(block)(x)
-    assert 8 * 128 * 128 <= largest.largest <= container.CHUNK_BYTES // 4 < 128 * 8 * 128 * 128
+    assert 8 * 128 * 128 <= largest.largest <= CHUNK_BYTES // 4 < 128 * 8 * 128 * 128
 
 
 @pytest.mark.parametrize('name', ['aggregation', 'mlp', 'norm1', 'norm2', 'pos_embed',

@@ -9,6 +9,7 @@ from torch import nn
 from ..container_block import ContainerBlock
 from ..cot import CotLayer
 from ..cot_block import CotBlock
+from ..depthwise import DepthwiseConv2d
 from ..gated_conv import GatedConv
 from ..mbconv import CoAtNetStem, MBConv
 from ..mlp import ConvMlp
@@ -17,6 +18,7 @@ from .coatnet import DeployedRelativeAttention, fold_mbconv, fold_stem
 from .container import DeployedContainerBlock, DeployedConvMlp
 from .cot import DeployedCotBlock, DeployedCotLayer, fold_gated_conv
 from .fold import CannotFold, fold_pair
+from .packed import PackedConv2d
 
 __all__ = ['deploy', 'fold_pair']
 
@@ -30,6 +32,8 @@ FORMS = {
     CoAtNetStem: fold_stem,
     MBConv: fold_mbconv,
     RelativeAttention: DeployedRelativeAttention,
+    DepthwiseConv2d: PackedConv2d,
+    nn.Conv2d: PackedConv2d,
 }
 
 

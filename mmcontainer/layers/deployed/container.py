@@ -1,29 +1,12 @@
 """The Container block for inference: folded, in place, and its MLP in chunks."""
-from collections.abc import Iterator
-
-import torch
 from torch import Tensor
 
+from ...ops.mlp import chunks_of
 from ..container_block import ContainerBlock
 from ..context_aggregation import ContextAggregation
 from ..mlp import ConvMlp
 from .fold import CannotFold, conv_plus_identity, norm_then_conv
 from .pointwise import may_overwrite, pointwise
-
-# Of the hidden map of one chunk: that much is never returned to the system. Smaller chunks are
-# slower, because oneDNN lays out the weights anew in every call.
-CHUNK_BYTES = 2**23
-
-
-def _chunks(x: Tensor, hidden_dims: int) -> Iterator[Tensor]:
-    """Views that together are ``x``: images, or rows of an image, that a cache can hold."""
-    if x.device.type != 'cpu' or not x.is_contiguous(memory_format=torch.channels_last):
-        yield x
-        return
-    height, width = x.shape[-2:]
-    values = CHUNK_BYTES // x.element_size()
-    for images in x.split(max(1, values // (hidden_dims * height * width))):
-        yield from images.split(max(1, values // (hidden_dims * width * len(images))), dim=2)
 
 
 class DeployedConvMlp(ConvMlp):
@@ -39,7 +22,7 @@ class DeployedConvMlp(ConvMlp):
 
     def add_to(self, x: Tensor) -> Tensor:
         """``x += self(x)`` in chunks, so that the whole hidden map never exists; returns ``x``."""
-        for chunk in _chunks(x, self.fc1.out_channels):
+        for chunk in chunks_of(x, self.fc1.out_channels):
             pointwise(self.fc2, pointwise(self.fc1, chunk, self.act), out=chunk)
         return x
 

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..depthwise import DepthwiseConv2d
+
 
 class CannotFold(Exception):
     """A part is hooked, or of another kind than the fold is made for."""
 
 
 def _check_conv(conv: nn.Module) -> None:
-    if type(conv) is not nn.Conv2d:
+    if type(conv) not in (nn.Conv2d, DepthwiseConv2d):
         raise CannotFold(f'{type(conv).__name__} in the place of a convolution')
     _check_hooks(conv)
 

@@ -1,0 +1,177 @@
+"""Neck and heads with another way of computing: same detections, and everything can go back."""
+import copy
+import pickle
+import pkgutil
+import time
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from mmcontainer.cli.configs import load_config
+from mmcontainer.engine import dense_parts
+from mmcontainer.engine.dense_parts import deploy_dense_parts
+
+SIZE = (128, 160)
+
+
+@pytest.fixture(autouse=True)
+def always_faster(monkeypatch):
+    """And worth its while for the few channels and positions of tests."""
+    monkeypatch.setattr(dense_parts, '_winograd_is_faster', lambda threads: True)
+    monkeypatch.setattr(dense_parts, '_FEWEST_CHANNELS', 16)
+    monkeypatch.setattr(dense_parts, '_FEWEST_POSITIONS', 20)
+
+
+def _build(name):
+    cfg = load_config(f'mmdet::{name}').model
+    cfg.backbone = dict(type='ResNet', depth=18)
+    cfg.neck.update(in_channels=[64, 128, 256, 512], out_channels=16)
+    for head in ('bbox_head', 'rpn_head'):
+        if head in cfg:
+            cfg[head].update(in_channels=16, feat_channels=16)
+    if 'roi_head' in cfg:
+        cfg.roi_head.bbox_roi_extractor.out_channels = 16
+        cfg.roi_head.mask_roi_extractor.out_channels = 16
+        cfg.roi_head.bbox_head.update(in_channels=16, fc_out_channels=32)
+        cfg.roi_head.mask_head.update(in_channels=16, conv_out_channels=16)
+        cfg.test_cfg.rcnn.score_thr = 0.
+    else:
+        cfg.test_cfg.score_thr = 0.
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return MODELS.build(cfg).eval()
+
+
+RETINANET = '_base_/models/retinanet_r50_fpn.py'
+DETECTORS = [RETINANET, '_base_/models/mask-rcnn_r50_fpn.py']
+
+
+@torch.no_grad()
+def _predict(model):
+    torch.manual_seed(1)
+    sample = DetDataSample(metainfo=dict(
+        img_shape=SIZE, ori_shape=SIZE, batch_input_shape=SIZE, pad_shape=SIZE,
+        scale_factor=(1., 1.)))
+    return model.predict(torch.randn(1, 3, *SIZE), [sample], rescale=False)[0].pred_instances
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+def test_detections_are_equal(name, monkeypatch):
+    model, calls = _build(name), []
+    expected = _predict(model)
+    changed = deploy_dense_parts(model)
+    convolve = dense_parts.winograd_conv2d
+    monkeypatch.setattr(dense_parts, 'winograd_conv2d',
+                        lambda *args: calls.append(1) or convolve(*args))
+    found = _predict(model)
+    assert calls and len(expected) > 10
+    assert {type(module).__name__ for module, attribute in changed
+            if attribute == 'forward_single'} == ({'RetinaHead'} if name == RETINANET
+                                                  else {'RPNHead'})
+    torch.testing.assert_close(found.bboxes, expected.bboxes, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
+    assert torch.equal(found.labels, expected.labels)
+    if name != RETINANET:
+        assert (found.masks == expected.masks).float().mean() > 0.9999
+
+
+def test_everything_can_go_back():
+    model = _build(RETINANET)
+    before = {module: set(vars(module)) for module in model.modules()}
+    for module, attribute in deploy_dense_parts(model):
+        delattr(module, attribute)
+    assert all(set(vars(module)) == names for module, names in before.items())
+
+
+def test_a_second_call_changes_no_convolution_again():
+    model = _build(RETINANET)
+    first = deploy_dense_parts(model)
+    assert first and deploy_dense_parts(model) == []
+
+
+def test_the_backbone_is_left_alone():
+    model = _build(RETINANET)
+    changed = [module for module, _ in deploy_dense_parts(model)]
+    assert not set(changed) & set(model.backbone.modules())
+
+
+class TestConvolution:
+
+    @pytest.fixture
+    def conv(self):
+        model = nn.Sequential(nn.Conv2d(16, 20, 3, padding=1))
+        assert deploy_dense_parts(model) == [(model[0], 'forward')]
+        return model[0]
+
+    @pytest.fixture
+    def x(self):
+        return torch.randn(2, 16, 5, 6)
+
+    @torch.no_grad()
+    def test_memory_format_of_the_input(self, conv, x):
+        # mmcv's RoIAlign would read a channels_last map as if it were contiguous.
+        assert conv(x).is_contiguous()
+        x = x.contiguous(memory_format=torch.channels_last)
+        assert conv(x).permute(0, 2, 3, 1).stride(3) == 1
+
+    @torch.no_grad()
+    def test_weights_may_change(self, conv, x):
+        for change in (lambda: conv.weight.mul_(2), lambda: conv.load_state_dict(
+                nn.Conv2d(16, 20, 3).state_dict()), lambda: setattr(
+                    conv, 'weight', nn.Parameter(torch.randn(20, 16, 3, 3)))):
+            conv(x)
+            change()
+            torch.testing.assert_close(conv(x), nn.Conv2d.forward(conv, x), rtol=1e-4, atol=1e-4)
+
+    def test_where_it_does_not_apply(self, conv, x, monkeypatch):
+        monkeypatch.setattr(dense_parts, 'winograd_conv2d', None)
+        assert conv(x).requires_grad
+        with torch.no_grad():
+            conv(x[:, :, :3, :3])  # few positions
+            with torch.autocast('cpu', torch.bfloat16):
+                assert conv(x).dtype == torch.bfloat16
+            assert conv.double()(x.double()).dtype == torch.float64
+
+    @torch.no_grad()
+    def test_copies_and_pickles_work(self, conv, x):
+        expected = conv(x)
+        for other in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
+            assert torch.equal(other(x), expected)
+            other.weight.zero_()
+            other.bias.zero_()
+            assert not other(x).any()
+        assert torch.equal(conv(x), expected)
+
+    def test_hooks_fire(self, conv, x):
+        calls = []
+        conv.register_forward_hook(lambda *args: calls.append(1))
+        with torch.no_grad():
+            conv(x)
+        assert calls
+
+    @pytest.mark.parametrize('kwargs', [
+        dict(stride=2), dict(padding=0), dict(groups=2), dict(dilation=2),
+        dict(padding_mode='reflect'), dict(kernel_size=1, padding=0)], ids=str)
+    def test_other_convolutions_stay(self, kwargs):
+        conv = nn.Conv2d(16, 16, **{**dict(kernel_size=3, padding=1), **kwargs})
+        assert deploy_dense_parts(nn.Sequential(conv)) == []
+
+
+@pytest.mark.parametrize('slow', ['winograd_conv2d', 'F.conv2d'])
+def test_the_faster_one_is_chosen(slow, monkeypatch):
+    monkeypatch.undo()
+    owner, _, name = f'mmcontainer.engine.dense_parts.{slow}'.rpartition('.')
+    original = getattr(pkgutil.resolve_name(owner), name)
+
+    def slowly(*args, **kwargs):
+        time.sleep(0.3)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(f'{owner}.{name}', slowly)
+    dense_parts._winograd_is_faster.cache_clear()
+    assert dense_parts._winograd_is_faster(torch.get_num_threads()) == (slow == 'F.conv2d')
+    dense_parts._winograd_is_faster.cache_clear()
