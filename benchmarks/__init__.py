@@ -4,6 +4,7 @@
     python -m benchmarks.detectors         the same inside one RetinaNet
     python -m benchmarks.ops               operators in their fast and explicit forms
     python -m benchmarks.training_step     where the time of tools/train.py goes
+    python -m benchmarks.data_pipeline     images per second of a loader's worker, by decoder
     python -m benchmarks.overfit_detr      DETR, Deformable DETR and SMCA-DETR on four photographs
     python -m benchmarks.trained_exports   AP of small detectors in PyTorch, onnxruntime and int8
     python -m benchmarks.report            docs/performance.md and its pictures, from the results

@@ -5,8 +5,14 @@
 
 Networks get images as a data preprocessor makes them (float32, NCHW) and give their four maps.
 """
+from functools import partial
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from mmcontainer.cli.export import export_backbone
 
 from .models import build_backbone
 from .networks import Suite, Workload, main
@@ -28,7 +34,15 @@ def loss(backbone: nn.Module, images: Tensor) -> Tensor:
     return sum(maps.float().mean() for maps in backbone(images))
 
 
-SUITE = Suite('backbones', build_backbone, make_inputs, infer, loss)
+def export(name: str, work: Workload, path: Path) -> np.ndarray:
+    """Write a backbone of this package as a file; gives the images for it."""
+    images, = make_inputs(work, torch.device('cpu'))
+    export_backbone(build_backbone(name, deploy=True), path, work.size)
+    return images.numpy()
+
+
+SUITE = Suite('backbones', build_backbone, make_inputs, infer, loss, export=export,
+              deployed=partial(build_backbone, deploy=True))
 
 if __name__ == '__main__':
     main(SUITE, sizes=('224', '800x1333'))

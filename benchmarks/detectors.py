@@ -6,10 +6,15 @@
 Images come as the data preprocessor of MMDetection hands them on: padded to multiples of 32.
 Inference goes up to the raw predictions; decoding and suppression cost the same with any backbone.
 """
+from pathlib import Path
+
+import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+
+from mmcontainer.export.graph import DetectorGraph, write_detector
 
 from .models import build_detector
 from .networks import Suite, Workload, main
@@ -56,7 +61,22 @@ def loss(detector: nn.Module, images: Tensor, samples: list[DetDataSample]) -> T
     return detector.parse_losses(detector(images, samples, mode='loss'))[0]
 
 
-SUITE = Suite('detectors', build_detector, make_inputs, infer, loss, padded)
+def deployed(name: str) -> DetectorGraph:
+    """What a file of a detector computes: from pixels (uint8) to boxes and scores of all anchors.
+
+    The suppression behind it is the same in every runtime.
+    """
+    return DetectorGraph(build_detector(name, deploy=True), with_nms=False).eval()
+
+
+def export(name: str, work: Workload, path: Path) -> np.ndarray:
+    """Write a detector as a file; gives the images for it."""
+    size = padded(work.size)
+    write_detector(deployed(name), str(path), dict(size=size))
+    return np.random.RandomState(0).randint(256, size=(work.batch, *size, 3), dtype=np.uint8)
+
+
+SUITE = Suite('detectors', build_detector, make_inputs, infer, loss, padded, export, deployed)
 
 if __name__ == '__main__':
     main(SUITE, sizes=('800x1333', ))

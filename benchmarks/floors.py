@@ -55,6 +55,11 @@ def select(cases: Sequence[dict], **wanted) -> list[dict]:
     return [case for case in cases if all(case.get(key) == value for key, value in wanted.items())]
 
 
+def several_machines(cases: Sequence[dict]) -> bool:
+    """Tell whether cases come from more than one kind of hardware."""
+    return len({case['machine']['hardware'] for case in cases}) > 1
+
+
 def name_threads(case: dict) -> str:
     """'1 thread', '2 threads'."""
     threads = case['machine']['threads']
@@ -82,7 +87,8 @@ def floor_rows(cases: Sequence[dict]) -> list[list[str]]:
                            dtype=floor.dtype, batch=batch):
             ratio = floor_ratio(case, floor, cases)
             if ratio is not None:
-                measured.append(_row(what, case, floor.ratio, ratio, bound(case, floor, cases)))
+                measured.append(_row(what, case, cases, floor.ratio, ratio,
+                                     bound(case, floor, cases)))
         rows += measured or [[what, '', f'{floor.ratio} x', 'not measured', '', '']]
     return rows + list(operator_rows(cases))
 
@@ -93,15 +99,16 @@ def operator_rows(cases: Sequence[dict]) -> Iterator[list[str]]:
         ratio = OPERATORS.get(case['name'])
         if ratio is not None:
             explicit, fast = case['rows'][0], case['rows'][-1]
-            yield _row(f'{case["name"]}: speed against unfold', case, ratio,
+            yield _row(f'{case["name"]}: speed against unfold', case, cases, ratio,
                        speedup(fast, explicit))
-            yield _row(f'{case["name"]}: memory against unfold', case, OPERATOR_MEMORY,
+            yield _row(f'{case["name"]}: memory against unfold', case, cases, OPERATOR_MEMORY,
                        explicit['memory_mb'] / fast['memory_mb'])
 
 
-def _row(what: str, case: dict, wanted: float, ratio: float,
+def _row(what: str, case: dict, cases: Sequence[dict], wanted: float, ratio: float,
          most: Optional[float] = None) -> list[str]:
-    return [what, name_threads(case), f'{wanted} x', f'{ratio:.2f} x',
+    where = f'{case["machine"]["hardware"]}, ' if several_machines(cases) else ''
+    return [what, where + name_threads(case), f'{wanted} x', f'{ratio:.2f} x',
             'yes' if ratio >= wanted else '**no**', '' if most is None else f'{most:.1f} x']
 
 

@@ -15,7 +15,7 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 
-from mmcontainer.machine import cpu_name, git, read_proc
+from mmcontainer.machine import cpu_name, git, instruction_set, read_proc
 
 GEMM_SIZE = 2048
 GEMM_REPEATS = 5
@@ -191,10 +191,11 @@ def describe_machine(device: torch.device, gemm: Optional[Mapping[str, float]] =
         gemm (Mapping[str, float], optional): Peaks measured, GFLOP/s by data type.
     """
     on_gpu = device.type == 'cuda'
+    cpu = ', '.join(filter(None, (cpu_name(), instruction_set())))
     return dict(
         device=device.type,
-        hardware=torch.cuda.get_device_name(device) if on_gpu else cpu_name(),
-        cpu=cpu_name(),
+        hardware=torch.cuda.get_device_name(device) if on_gpu else cpu,
+        cpu=cpu,
         threads=torch.get_num_threads(),
         allocator='CUDA caching' if on_gpu else allocator_name(),
         versions=package_versions(),

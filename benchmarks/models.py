@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 import mmcontainer  # noqa: F401  registers the backbones
 from mmcontainer.cli.configs import load_config
+from mmcontainer.engine.dense_parts import deploy_dense_parts
 from mmcontainer.ops.local_aggregation import unfold_local_aggregation
 
 from .plain_forms import PlainContainerLight
+from .runtimes import RUNTIMES
 
 RETINANET = 'mmdet::_base_/models/retinanet_r50_fpn.py'
 FROZEN_BN = dict(type='BN', requires_grad=False)
@@ -67,6 +69,12 @@ CONTESTANTS: dict[str, Contestant] = {
         dict(type='mmpretrain.ConvNeXt', arch='tiny', out_indices=(0, 1, 2, 3), drop_path_rate=0.4,
              layer_scale_init_value=1.0, gap_before_final_norm=False), (96, 192, 384, 768)),
 }
+
+# A model of this package in another runtime, or in PyTorch, in a process of its own.
+IN_PROCESSES: dict[str, tuple[str, str]] = {
+    f'{model}, {runtime}': (model, runtime)
+    for model in (LIGHT, COTNET, COATNET) for runtime in RUNTIMES}
+DEFAULT_PROCESSES = [name for name, (model, _) in IN_PROCESSES.items() if model == LIGHT]
 
 
 class UnfoldForm(nn.Module):
@@ -136,7 +144,11 @@ def finish(name: str, backbone: nn.Module, deploy: bool) -> nn.Module:
 
 
 def build_detector(name: str, deploy: bool) -> nn.Module:
-    """RetinaNet with a backbone and random weights; see :func:`build_backbone`."""
+    """RetinaNet with a backbone and random weights; see :func:`build_backbone`.
+
+    For inference neck and head are deployed as well, as the tools do it with any backbone, but for
+    those of plain forms.
+    """
     contestant = CONTESTANTS[name]
     config = load_config(RETINANET).model
     config.backbone = copy.deepcopy(contestant.backbone)
@@ -144,4 +156,6 @@ def build_detector(name: str, deploy: bool) -> nn.Module:
     detector = build(config)
     detector.backbone = finish(name, detector.backbone, deploy)
     detector.train(not deploy)
+    if deploy and contestant.plain is None:
+        deploy_dense_parts(detector)
     return detector

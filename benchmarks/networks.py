@@ -4,9 +4,12 @@ import gc
 import itertools
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple, Optional
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,7 +29,8 @@ from .harness import (
     measure_memory,
     precision,
 )
-from .models import CONTESTANTS
+from .models import CONTESTANTS, DEFAULT_PROCESSES, IN_PROCESSES
+from .runtimes import INPUT_FILE, MODEL_FILE, TYPES, Peer
 from .store import case_table, save_cases
 
 PASSES = ('inference', 'training step')
@@ -62,6 +66,8 @@ class Suite(NamedTuple):
         infer (Callable): (network, *inputs), called without gradients.
         loss (Callable): (network, *inputs) -> scalar loss.
         padded (Callable): Size of an image -> the size that the network sees.
+        export (Callable): (contestant, workload, path) -> images; writes an ONNX file.
+        deployed (Callable): contestant -> the module that the file computes.
     """
     name: str
     build: Callable
@@ -69,27 +75,33 @@ class Suite(NamedTuple):
     infer: Callable
     loss: Callable
     padded: Callable = tuple
+    export: Callable = None
+    deployed: Callable = None
+
+
+def autocast_of(dtype: str, device_type: str) -> AbstractContextManager:
+    """The context that computes in one of ``PRECISIONS``."""
+    dtype = PRECISIONS[dtype]
+    return torch.autocast(device_type, torch.bfloat16 if dtype == torch.float32 else dtype,
+                          enabled=dtype != torch.float32)
 
 
 def make_call(suite: Suite, network: nn.Module, inputs: tuple, work: Workload,
               device: torch.device) -> Callable:
     """One forward pass, or one training step: forward, loss, backward and a step of AdamW."""
-    dtype = PRECISIONS[work.dtype]
-    autocast = partial(torch.autocast, device.type, torch.bfloat16 if dtype == torch.float32
-                       else dtype, enabled=dtype != torch.float32)
     if work.compiler is not None:
         getattr(network, 'backbone', network).compile(backend=work.compiler)
     if work.passes == 'inference':
         def call():
-            with torch.no_grad(), autocast():
+            with torch.no_grad(), autocast_of(work.dtype, device.type):
                 suite.infer(network, *inputs)
     else:
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=1e-6)
-        scaler = loss_scaler(device.type, enabled=dtype == torch.float16)
+        scaler = loss_scaler(device.type, enabled=work.dtype == 'float16')
 
         def call():
-            with autocast():
+            with autocast_of(work.dtype, device.type):
                 loss = suite.loss(network, *inputs)
             scaler.scale(loss).backward()
             scaler.step(optimizer)
@@ -131,23 +143,32 @@ def run_case(suite: Suite, names: Sequence[str], work: Workload, rounds: int,
     Returns:
         dict: As :mod:`benchmarks.store` keeps it.
     """
-    calls, rows = {}, {name: dict(form=name) for name in names}
+    calls, rows = {}, {}
     factor = work.batch * (3 if work.passes == 'training step' else 1)
-    with precision(work.dtype) as dtype:
+    with precision(work.dtype) as dtype, TemporaryDirectory() as folder, ExitStack() as stack:
         inputs = suite.make_inputs(work, device)
         peak = measure_gemm(device, dtype, gemm_size)
         for name in names:
-            network = suite.build(name, deploy=work.passes == 'inference').to(device)
-            reason = too_big(suite, network, work, device)
-            counted = count(suite, name, work.size)
-            rows[name].update(parameters=counted['parameters'], flops=factor * counted['flops'])
-            if reason:
+            if name in IN_PROCESSES:
+                model, (call, reason) = IN_PROCESSES[name][0], start_peer(
+                    suite, *IN_PROCESSES[name], work, device, Path(folder))
+            else:
+                model, (call, reason) = name, start_here(suite, name, work, inputs, device)
+            if isinstance(call, Peer):
+                stack.callback(call.close)
+            counted = count(suite, model, work.size)
+            rows[name] = dict(form=name, parameters=counted['parameters'],
+                              flops=factor * counted['flops'])
+            if call is None:
                 print(f'{name}: skipped, {reason}', flush=True)
                 rows[name].update(skipped=reason)
             else:
-                calls[name] = make_call(suite, network, inputs, work, device)
+                calls[name] = call
         for name, measured in alternate(calls, rounds, device).items():
             rows[name].update(measured)
+            if isinstance(calls[name], Peer):  # PyTorch's allocator here knows nothing of it
+                del rows[name]['memory_mb']
+                rows[name].update(resident_mb=calls[name].close())
         # The faster one: others may use the machine.
         peak = max(peak, measure_gemm(device, dtype, gemm_size))
     case = dict(suite=suite.name, **work._asdict(), rows=list(rows.values()),
@@ -155,6 +176,28 @@ def run_case(suite: Suite, names: Sequence[str], work: Workload, rounds: int,
     if case.pop('compiler') is not None:
         case['name'] = f'compiled ({work.compiler})'
     return case
+
+
+def start_here(suite: Suite, name: str, work: Workload, inputs: tuple,
+               device: torch.device) -> tuple[Optional[Callable], str]:
+    """A contestant of this process; or None, and why it is left out."""
+    network = suite.build(name, deploy=work.passes == 'inference').to(device)
+    reason = too_big(suite, network, work, device)
+    return None if reason else make_call(suite, network, inputs, work, device), reason
+
+
+def start_peer(suite: Suite, model: str, runtime: str, work: Workload, device: torch.device,
+               folder: Path) -> tuple[Optional[Callable], str]:
+    """A contestant of a process of its own, its file written once; or None, and why not."""
+    if work.passes != 'inference' or work.compiler or device.type != 'cpu':
+        return None, 'runtimes infer on a CPU only'
+    if work.dtype not in TYPES[runtime]:
+        return None, f'{runtime} has no {work.dtype} on a CPU'
+    folder = folder / model
+    if not folder.exists():
+        folder.mkdir()
+        np.save(folder / INPUT_FILE, suite.export(model, work, folder / MODEL_FILE))
+    return Peer(runtime, folder, suite.name, model, work.dtype, torch.get_num_threads()), ''
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -171,7 +214,9 @@ def parse_args(suite: Suite, sizes: Sequence[str]) -> argparse.Namespace:
         prog=f'python -m benchmarks.{suite.name}',
         description='All combinations of the chosen passes, sizes, batches and types are '
                     'measured, the chosen models taking turns. CPU threads: OMP_NUM_THREADS.')
-    parser.add_argument('--models', nargs='+', default=list(CONTESTANTS), choices=CONTESTANTS)
+    parser.add_argument('--models', nargs='+', default=[*CONTESTANTS, *DEFAULT_PROCESSES],
+                        choices=[*CONTESTANTS, *IN_PROCESSES], metavar='MODEL',
+                        help=', '.join([*CONTESTANTS, *IN_PROCESSES]))
     parser.add_argument('--passes', nargs='+', default=['inference'], choices=PASSES)
     parser.add_argument('--sizes', nargs='+', type=parse_size, metavar='HxW',
                         default=[parse_size(size) for size in sizes])

@@ -11,7 +11,7 @@ Passes: forward without gradients, or forward and backward to all inputs.
 """
 import argparse
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -23,16 +23,19 @@ from mmcontainer.cli.tool import run_tool
 from mmcontainer.ops import (
     aggregate,
     attention_affinity,
+    depthwise_conv2d,
     gaussian_attention,
     gaussian_bias,
     local_aggregation,
     multi_scale_gaussian_attention,
+    pointwise_mlp,
     relative_affinity,
     relative_attention,
     relative_bias,
     self_attention,
     unfold_local_aggregation,
 )
+from mmcontainer.ops.winograd import winograd_conv2d, winograd_kernels
 
 from .harness import (
     GEMM_SIZE,
@@ -63,12 +66,14 @@ class Operator(NamedTuple):
         size (tuple[int, int], optional): Height and width of the image, if it is another one.
         matrix_mb (float): Memory of the explicit form's matrices, where it may be more than there
             is.
+        passes (tuple[str, ...]): Passes that it knows.
     """
     make_inputs: Callable
     forms: dict[str, Callable]
     batch: int = 1
     size: Optional[tuple[int, int]] = None
     matrix_mb: float = 0.
+    passes: tuple[str, ...] = PASSES
 
 
 def cot(channels: int, height: int, width: int,
@@ -172,6 +177,49 @@ def relative(heads: int, height: int, width: int) -> Operator:
                                   FAST: partial(relative_attention, grid_size=grid_size)})
 
 
+def mlp(channels: int, height: int, width: int, ratio: int) -> Operator:
+    """MLP of a block of Container-Light, in training in chunks."""
+    def make_inputs() -> list[Tensor]:
+        x = torch.randn(2, channels, height, width).to(memory_format=torch.channels_last)
+        hidden = ratio * channels
+        return [x, torch.randn(hidden, channels, 1, 1) / channels**0.5, torch.randn(hidden),
+                torch.randn(channels, hidden, 1, 1) / hidden**0.5, torch.randn(channels)]
+
+    def explicit(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
+                 bias2: Tensor) -> Tensor:
+        return F.conv2d(F.gelu(F.conv2d(x, weight1, bias1)), weight2, bias2)
+
+    return Operator(make_inputs, {EXPLICIT: explicit, FAST: pointwise_mlp}, 2, passes=(BACKWARD, ))
+
+
+def depthwise(channels: int, height: int, width: int, kernel_size: int = 5) -> Operator:
+    """Static affinity of Container-Light; the forms differ in half precision only."""
+    def make_inputs() -> list[Tensor]:
+        x = torch.randn(2, channels, height, width).to(memory_format=torch.channels_last)
+        return [x, torch.randn(channels, 1, kernel_size, kernel_size), torch.randn(channels)]
+
+    def explicit(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.conv2d(x, weight, bias, padding='same', groups=channels)
+
+    return Operator(make_inputs, {EXPLICIT: explicit, FAST: depthwise_conv2d}, 2,
+                    passes=(BACKWARD, ))
+
+
+def winograd(channels: int, height: int, width: int) -> Operator:
+    """3 x 3 convolution of a neck or a head, which keeps its transformed kernels."""
+    kernels_of = lru_cache(maxsize=1)(winograd_kernels)
+
+    def make_inputs() -> list[Tensor]:
+        return [torch.randn(1, channels, height, width).to(memory_format=torch.channels_last),
+                torch.randn(channels, channels, 3, 3) / channels]
+
+    def fast(x: Tensor, weight: Tensor) -> Tensor:
+        return winograd_conv2d(x, kernels_of(weight))
+
+    return Operator(make_inputs, {EXPLICIT: partial(F.conv2d, padding=1), FAST: fast},
+                    passes=(FORWARD, ))
+
+
 _STAGES = ((64, 200, 334), (128, 100, 167), (256, 50, 84), (512, 25, 42))
 CASES: dict[str, Operator] = {
     **{f'CoT aggregation, stage {i}': cot(*maps) for i, maps in enumerate(_STAGES, 1)},
@@ -184,6 +232,12 @@ CASES: dict[str, Operator] = {
     'SMCA attention, stride 8, dropout': modulated(100, 168, dropout=0.1),
     'SMCA attention, four groups': multi_scale(800, 1333),
     'CoAtNet attention, stride 16': relative(12, 50, 84),
+    **{f'Container MLP, stage {i}': mlp(*maps) for i, maps in enumerate(
+        ((64, 200, 333, 8), (128, 100, 166, 8), (320, 50, 83, 4), (512, 25, 41, 4)), 1)},
+    **{f'Depth-wise 5 x 5, stage {i}': depthwise(*maps) for i, maps in enumerate(
+        ((64, 200, 333), (128, 100, 166), (320, 50, 83), (512, 25, 41)), 1)},
+    **{f'3 x 3 convolution, level {i}': winograd(256, *size) for i, size in (
+        (3, (100, 168)), (4, (50, 84)), (5, (25, 42)))},
 }
 # Measured on demand: the largest takes minutes.
 SCALING = {f'Container attention, stage 1, {height}x{width}': scaling(height, width)
@@ -258,7 +312,7 @@ def main() -> None:
     args, measured = parse_args(), []
     for name in args.cases:
         operator = {**CASES, **SCALING}[name]
-        for passes in args.passes:
+        for passes in filter(operator.passes.__contains__, args.passes):
             case = run_case(name, operator, passes, args.rounds, args.device, args.forms == 'all',
                             args.dtype)
             print(f'\n{name}, {passes}, batch {case["batch"]}\n\n{case_table(case)}', flush=True)

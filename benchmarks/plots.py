@@ -2,7 +2,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Optional
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -47,7 +47,7 @@ def draw_growth(axes, cases: Sequence[dict], value: Callable, label: str) -> Non
     for row in cases[-1]['rows']:
         found = [(math.prod(case['size']), find_row(case, row['form'])) for case in cases]
         points = [(pixels, value(other)) for pixels, other in found
-                  if other is not None and 'times' in other]
+                  if other is not None and 'times' in other and value(other) is not None]
         if points:
             axes.plot(*zip(*points), marker='o', label=row['form'],
                       linestyle='--' if ', ' in row['form'] or row['form'] == 'explicit' else '-')
@@ -63,9 +63,12 @@ def milliseconds(row: dict) -> float:
     return 1e3 * row['seconds']
 
 
-def megabytes(row: dict) -> float:
-    """Peak memory of a contestant, never 0, which logarithmic axes do not show."""
-    return max(row['memory_mb'], 0.1)
+def megabytes(row: dict) -> Optional[float]:
+    """Peak memory of a contestant, never 0, which logarithmic axes do not show.
+
+    What another process took is measured in another way: None.
+    """
+    return max(row['memory_mb'], 0.1) if 'memory_mb' in row else None
 
 
 def draw_scaling(cases: Sequence[dict], path: Path) -> None:

@@ -32,6 +32,8 @@ from .floors import (
 from .plots import draw
 from .store import (
     code_of,
+    decoder_table,
+    describe_memory,
     describe_spread,
     find_row,
     format_ms,
@@ -42,7 +44,7 @@ from .store import (
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE, IMAGES = ROOT / 'benchmarks' / 'results', ROOT / 'docs' / 'performance.md', 'images'
-FILES = ('detectors', 'backbones', 'ops', 'training_step')
+FILES = ('detectors', 'backbones', 'ops', 'training_step', 'data_pipeline')
 NOT_MEASURED = ['Not measured yet.', '']
 
 
@@ -51,19 +53,19 @@ def summary_section(cases: Sequence[dict]) -> list[str]:
     found = select(cases, suite='detectors', passes='inference', batch=1, size=BIG, dtype='float32')
     if not found:
         return NOT_MEASURED
-    full = max(found, key=lambda case: case['machine']['threads'])
+    full = max(found, key=lambda case: (case['machine']['date'], case['machine']['threads']))
     low = same_work(full, cases, 'bfloat16')
     rows = []
     for row in full['rows']:
         other = low and find_row(low, row['form'])
         rows.append([row['form'], _ms(row, full), _ms(other, low) if other else '',
-                     _speed(row, find_row(full, RESNET)), f'{row["memory_mb"]:.0f}',
+                     _speed(row, find_row(full, RESNET)), describe_memory(row),
                      f'{row["parameters"] / 1e6:.1f}'])
     ours, swin, resnet = (find_row(full, form) for form in (LIGHT, SWIN, RESNET))
     text = ''
     if ours and swin and resnet:
         text = (f'With Container-Light, RetinaNet takes {_ms(ours, full)} ms for an image of 800 x '
-                f'1333 pixels on {name_threads(full)} of a CPU. It is '
+                f'1333 pixels on {name_threads(full)} of {full["machine"]["hardware"]}. It is '
                 f'{speedup(ours, resnet):.2f} times as fast as with ResNet-50 and '
                 f'{speedup(ours, swin):.2f} times as fast as with Swin-T.')
         if low:
@@ -100,7 +102,7 @@ def _cells(row: Optional[dict], case: Optional[dict]) -> list[str]:
     if row is None or 'times' not in row:
         return [f'skipped: {row["skipped"]}' if row else '', '', '', '', '']
     return [_ms(row, case), describe_spread(row), _speed(row, case['rows'][0]),
-            f'{row["memory_mb"]:.0f}', _share_of_peak(row, case)]
+            describe_memory(row), _share_of_peak(row, case)]
 
 
 def types_table(full: dict, low: Optional[dict]) -> str:
@@ -203,6 +205,16 @@ def step_section(cases: Sequence[dict]) -> list[str]:
     return lines or NOT_MEASURED
 
 
+def data_section(cases: Sequence[dict]) -> list[str]:
+    """Images per second of a loader's worker, by decoder."""
+    lines = []
+    for case in cases:
+        best = min(row['seconds'] for row in case['rows'] if row['form'].endswith('pipeline'))
+        lines += [f'{describe_machine(case)}, one worker:', '', decoder_table(case), '',
+                  *_wrap(report_text.DATA.format(best=f'{1 / best:.0f}')), '']
+    return lines or NOT_MEASURED
+
+
 def render(cases: Sequence[dict]) -> str:
     """The whole page.
 
@@ -226,7 +238,8 @@ def render(cases: Sequence[dict]) -> str:
         '## Backbones alone', '', *suite_section('backbones', cases),
         '## Operators', '', *ops_section(select(cases, suite='ops')),
         '## A whole training step', '',
-        *step_section(select(cases, suite='training_step')), report_text.REPEAT]
+        *step_section(select(cases, suite='training_step')),
+        '## Data', '', *data_section(select(cases, suite='data_pipeline')), report_text.REPEAT]
     return '\n'.join(lines)
 
 

@@ -73,6 +73,11 @@ def describe_spread(row: dict) -> str:
     return f'{100 * low:+.0f} / {100 * high:+.0f} %'
 
 
+def describe_memory(row: dict) -> str:
+    """Peak of PyTorch's allocator in MB; of a process of its own the peak that is resident."""
+    return f'{row["memory_mb"]:.0f}' if 'memory_mb' in row else f'({row["resident_mb"]:.0f})'
+
+
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table: the first column to the left, the others to the right."""
     lines = [header, ['---'] + ['---:'] * (len(header) - 1), *rows]
@@ -102,7 +107,7 @@ def case_table(case: dict, reference: Optional[str] = None) -> str:
             continue
         cells = [row['form'], format_ms(row['seconds'] / images), describe_spread(row)]
         ratio = speedup(row, reference)
-        cells += ['' if ratio is None else f'{ratio:.2f} x', f'{row["memory_mb"]:.0f}']
+        cells += ['' if ratio is None else f'{ratio:.2f} x', describe_memory(row)]
         if has_flops:
             reached = row['flops'] / row['seconds'] / 1e9
             share = '' if peak is None else f'{100 * reached / peak:.0f} %'
@@ -112,3 +117,14 @@ def case_table(case: dict, reference: Optional[str] = None) -> str:
     if has_flops:
         header += ['params, M', 'GFLOP/s', 'of GEMM peak']
     return format_table(header, rows)
+
+
+def decoder_table(case: dict) -> str:
+    """Images per second of each decoder, as Markdown."""
+    found = {row['form']: row['seconds'] for row in case['rows']}
+    names = [form.partition(',')[0] for form in found if form.endswith('decode')]
+    rows = [[name, f'{1e3 * found[f"{name}, decode"]:.1f}',
+             f'{1e3 * found[f"{name}, whole pipeline"]:.1f}',
+             f'{1 / found[f"{name}, whole pipeline"]:.0f}'] for name in names]
+    return format_table(['decoder', 'decode, ms', 'whole pipeline, ms', 'images / s of a worker'],
+                        rows)

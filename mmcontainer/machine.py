@@ -29,6 +29,20 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def instruction_set() -> str:
+    """What vector arithmetic an x86 CPU has: processors of one name differ; else an empty string.
+
+    'AVX2', 'AVX-512', 'AVX-512 with bfloat16' or 'AMX' (products of bfloat16 tiles).
+    """
+    with suppress(OSError, RuntimeError):
+        flags = set(read_proc('/proc/cpuinfo', 'flags').split())
+        for flag, name in (('amx_bf16', 'AMX'), ('avx512_bf16', 'AVX-512 with bfloat16'),
+                           ('avx512f', 'AVX-512'), ('avx2', 'AVX2')):
+            if flag in flags:
+                return name
+    return ''
+
+
 def git(*arguments: str) -> Optional[str]:
     """Output of a git command in the checkout of this package; None where there is none."""
     if not (_ROOT / '.git').exists():  # installed; a repository around it is another project

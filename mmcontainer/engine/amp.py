@@ -2,12 +2,14 @@
 
 Autocast is on in the whole model, but for the methods of ``FLOAT32``.
 """
+import logging
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache, wraps
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
@@ -82,6 +84,14 @@ def keep_float32(model: nn.Module) -> None:
             module.__class__ = _subclass(cls, names, _in_float32, device_type)
 
 
+def warn_of_slow_bfloat16() -> None:
+    """Say in the log if the CPU has no fast bfloat16, which PyTorch then emulates."""
+    if hasattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported') and not (
+            torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        print_log('This CPU computes many times more slowly in bfloat16 than in float32 (it has no '
+                  'AVX-512): leave out --amp bf16.', 'current', logging.WARNING)
+
+
 def use_bfloat16(model: nn.Module) -> None:
     """Let a model infer in bfloat16, in place; weights stay float32.
 
@@ -95,6 +105,8 @@ def use_bfloat16(model: nn.Module) -> None:
     if device_type == 'cuda' and not torch.cuda.is_bf16_supported():
         raise UserError(f'--amp bf16: {torch.cuda.get_device_name()} has no bfloat16; run without '
                         '--amp.')
+    if device_type == 'cpu':
+        warn_of_slow_bfloat16()
     keep_float32(model)
     model.__class__ = _subclass(type(model), ('forward', ), _in_bfloat16, device_type)
 
@@ -126,6 +138,7 @@ class CPUAmpOptimWrapper(AmpOptimWrapper):
         self._scale_update_param = None
         self.loss_scaler = loss_scaler('cpu', enabled=False)
         self.cast_dtype = torch.bfloat16
+        warn_of_slow_bfloat16()
 
     @contextmanager
     def optim_context(self, model: nn.Module):

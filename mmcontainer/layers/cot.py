@@ -5,7 +5,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ..ops import local_aggregation, mix
+from ..ops import local_aggregation, mix, spatial_mean
 from ..ops.precision import without_autocast
 from .pooled_norm import check_pooled_norm
 
@@ -116,6 +116,6 @@ class CotLayer(BaseModule):
         """Activate the dynamic context, and mix it with the static one."""
         dynamic = self.act(dynamic)
         check_pooled_norm(self.se[1], dynamic)
-        context = dynamic.mean((2, 3), keepdim=True) + key.mean((2, 3), keepdim=True)
+        context = spatial_mean(dynamic) + spatial_mean(key)
         logits = self.se(context)  # channels 2c and 2c + 1 belong to channel c of both contexts
         return mix(dynamic, key, (logits[:, ::2] - logits[:, 1::2]).sigmoid())

@@ -3,6 +3,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ..ops import spatial_mean
 from .pooled_norm import check_pooled_norm
 
 
@@ -42,5 +43,5 @@ class GatedConv(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.bn0(self.conv(x)))
         check_pooled_norm(self.bn1, x)
-        gate = self.fc2(self.act(self.bn1(self.fc1(x.mean((2, 3), keepdim=True)))))
+        gate = self.fc2(self.act(self.bn1(self.fc1(spatial_mean(x)))))
         return x * gate.sigmoid()

@@ -28,6 +28,7 @@ from .modulated_attention import gaussian_attention
 from .multi_scale_attention import multi_scale_gaussian_attention
 from .relative_attention import biased_attention, relative_attention
 from .resize import at_grid_size, resize_map
+from .spatial_mean import spatial_mean
 
 __all__ = [
     'aggregate', 'at_grid_size', 'attention_affinity', 'biased_attention', 'dense_aggregation',
@@ -35,6 +36,6 @@ __all__ = [
     'gaussian_attention', 'gaussian_bias', 'local_affinity', 'local_aggregation',
     'low_rank_aggregation', 'merge_heads', 'mix', 'mixed_affinity', 'multi_scale_gaussian_affinity',
     'multi_scale_gaussian_attention', 'pointwise_mlp', 'relative_affinity', 'relative_attention',
-    'relative_bias', 'resize_affinity', 'resize_map', 'self_attention', 'split_heads',
-    'unfold_local_aggregation'
+    'relative_bias', 'resize_affinity', 'resize_map', 'self_attention', 'spatial_mean',
+    'split_heads', 'unfold_local_aggregation'
 ]

@@ -105,7 +105,7 @@ def depthwise_aggregation(value: Tensor,
     """
     if head_dim > 1:
         weight = weight.repeat_interleave(head_dim, dim=0)
-    # 'same', not the half of a size, which PyTorch 2.1 refuses while it traces: there it is a tensor.
+    # Not the half of a size, which PyTorch 2.1 refuses while it traces: sizes are tensors then.
     return depthwise_conv2d(value, weight, bias, padding='same')
 
 

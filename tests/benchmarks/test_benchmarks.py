@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import backbones, detectors, models, networks, ops, store
+from benchmarks import backbones, detectors, models, networks, ops, runtimes, store
 from benchmarks.harness import alternate, describe_machine, measure_gemm
 from mmcontainer.errors import UserError
 from mmcontainer.layers import CotLayer
@@ -80,6 +80,39 @@ def test_networks(suite, passes, dtype, monkeypatch):
     assert len(table.splitlines()) == 4 and 'skipped' not in table
 
 
+@pytest.mark.slow
+def test_runtimes_compute_in_processes_of_their_own(monkeypatch, capfd):
+    for package in ('onnxruntime', 'onnxscript', 'openvino'):
+        pytest.importorskip(package)
+    monkeypatch.setattr(networks, 'measure_gemm', lambda *args: 1.)
+    work = networks.Workload('inference', 1, (64, 64), 'float32')
+    rows = networks.run_case(backbones.SUITE, models.DEFAULT_PROCESSES, work, 2, CPU)['rows']
+    assert [row['form'] for row in rows] == [
+        f'Container-Light, {runtime}' for runtime in ('PyTorch', 'onnxruntime', 'OpenVINO')]
+    for row in rows:
+        assert len(row['times']) == 2 and 20 < row['resident_mb'] < 2000, row
+        assert 'memory_mb' not in row and row['parameters'] > 2e7
+    table = store.case_table(dict(suite='backbones', dtype='float32', batch=1, rows=rows,
+                                  machine=dict(gemm_gflops={})))
+    assert f'({rows[0]["resident_mb"]:.0f})' in table
+
+
+@pytest.mark.parametrize(('passes', 'dtype', 'reason'), [
+    ('training step', 'float32', 'infer on a CPU only'),
+    ('inference', 'bfloat16', 'onnxruntime has no bfloat16')])
+def test_what_a_runtime_cannot_is_said(passes, dtype, reason, monkeypatch, capsys):
+    monkeypatch.setattr(networks, 'measure_gemm', lambda *args: 1.)
+    work = networks.Workload(passes, 1, (64, 64), dtype)
+    name = f'{models.LIGHT}, onnxruntime'
+    row, = networks.run_case(backbones.SUITE, [name], work, 1, CPU)['rows']
+    assert reason in row['skipped'] and reason in capsys.readouterr().out
+
+
+def test_a_process_that_fails_is_no_result(tmp_path):
+    with pytest.raises(RuntimeError, match='Container-Light in OpenVINO ended with code 1'):
+        runtimes.Peer('OpenVINO', tmp_path, 'backbones', models.LIGHT, 'float32', 1)
+
+
 def test_batches_that_do_not_fit_are_left_out(monkeypatch, capsys):
     monkeypatch.setattr(networks, 'available_memory_mb', lambda device: 1.)
     monkeypatch.setattr(networks, 'measure_gemm', lambda *args: 1.)
@@ -104,13 +137,14 @@ def test_unfold_form_is_the_same_function():
 
 
 @pytest.mark.parametrize('operator', [
-    ops.cot(16, 5, 7), ops.attention(64, 2, 5, 6), ops.modulated(4, 5), ops.relative(2, 4, 5)])
+    ops.cot(16, 5, 7), ops.attention(64, 2, 5, 6), ops.modulated(4, 5), ops.relative(2, 4, 5),
+    ops.mlp(4, 5, 6, 2), ops.depthwise(4, 5, 6), ops.winograd(8, 5, 6)])
 def test_forms_of_operators_agree(operator):
     inputs = operator.make_inputs()
     expected, *others = (form(*inputs) for form in operator.forms.values())
     for found in others:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    ops.make_call(operator.forms[ops.FAST], inputs, 'forward + backward')()
+    ops.make_call(operator.forms[ops.FAST], inputs, operator.passes[-1])()
 
 
 def test_matrices_that_do_not_fit_are_left_out(monkeypatch):

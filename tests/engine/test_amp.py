@@ -198,3 +198,14 @@ def test_boxes_of_transformers_are_not_rounded():
     use_bfloat16(model)
     boxes = predict(model).bboxes
     assert boxes.dtype == torch.float32 and not torch.equal(boxes, boxes.bfloat16().float())
+
+
+@pytest.mark.parametrize('fast', [True, False])
+def test_slow_bfloat16_is_said(fast, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: fast)
+    said = []
+    monkeypatch.setattr('mmcontainer.engine.amp.print_log', lambda text, *args: said.append(text))
+    CPUAmpOptimWrapper(optimizer=torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1.))
+    use_bfloat16(torch.nn.Conv2d(1, 1, 1))
+    assert len(said) == (0 if fast else 2)
+    assert fast or 'leave out --amp bf16' in said[0]
