@@ -1,6 +1,7 @@
 """Packed convolutions equal convolution, addition and activation one after the other."""
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -263,3 +264,18 @@ class TestKeptWeights:
                 for _ in range(3):
                     torch.testing.assert_close(
                         conv(x), F.conv2d(x, conv.weight, conv.bias, 2), rtol=1e-5, atol=1e-5)
+
+    def test_threads_share_it(self):
+        conv = PackedConv2d(CONVS['patches']())
+        maps = [_map(height) for height in range(2, 12)]
+        with torch.no_grad():
+            expected = [F.conv2d(x, conv.weight, conv.bias, 2) for x in maps]
+
+        @torch.no_grad()
+        def work(shift):
+            for turn in range(50):
+                index = (turn // 2 + shift) % len(maps)
+                torch.testing.assert_close(conv(maps[index]), expected[index], rtol=1e-5, atol=1e-5)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))

@@ -55,7 +55,7 @@ class PackedConv2d(nn.Conv2d):
         return {**self.__dict__, '_kept': {}}
 
     def _apply(self, *args, **kwargs) -> nn.Module:
-        self._kept.clear()
+        self._kept = {}
         return super()._apply(*args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,7 +102,8 @@ class PackedConv2d(nn.Conv2d):
         key = x.shape, x.dtype, torch.get_num_threads()
         parameters = [self.weight.detach(), None if self.bias is None else self.bias.detach()]
         state = [part is not None and (part.data_ptr(), part._version) for part in parameters]
-        known, kept = key in self._kept, self._kept.pop(key, None)
+        sizes = dict(self._kept)  # a copy: other threads may be computing as well
+        known, kept = key in sizes, sizes.pop(key, None)
         if kept is not None and kept.state == state:
             weight, bias = kept.weight, kept.bias
         else:
@@ -111,9 +112,10 @@ class PackedConv2d(nn.Conv2d):
                 weight = torch.ops.mkldnn._reorder_convolution_weight(
                     weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape))
                 kept = _Kept(state, parameters, weight, bias)
-        self._kept[key] = kept  # the latest comes last
-        if len(self._kept) > KEPT_SIZES:
-            del self._kept[next(iter(self._kept))]
+        sizes[key] = kept  # the latest comes last
+        if len(sizes) > KEPT_SIZES:
+            del sizes[next(iter(sizes))]
+        self._kept = sizes
         return weight, bias
 
 
