@@ -43,6 +43,17 @@ def instruction_set() -> str:
     return ''
 
 
+def lacks_int8_products() -> bool:
+    """Tell whether an x86 CPU has no instruction for sums of 8-bit products (VNNI).
+
+    Without it, the sums of two products are cut off at 16 bits.
+    """
+    with suppress(OSError, RuntimeError):
+        flags = set(read_proc('/proc/cpuinfo', 'flags').split())
+        return not flags & {'avx512_vnni', 'avx_vnni', 'amx_int8'}
+    return False
+
+
 def git(*arguments: str) -> Optional[str]:
     """Output of a git command in the checkout of this package; None where there is none."""
     if not (_ROOT / '.git').exists():  # installed; a repository around it is another project

@@ -6,7 +6,7 @@ import numpy as np
 from ..engine.summary import table
 from ..errors import UserError
 from ..fileio import write_atomically
-from ..machine import cpu_name
+from ..machine import cpu_name, lacks_int8_products
 from .paths import check_writable_file
 
 # Images that the speed is measured on.
@@ -83,8 +83,10 @@ def quantize(args) -> None:
     results = []
 
     def write(path: str) -> None:
-        print(f'quantising, calibrated on {len(calibration)} images ...', flush=True)
-        quantize_file(args.file, path, calibration)
+        bits = 7 if lacks_int8_products() else 8
+        print(f'quantising, calibrated on {len(calibration)} images, weights of {bits} bits'
+              + (' (this CPU has no VNNI) ...' if bits == 7 else ' ...'), flush=True)
+        quantize_file(args.file, path, calibration, bits)
         after = average_precision(load_file(path), truth)
         _check_drop(before, after, args, target)
         results.extend([after, milliseconds([args.file, path], calibration[:_TIMED])])

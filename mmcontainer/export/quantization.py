@@ -49,7 +49,8 @@ def layers_with_weights(model: onnx.ModelProto) -> list[str]:
             if node.op_type in _WITH_WEIGHTS and node.input[1] in weights]
 
 
-def quantize_file(source: str, target: str, images: Sequence[np.ndarray]) -> None:
+def quantize_file(source: str, target: str, images: Sequence[np.ndarray],
+                  weight_bits: int = 8) -> None:
     """Write a file whose layers with weights compute in int8.
 
     Weights are int8 with a scale for every output channel, activations uint8 with one scale each,
@@ -60,6 +61,8 @@ def quantize_file(source: str, target: str, images: Sequence[np.ndarray]) -> Non
         source (str): A file of ``tools/export_onnx.py``.
         target (str): File to write.
         images (Sequence[np.ndarray]): Inputs of the file, (1, H, W, 3), uint8 in RGB.
+        weight_bits (int): 8, or 7 for CPUs that cut off sums of 8-bit products
+            (:func:`mmcontainer.machine.lacks_int8_products`).
     """
     with tempfile.TemporaryDirectory() as folder:
         prepared = str(Path(folder, 'prepared.onnx'))
@@ -72,9 +75,10 @@ def quantize_file(source: str, target: str, images: Sequence[np.ndarray]) -> Non
             prepared, target, _Images(images), quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_WITH_WEIGHTS), nodes_to_quantize=nodes, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax)
+            calibrate_method=CalibrationMethod.MinMax, reduce_range=weight_bits == 7)
     info = read_metadata(source)
-    info['quantization'] = dict(weights='int8', activations='uint8', images=len(images))
+    info['quantization'] = dict(weights='int8', weight_bits=weight_bits, activations='uint8',
+                                images=len(images))
     info['versions'] = dict(info.get('versions', {}), onnxruntime=metadata.version('onnxruntime'))
     _write_metadata(target, info)
 
