@@ -197,6 +197,13 @@ def test_any_convolution(kind):
     torch.testing.assert_close(replacement(x), conv(x))  # with gradients
 
 
+@torch.no_grad()
+def test_compilers_see_a_convolution():
+    conv, x = PackedConv2d(CONVS['patches']()), _map()
+    compiled = torch.compile(conv, backend='eager', fullgraph=True)
+    torch.testing.assert_close(compiled(x), conv(x), rtol=1e-5, atol=1e-5)
+
+
 @NEEDS_ONEDNN
 class TestKeptWeights:
 

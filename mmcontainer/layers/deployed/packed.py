@@ -76,7 +76,7 @@ class PackedConv2d(nn.Conv2d):
             Tensor: (B, C_out, H_out, W_out).
         """
         x = x.to(computing_dtype(x))
-        if not self._is_ordinary() or not _fuses(x, out):
+        if not _fuses(x, out) or not self._is_ordinary():
             return _add_and_activate(super().forward(x), activation, out)
         weight, bias = self._laid_out(x)
         geometry = self.padding, self.stride, self.dilation, self.groups
