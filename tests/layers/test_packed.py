@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch_versions import needs_compile
 
 from mmcontainer.layers import DepthwiseConv2d
 from mmcontainer.layers.deployed import packed
@@ -197,6 +198,7 @@ def test_any_convolution(kind):
     torch.testing.assert_close(replacement(x), conv(x))  # with gradients
 
 
+@needs_compile
 @torch.no_grad()
 def test_compilers_see_a_convolution():
     conv, x = PackedConv2d(CONVS['patches']()), _map()
