@@ -75,8 +75,8 @@ class Suite(NamedTuple):
     infer: Callable
     loss: Callable
     padded: Callable = tuple
-    export: Callable = None
-    deployed: Callable = None
+    export: Optional[Callable] = None
+    deployed: Optional[Callable] = None
 
 
 def autocast_of(dtype: str, device_type: str) -> AbstractContextManager:
@@ -149,11 +149,11 @@ def run_case(suite: Suite, names: Sequence[str], work: Workload, rounds: int,
         inputs = suite.make_inputs(work, device)
         peak = measure_gemm(device, dtype, gemm_size)
         for name in names:
-            if name in IN_PROCESSES:
-                model, (call, reason) = IN_PROCESSES[name][0], start_peer(
-                    suite, *IN_PROCESSES[name], work, device, Path(folder))
+            model, runtime = IN_PROCESSES.get(name, (name, None))
+            if runtime is None:
+                call, reason = start_here(suite, name, work, inputs, device)
             else:
-                model, (call, reason) = name, start_here(suite, name, work, inputs, device)
+                call, reason = start_peer(suite, model, runtime, work, device, Path(folder))
             if isinstance(call, Peer):
                 stack.callback(call.close)
             counted = count(suite, model, work.size)

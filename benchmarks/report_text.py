@@ -23,7 +23,8 @@ METHOD = """\
   is written from.
 - *Container-Light, plain* is the model in NCHW as one writes it in PyTorch. *CoTNet-50, unfold*
   copies every neighbourhood before it aggregates. They stand in for the official code.
-- bfloat16 is autocast with weights in float32, which are converted in every call. "Gain" is the
+- bfloat16 is autocast with weights in float32, which are converted in every call (in deployed
+  backbones of this package in the first two of a size). "Gain" is the
   time in float32 over the time in bfloat16; the two types were measured one after the other, not in
   the same rounds. A gain below 1 is a loss: leave `--amp bf16` out there.
 """
@@ -36,9 +37,9 @@ Where a floor is not reached:
 - *Inference in float32 on one thread.* Most of the time goes into 1 x 1 convolutions with their
   GELU, which no code makes faster than "most". The plain form loses less on one thread than on two:
   the rest of its work is bound by memory, and one core alone has more of the memory's bandwidth.
-  Tried: chunks of other sizes, aggregation in chunks, weights laid out once per call, products of
-  matrices in place of convolutions (faster for small maps only, where they are used), GELU and
-  residual inside of the convolutions (kept).
+  Tried: chunks of other sizes, aggregation in chunks, products of matrices in place of
+  convolutions (faster for small maps only, and not faster than weights that stay laid out), weights
+  laid out once, GELU and residual inside of the convolutions (of these the last two are kept).
 - *Training in float32 on one thread.* PyTorch hands 1 x 1 convolutions of a single thread to
   another library, which fills and copies maps around its matrix products. As linear layers they
   would gain less than a tenth, and nothing on two threads.
@@ -74,8 +75,8 @@ DATA = """\
 Photographs of COCO's size, decoded, resized to 800 x 1333, flipped and packed as the 1x configs do
 it. A GPU that trains N images per second needs N / {best} workers, rounded up, and one more for the
 longest images: MMDetection's two per GPU suffice up to about that many images per second.
-`tools/gpu_check.sh` measures N. OpenCV, MMDetection's default, needs no change. TurboJPEG decodes
-no faster here, and mmcv knows it only after `mmcv.use_backend('turbojpeg')` in every worker."""
+`tools/gpu_check.sh` measures N; it has not been measured. OpenCV is MMDetection's default. mmcv
+knows TurboJPEG only after `mmcv.use_backend('turbojpeg')` in the same process."""
 REPEAT = """\
 ## Repeat it
 

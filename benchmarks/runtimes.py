@@ -17,7 +17,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,13 +30,16 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL_FILE, INPUT_FILE = 'model.onnx', 'images.npy'
 
 
+def _suite_module(args: argparse.Namespace) -> ModuleType:
+    return import_module(f'.{args.suite}', __package__)
+
+
 def load_pytorch(folder: Path, args: argparse.Namespace) -> Callable:
     """The module that was exported, as the tools run it."""
     import torch
 
     from .networks import autocast_of
-    from .suites import SUITES
-    module = SUITES[args.suite].deployed(args.model)
+    module = _suite_module(args).SUITE.deployed(args.model)
     images = torch.from_numpy(np.load(folder / INPUT_FILE))
 
     def call():
@@ -69,7 +74,9 @@ def load_openvino(folder: Path, args: argparse.Namespace) -> Callable:
 
 
 RUNTIMES = dict(PyTorch=load_pytorch, onnxruntime=load_onnxruntime, OpenVINO=load_openvino)
-PACKAGES = dict(PyTorch='benchmarks.suites', onnxruntime='onnxruntime', OpenVINO='openvino')
+# What an idle process has imported.
+PACKAGES = dict(PyTorch=_suite_module, onnxruntime=lambda args: import_module('onnxruntime'),
+                OpenVINO=lambda args: import_module('openvino'))
 # onnxruntime's kernels for CPUs know no bfloat16.
 TYPES = dict(PyTorch=('float32', 'bfloat16'), onnxruntime=('float32', ),
              OpenVINO=('float32', 'bfloat16'))
@@ -81,7 +88,7 @@ class Peer:
     Args:
         runtime (str): Of ``RUNTIMES``.
         folder (Path): Of the model's file and the images.
-        suite, model, dtype (str): Names of the suite, the contestant and the type.
+        suite, model, dtype (str): Names of the suite (its module), the contestant and the type.
         threads (int): Threads that it computes with.
 
     Raises:
@@ -139,7 +146,7 @@ def main() -> None:
     def answer(**values):
         print(json.dumps(values), file=answers, flush=True)
 
-    __import__(PACKAGES[args.runtime])
+    PACKAGES[args.runtime](args)
     idle = resident_mb('VmRSS')
     call = RUNTIMES[args.runtime](args.folder, args)
     for _ in range(2):  # the second lays out weights for a size that comes again

@@ -1,6 +1,7 @@
 """Hooks, initialisers and optimizer wrappers, registered in MMEngine."""
 from .amp import CPUAmpOptimWrapper
 from .checkpoint_hook import SafeCheckpointHook
+from .dense_parts import deploy_dense_parts
 from .deploy import DeployHook
 from .draw_hooks import DrawDetectionsHook, DrawLabelsHook, DrawMapsHook
 from .dump_maps import DumpMaps
@@ -13,5 +14,5 @@ from .rng_state import RNGStateHook
 __all__ = [
     'CPUAmpOptimWrapper', 'DeployHook', 'DrawDetectionsHook', 'DrawLabelsHook', 'DrawMapsHook',
     'DumpMaps', 'OnTrackHook', 'PreciseBNHook', 'RNGStateHook', 'ResetParameters',
-    'SafeCheckpointHook', 'StopWhenDivergedHook', 'StrictPretrained'
+    'SafeCheckpointHook', 'StopWhenDivergedHook', 'StrictPretrained', 'deploy_dense_parts'
 ]

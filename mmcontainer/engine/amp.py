@@ -88,8 +88,9 @@ def warn_of_slow_bfloat16() -> None:
     """Say in the log if the CPU has no fast bfloat16, which PyTorch then emulates."""
     if hasattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported') and not (
             torch.ops.mkldnn._is_mkldnn_bf16_supported()):
-        print_log('This CPU computes many times more slowly in bfloat16 than in float32 (it has no '
-                  'AVX-512): leave out --amp bf16.', 'current', logging.WARNING)
+        print_log('PyTorch emulates bfloat16 on this CPU (x86 needs AVX-512 for it), which takes '
+                  'many times as long as float32: leave out --amp bf16.', 'current',
+                  logging.WARNING)
 
 
 def use_bfloat16(model: nn.Module) -> None:

@@ -7,12 +7,12 @@ one that computes with fewer multiplications where that is faster on this machin
 import functools
 import time
 from collections.abc import Callable
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.kept import Kept
 from ..layers.memory_format import prefer_channels_last
 from ..ops.capture import is_captured
 from ..ops.precision import computing_dtype
@@ -37,18 +37,15 @@ def deploy_dense_parts(model: nn.Module) -> list[tuple[nn.Module, str]]:
     """
     in_backbone = set(getattr(model, 'backbone', nn.Module()).modules())
     modules = [module for module in model.modules() if module not in in_backbone]
-    changed = []
-    if (not any(_is_eligible(module) for module in modules)
-            or not _winograd_is_faster(torch.get_num_threads())):
-        return changed
-    for module in modules:
-        if _is_eligible(module):
-            module.forward = _WinogradForward(module)
-            changed.append((module, 'forward'))
-        elif hasattr(module, 'forward_single'):  # a dense head, once per level
-            module.forward_single = _InChannelsLast(module.forward_single)
-            changed.append((module, 'forward_single'))
-    return changed
+    convs = [module for module in modules if _is_eligible(module)]
+    if not convs or not _winograd_is_faster(torch.get_num_threads()):
+        return []
+    heads = [module for module in modules if hasattr(module, 'forward_single')]  # dense ones
+    for conv in convs:
+        conv.forward = _WinogradForward(conv)
+    for head in heads:  # which call it once per level
+        head.forward_single = _InChannelsLast(head.forward_single)
+    return [*((conv, 'forward') for conv in convs), *((head, 'forward_single') for head in heads)]
 
 
 def _is_eligible(conv: nn.Module) -> bool:
@@ -74,7 +71,7 @@ class _WinogradForward:
 
     def __init__(self, conv: nn.Conv2d):
         self.conv = conv
-        self._kept: Optional[tuple] = None
+        self._kept = Kept()
 
     def __call__(self, x: Tensor) -> Tensor:
         conv = self.conv
@@ -87,12 +84,10 @@ class _WinogradForward:
         return out.contiguous() if x.is_contiguous() else out
 
     def _kernels(self) -> Tensor:
-        weight = self.conv.weight
-        state = weight.data_ptr(), weight._version
-        if self._kept is None or self._kept[0] != state:
-            # The weight is held for no other one to take its address.
-            self._kept = state, weight.detach(), winograd_kernels(weight.detach())
-        return self._kept[2]
+        kept, weight = self._kept, self.conv.weight
+        if not kept.is_of(weight):
+            kept = self._kept = Kept(winograd_kernels(weight.detach()), weight)
+        return kept.value
 
 
 @functools.cache

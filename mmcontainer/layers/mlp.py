@@ -3,7 +3,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import pointwise_mlp
-from ..ops.mlp import trains_in_chunks
+from ..ops.autograd import has_own_backward
 from .plain_parts import activation_name, is_hooked, is_pointwise
 
 
@@ -26,7 +26,7 @@ class ConvMlp(BaseModule):
         self.fc2 = nn.Conv2d(hidden_dims, embed_dims, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if trains_in_chunks(x) and self._is_as_built():
+        if has_own_backward(x) and x.numel() and self._is_as_built():
             return pointwise_mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
         return self.fc2(self.act(self.fc1(x)))
 

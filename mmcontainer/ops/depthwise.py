@@ -1,11 +1,12 @@
 """Depth-wise convolution whose weights' gradient is exact, and fast, in half precision too."""
+from functools import partial
 from typing import Optional, Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .capture import is_captured
+from .autograd import has_own_backward, plain_gradients
 from .precision import computing_dtype, without_autocast
 
 
@@ -28,9 +29,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None,
         Tensor: (B, C, ceil(H / stride), ceil(W / stride)).
     """
     dtype = computing_dtype(x)
-    if (x.device.type != 'cpu' or dtype not in (torch.bfloat16, torch.float16)
-            or not torch.is_grad_enabled() or is_captured()
-            or torch._C._are_functorch_transforms_active()):
+    if dtype not in (torch.bfloat16, torch.float16) or not has_own_backward(x):
         return F.conv2d(x, weight, bias, stride, padding, groups=weight.shape[0])
     with without_autocast('cpu'):
         return _DepthwiseConv2d.apply(x.to(dtype), weight, bias, stride)
@@ -50,10 +49,8 @@ class _DepthwiseConv2d(torch.autograd.Function):
         x, weight, bias = ctx.saved_tensors
         needed = ctx.needs_input_grad
         if torch.is_grad_enabled():  # to be differentiated again
-            inputs = [part for part, is_needed in zip((x, weight, bias), needed) if is_needed]
-            found = iter(torch.autograd.grad(_convolve(x, weight, bias, ctx.stride), inputs, grad,
-                                             create_graph=True))
-            return tuple(next(found) if is_needed else None for is_needed in needed)
+            convolve = partial(_convolve, stride=ctx.stride)
+            return *plain_gradients(convolve, (x, weight, bias), needed[:3], grad), None
         with without_autocast('cpu'):
             to_x = to_weight = to_bias = None
             if needed[0]:

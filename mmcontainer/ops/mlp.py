@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..torch_compat import autocast_dtype
-from .capture import is_captured
+from .autograd import plain_gradients
 from .precision import without_autocast
 
 # Of the hidden map of one chunk. Blocks of that size are never returned to the system. Smaller
@@ -34,12 +34,6 @@ def chunks_of(x: Tensor, hidden_dims: int) -> Iterator[Tensor]:
         yield from images.split(max(1, values // (hidden_dims * width * len(images))), dim=2)
 
 
-def trains_in_chunks(x: Tensor) -> bool:
-    """Tell whether :func:`pointwise_mlp` is worth its while: in training on a CPU."""
-    return (x.device.type == 'cpu' and torch.is_grad_enabled() and x.numel() > 0
-            and not is_captured() and not torch._C._are_functorch_transforms_active())
-
-
 def pointwise_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
                   bias2: Tensor) -> Tensor:
     """``conv1x1(gelu(conv1x1(x)))`` that keeps one hidden map for the backward pass, not two.
@@ -50,7 +44,7 @@ def pointwise_mlp(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor,
     of weights are summed up over chunks in float32. It can be differentiated twice.
 
     Args:
-        x (Tensor): Feature map (B, C, H, W).
+        x (Tensor): Feature map (B, C, H, W) on a CPU, not empty.
         weight1 (Tensor): (D, C, 1, 1).
         bias1 (Tensor): (D, ).
         weight2 (Tensor): (C_out, D, 1, 1).
@@ -96,9 +90,7 @@ class _PointwiseMlp(torch.autograd.Function):
         saved = ctx.saved_tensors  # once: recomputation allows no second look
         inputs, hidden_maps = saved[:5], saved[5:]
         if torch.is_grad_enabled():  # to be differentiated again
-            needed = [part for part in inputs if part.requires_grad]
-            found = iter(torch.autograd.grad(_plain(*inputs), needed, grad, create_graph=True))
-            return tuple(next(found) if part.requires_grad else None for part in inputs)
+            return plain_gradients(_plain, inputs, ctx.needs_input_grad, grad)
         grad = grad.contiguous(memory_format=torch.channels_last)
         with without_autocast(grad.device.type):
             return _gradients(grad, inputs, hidden_maps, ctx.needs_input_grad)

@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor
 
-from .capture import is_captured
+from .autograd import has_own_backward
 
 
 def spatial_mean(x: Tensor) -> Tensor:
@@ -17,10 +17,7 @@ def spatial_mean(x: Tensor) -> Tensor:
     Returns:
         Tensor: (B, C, 1, 1).
     """
-    if (x.device.type != 'cpu' or not x.requires_grad or is_captured()
-            or torch._C._are_functorch_transforms_active()):
-        return x.mean((2, 3), keepdim=True)
-    return _SpatialMean.apply(x)
+    return _SpatialMean.apply(x) if has_own_backward(x) else x.mean((2, 3), keepdim=True)
 
 
 class _SpatialMean(torch.autograd.Function):

@@ -27,6 +27,8 @@ def winograd_kernels(weight: Tensor) -> Tensor:
 def winograd_conv2d(x: Tensor, kernels: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     """3 x 3 convolution with stride 1 and zero padding of 1, without gradients.
 
+    NaN and infinity in the input reach one position further than by direct sums, as NaN.
+
     Args:
         x (Tensor): Feature map (B, C, H, W).
         kernels (Tensor): (16, C, K), of :func:`winograd_kernels`.

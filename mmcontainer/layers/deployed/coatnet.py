@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from ...ops.capture import is_captured
+from ..kept import Kept
 from ..mbconv import CoAtNetStem, MBConv
 from ..relative_attention import RelativeAttention
 from .fold import fold_pair
@@ -35,13 +36,13 @@ class DeployedRelativeAttention(RelativeAttention):
 
     def __init__(self, attention: RelativeAttention):
         self.__dict__.update(attention.__dict__)
-        self._kept = None
+        self._kept = None, Kept()
 
     def resized_table(self, grid_size: Sequence[int]) -> Tensor:
         if torch.is_grad_enabled() or is_captured() or self.table.is_inference():
             return super().resized_table(grid_size)
-        # The table itself changes where weights are loaded or converted to another type.
-        key = (tuple(grid_size), self.table._version, self.table.data_ptr(), self.table.dtype)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = key, super().resized_table(grid_size)
-        return self._kept[1]
+        size, kept = self._kept
+        if size != tuple(grid_size) or not kept.is_of(self.table):
+            kept = Kept(super().resized_table(grid_size), self.table)
+            self._kept = tuple(grid_size), kept
+        return kept.value

@@ -7,13 +7,14 @@ whole map; between them the map has left the cache, while oneDNN applies them to
 product still holds in registers. PyTorch reaches both through the operators that ``torch.compile``
 puts in place of convolutions; used directly they need no compiler.
 """
-from typing import Any, NamedTuple, Optional
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
 
 from ...ops.capture import is_captured
 from ...ops.precision import computing_dtype
+from ..kept import Kept
 
 # Sizes of maps, the latest, that weights are kept for: an image upright and across, and the two
 # sizes of chunk that the MLP divides each into.
@@ -42,17 +43,13 @@ def _fuses(x: Tensor, out: Optional[Tensor]) -> bool:
 class PackedConv2d(nn.Conv2d):
     """A convolution with the parameters, the hooks and the numbers of another one.
 
-    What is kept beside the parameters is no part of a copy, a pickle or a state dict, and is made
-    again when the parameters change: by ``load_state_dict``, in place, replaced or moved elsewhere.
-    PyTorch has no record of what is written through ``parameter.data``: that goes unnoticed.
+    What is kept beside the parameters (:class:`~mmcontainer.layers.kept.Kept`) is no part of a
+    copy, a pickle or a state dict, and is made again when they change.
     """
 
     def __init__(self, conv: nn.Conv2d):
         self.__dict__.update(conv.__dict__)
-        self._kept: dict[tuple, Optional[_Kept]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_kept': {}}
+        self._kept: dict[tuple, Optional[Kept]] = {}
 
     def _apply(self, *args, **kwargs) -> nn.Module:
         self._kept = {}
@@ -100,35 +97,20 @@ class PackedConv2d(nn.Conv2d):
         call. Sizes that never come again would cost more than they spare.
         """
         key = x.shape, x.dtype, torch.get_num_threads()
-        parameters = [self.weight.detach(), None if self.bias is None else self.bias.detach()]
-        state = [part is not None and (part.data_ptr(), part._version) for part in parameters]
         sizes = dict(self._kept)  # a copy: other threads may be computing as well
         known, kept = key in sizes, sizes.pop(key, None)
-        if kept is not None and kept.state == state:
-            weight, bias = kept.weight, kept.bias
-        else:
-            weight, bias = (part if part is None else part.to(x.dtype) for part in parameters)
+        if kept is None or not kept.is_of(self.weight, self.bias):
+            weight, bias = (part if part is None else part.detach().to(x.dtype)
+                            for part in (self.weight, self.bias))
             if known:
                 weight = torch.ops.mkldnn._reorder_convolution_weight(
                     weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape))
-                kept = _Kept(state, parameters, weight, bias)
-        sizes[key] = kept  # the latest comes last
+            kept = Kept((weight, bias), self.weight, self.bias)
+        sizes[key] = kept if known else None  # the latest comes last
         if len(sizes) > KEPT_SIZES:
             del sizes[next(iter(sizes))]
         self._kept = sizes
-        return weight, bias
-
-
-class _Kept(NamedTuple):
-    """Weight and bias for maps of a size.
-
-    The parameters that they were made of are held for no other ones to take their addresses, which
-    ``state`` knows them by.
-    """
-    state: list
-    parameters: list[Optional[Tensor]]
-    weight: Tensor
-    bias: Optional[Tensor]
+        return kept.value
 
 
 def _add_and_activate(y: Tensor, activation: Optional[str], out: Optional[Tensor]) -> Tensor:
