@@ -73,8 +73,8 @@ The exponent is that of the number of pixels between the first and the last size
 quadratic. Below 1, fixed costs of the small size remain."""
 DATA = """\
 Photographs of COCO's size, decoded, resized to 800 x 1333, flipped and packed as the 1x configs do
-it. A GPU that trains N images per second needs N / {usual} workers, rounded up, and one more for the
-longest images: MMDetection's two per GPU suffice up to about that many images per second.
+it. A GPU that trains N images per second needs N / {usual} workers, rounded up, and one more for
+the longest images: MMDetection's two per GPU suffice up to about that many images per second.
 `tools/gpu_check.sh` measures N; it has not been measured. OpenCV is MMDetection's default. mmcv
 knows TurboJPEG only after `mmcv.use_backend('turbojpeg')` in the same process."""
 REPEAT = """\
