@@ -1,4 +1,5 @@
 """Exit codes and messages of all command line tools."""
+import atexit
 import errno
 import os
 import shlex
@@ -6,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Callable, Optional
+from typing import Callable, NoReturn, Optional
 
 import torch
 
@@ -104,20 +105,41 @@ def run_tool(main: Callable[[], Optional[int]]) -> None:
     sys.stdout.reconfigure(errors='backslashreplace')
     _listen_to_sigterm()
     try:
-        code = main()
+        code = main() or 0
     except (KeyboardInterrupt, Exception) as error:
-        interrupt = find_interrupt(error)
-        if interrupt is not None:
-            is_terminated = isinstance(interrupt, Terminated)
-            print('\nTerminated.' if is_terminated else '\nInterrupted.', file=sys.stderr)
-            sys.exit(EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED)
-        message = user_message(error)
-        if message is None:
+        code = _explain(error)
+        if code is None:
             raise
-        if os.environ.get('LOCAL_RANK', '0') == '0':  # once per machine
-            print(f'error: {message}', file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
-    # Python's end does not wait for the threads of a process group, which then crash now and then.
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    _leave(code)
+
+
+def _explain(error: BaseException) -> Optional[int]:
+    """Print what a person needs to know of an error; its exit code, None for a defect of ours."""
+    interrupt = find_interrupt(error)
+    if interrupt is not None:
+        is_terminated = isinstance(interrupt, Terminated)
+        print('\nTerminated.' if is_terminated else '\nInterrupted.', file=sys.stderr)
+        return EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED
+    message = user_message(error)
+    if message is None:
+        return None
+    if os.environ.get('LOCAL_RANK', '0') == '0':  # once per machine
+        print(f'error: {message}', file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit; after work in several processes without taking the interpreter down.
+
+    ``DistributedDataParallel`` keeps its process group alive for good, even if the group is
+    destroyed. A thread of the group that lets go of its last tensor while the interpreter is
+    being taken down aborts the process, now and then, after all is done.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        sys.exit(code)
+    if code == 0:  # else the other processes may be waiting in the middle of something
         torch.distributed.destroy_process_group()
-    sys.exit(code or 0)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)

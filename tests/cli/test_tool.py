@@ -47,6 +47,40 @@ def test_defects_keep_their_traceback():
             tool.run_tool(fail(error))
 
 
+GROUP = """
+import atexit
+import sys
+import torch
+from mmcontainer.cli.tool import run_tool
+from mmcontainer.errors import UserError
+
+class Held:
+    def __del__(self):
+        print('taken down')
+
+def main():
+    store = torch.distributed.FileStore(sys.argv[1], 1)
+    torch.distributed.init_process_group('gloo', store=store, rank=0, world_size=1)
+    print('done')
+    if {mistake}:
+        raise UserError('a mistake')
+
+held = Held()
+atexit.register(print, 'at exit')
+run_tool(main)
+"""
+
+
+@pytest.mark.parametrize('mistake, code', [(False, 0), (True, 2)])
+def test_a_member_of_a_process_group_ends_before_python_takes_its_threads_down(
+        mistake, code, tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-c', GROUP.format(mistake=mistake), str(tmp_path / 'store')],
+        text=True, capture_output=True, timeout=100)
+    assert done.returncode == code and done.stdout.split('\n') == ['done', 'at exit', '']
+    assert done.stderr.endswith('error: a mistake\n' if mistake else '')
+
+
 @pytest.mark.parametrize('settings, hint', [
     (dict(type='Container', arch='lite'), "Did you mean 'light'"),
     (dict(type='Container', frozen_stages=9), 'frozen_stages'),
