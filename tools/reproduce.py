@@ -3,7 +3,7 @@
 import argparse
 
 import _check_installed  # noqa: F401  before what it checks for
-from _tool import make_parser, start
+from _tool import add_config_options, make_parser, start
 
 
 def positive(text):
@@ -23,6 +23,7 @@ def parse_args():
                         help='GPUs to use; as many of the machine as divide those of the recipe')
     parser.add_argument('--work-dir', metavar='DIR', help='folder of logs and checkpoints '
                         '(work_dirs/reproduce/ROW)')
+    add_config_options(parser)
     parser.add_argument('--dry-run', action='store_true',
                         help='check everything and show the commands; write nothing')
     parser.add_argument('--small', action='store_true',

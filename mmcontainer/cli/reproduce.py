@@ -82,7 +82,8 @@ def _run(plan: Plan, run: dict[str, Any]) -> None:
     entry = dict(
         row=plan.row.name, small=plan.is_small, published=dict(plan.row.published), found=found,
         config=plan.row.config, config_hash=plan.hash, gpus=plan.gpus, images=plan.images,
-        accumulate=plan.accumulate, options=plan.options, seconds=run['seconds'],
+        accumulate=plan.accumulate, changes=plan.changes, options=plan.options,
+        curve=_read_curve(plan.work_dir, found), seconds=run['seconds'],
         sessions=run['sessions'], command=shown(plan.train_command()),
         **describe_environment(), run=run['run'])
     append_entry(plan.ledger, entry)
@@ -180,6 +181,21 @@ def _read_metrics(folder: Path) -> dict[str, float]:
     return found
 
 
+def _read_curve(work_dir: Path, found: dict[str, float]) -> list[list[float]]:
+    """[epoch, percent of the first metric] of every validation of a training.
+
+    Of one that counts iterations nothing: MMEngine writes 0 as the step of its validations.
+    """
+    metric, curve = next(iter(found)), {}
+    # A training that was interrupted has a folder for each of its sessions.
+    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in log.read_text(encoding='utf-8').splitlines():
+            point = json.loads(line)
+            if metric in point and point['step']:
+                curve[point['step']] = round(percent(metric, point[metric]), 4)
+    return [[step, curve[step]] for step in sorted(curve)]
+
+
 def _compare(row: Row, found: dict[str, float]) -> list[str]:
     """Lines of a table: what was published, and what was found."""
     names = [*row.published, *(key for key in found if key not in row.published)]
@@ -195,7 +211,7 @@ def list_rows(ledger: Path) -> Iterator[str]:
         ledger (Path): Where results stand.
     """
     entries, problems = read_ledger(ledger)
-    states = {entry['row']: _state(entry) for entry in entries}
+    states = {entry['row']: _state(entry) for entry in entries if not entry.get('changes')}
     rows = load_rows().values()
     ready = [row for row in rows if row.config]
     header = ['row', 'published', 'config', 'weights', 'GPUs x images', 'hours (authors)', 'state']

@@ -123,7 +123,7 @@ def describe_hardware() -> str:
 
 
 def describe_environment() -> dict[str, Any]:
-    """What a result depends on beside the config: versions, revision, hardware, date, and who."""
+    """What a result depends on beside the config: versions, hardware, date, who, and so on."""
     changes = git('status', '--porcelain', '--untracked-files=no')
     return dict(
         versions={**{name: installed_version(name) for name in SUPPORTED},
@@ -131,5 +131,6 @@ def describe_environment() -> dict[str, Any]:
         revision=git('rev-parse', 'HEAD'),
         dirty=None if changes is None else bool(changes),
         hardware=describe_hardware(),
+        threads=torch.get_num_threads(),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
         by=git('config', 'user.name'))

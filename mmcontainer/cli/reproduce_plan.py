@@ -35,9 +35,10 @@ class Plan:
 
     Attributes:
         row: The row.
-        cfg: Its config, with ``options``, without folders of this machine.
+        cfg: Its config, with ``changes`` and ``options``, without folders of this machine.
         config: The file that the tools read.
-        options: What ``--cfg-options`` changes, so that a step has the recipe's images.
+        changes: What the user changes of the recipe by ``--cfg-options``.
+        options: What has to change so that a step has the recipe's images.
         gpus: Processes.
         accumulate: Steps whose gradients are added up.
         work_dir: Folder of logs and checkpoints.
@@ -49,6 +50,7 @@ class Plan:
     row: Row
     cfg: Config
     config: Path
+    changes: dict[str, Any]
     options: dict[str, Any]
     gpus: int
     accumulate: int
@@ -115,7 +117,8 @@ class Plan:
         return ['--work-dir', short_path(work_dir), *root]
 
     def _options(self) -> list[str]:
-        words = [f'{key}={str(value).replace(" ", "")}' for key, value in self.options.items()]
+        options = {**self.changes, **self.options}
+        words = [f'{key}={str(value).replace(" ", "")}' for key, value in options.items()]
         return ['--cfg-options', *words] if words else []
 
 
@@ -158,9 +161,11 @@ def make_plan(args) -> Plan:
     work_dir = Path(args.work_dir).expanduser() if args.work_dir else default
     # In a checkout, where it is and not a link.
     config = own_folder('configs').resolve() / row.config
-    cfg, data_root, ledger = load_config(str(config)), args.data_root, LEDGER
+    changes = args.cfg_options or {}
+    cfg, data_root, ledger = load_config(str(config), changes), args.data_root, LEDGER
     if args.small:
         small_config(cfg)
+        cfg.merge_from_dict(changes)
         config, data_root = work_dir / 'small.py', str(work_dir / 'data')
         ledger = work_dir / LEDGER.name
     # A remainder is refused by check_plan.
@@ -168,8 +173,8 @@ def make_plan(args) -> Plan:
     factor = 1 if row.task == 'DINO' else max(1, row.gpus // gpus)
     options = accumulation_options(cfg, factor)
     cfg.merge_from_dict(options)
-    return Plan(row, cfg, config, options, gpus, factor, work_dir, data_root, ledger, args.small,
-                config_hash(cfg))
+    return Plan(row, cfg, config, changes, options, gpus, factor, work_dir, data_root, ledger,
+                args.small, config_hash(cfg))
 
 
 def _most_gpus(row: Row) -> int:
@@ -286,6 +291,8 @@ def describe(plan: Plan) -> Iterator[str]:
     elif row.note and row.paper:
         yield f'note: {row.note}'
     yield f'config: {short_path(plan.config)} (hash {plan.hash})'
+    if plan.changes:
+        yield 'note: --cfg-options changes the recipe; the ledger says so.'
     if not plan.fits:  # check_plan says why
         return
     accumulated = f' x {plan.accumulate} steps accumulated' if plan.accumulate > 1 else ''

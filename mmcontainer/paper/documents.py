@@ -49,7 +49,7 @@ def _link(row: Row, folder: str, text: str = 'config') -> str:
     return f'[{text}]({folder}configs/{row.config})'
 
 
-def _markdown(header: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
+def markdown(header: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
     lines = [f'| {" | ".join(cells)} |' for cells in (header, *rows)]
     return [lines[0], f'|{"---|" * len(header)}', *lines[1:]]
 
@@ -57,7 +57,7 @@ def _markdown(header: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]
 def chosen_models() -> list[str]:
     """Table of README.md: a few models of every family."""
     rows = load_rows()
-    return _markdown(
+    return markdown(
         ['detector', 'backbone', 'AP box / mask (paper)', 'params, FLOPs (measured)', 'config'],
         [[rows[name].task + schedule, rows[name].model, rows[name].published_text,
           _measured(rows[name], 'g'), _link(rows[name], '')]
@@ -77,8 +77,8 @@ def container_detectors() -> list[str]:
             table.append([row.task, backbone, row.published_text, f'{_stated(row)} {row.mark}'
                           .strip(), _measured(row), _link(row, '../'),
                           'not here' if key == 'r50' else 'not yet'])
-    return _markdown(['detector, 1x', 'backbone', 'paper: AP box / mask', 'paper: params, FLOPs',
-                      'measured here', 'config', 'trained'], table)
+    return markdown(['detector, 1x', 'backbone', 'paper: AP box / mask', 'paper: params, FLOPs',
+                     'measured here', 'config', 'trained'], table)
 
 
 def cotnet_models() -> list[str]:
@@ -93,8 +93,8 @@ def cotnet_models() -> list[str]:
                       *(_link(row, '../', row.published_text) if row else '-'
                         for row in detectors)])
     titles = [rows[f'{detector}_{_COTNETS[0]}'].task for detector in _COTNET_DETECTORS]
-    return _markdown(['backbone', 'paper: top-1, params, FLOPs', 'measured: params, FLOPs',
-                      *titles], table)
+    return markdown(['backbone', 'paper: top-1, params, FLOPs', 'measured: params, FLOPs',
+                     *titles], table)
 
 
 def detr_models() -> list[str]:
@@ -105,8 +105,8 @@ def detr_models() -> list[str]:
         pair = [rows[f'{detector}_{backbone}'] for backbone in ('r50', 'container_light')]
         table.append([pair[0].task, *(_link(row, '../', row.published_text) for row in pair),
                       '; '.join(_measured(row, 'g') for row in pair)])
-    return _markdown(['detector', 'ResNet-50', 'Container-Light', 'params, FLOPs at 800 x 1280'],
-                     table)
+    return markdown(['detector', 'ResNet-50', 'Container-Light', 'params, FLOPs at 800 x 1280'],
+                    table)
 
 
 def container_family() -> list[str]:
@@ -119,23 +119,23 @@ def container_family() -> list[str]:
         stated = 'not stated' if not row.stated_size else _stated(row)
         table.append([f'`{row.arch}`{kind}', *row.affinities, row.published_text,
                       f'{stated} {row.mark}'.strip(), _measured(row, '.2f')])
-    return _markdown(['arch', 'dynamic affinity', 'static affinity', 'paper: top-1',
-                      'paper: params, FLOPs', 'measured: params, FLOPs'], table)
+    return markdown(['arch', 'dynamic affinity', 'static affinity', 'paper: top-1',
+                     'paper: params, FLOPs', 'measured: params, FLOPs'], table)
 
 
 def imagenet_classifiers() -> list[str]:
-    """All configs of classifiers."""
-    return _markdown(
+    """All configs of classifiers on ImageNet."""
+    return markdown(
         ['config', 'model', 'published in', 'top-1', 'params'],
         [[_link(row, '../', f'`{Path(row.config).stem}`'), row.model,
           f'{row.paper}, {row.table}' if row.paper else f'nowhere: {row.note}',
           row.published_text, _size(row.stated_size.get('params'), None) or '-']
-         for row in load_rows().values() if row.config and row.task == 'classifier'])
+         for row in load_rows().values() if row.config and row.config.startswith('imagenet/')])
 
 
 def segmenters() -> list[str]:
     """All configs of segmenters."""
-    return _markdown(
+    return markdown(
         ['config', 'model', 'backbone', 'images of an iteration', 'recipe'],
         [[_link(row, '../', f'`{row.config.removesuffix(".py")}`'), row.task, row.model,
           f'{row.gpus} GPUs x {row.images}', row.note.partition("'s recipe")[0]]
@@ -146,7 +146,7 @@ def cotnet_sizes() -> list[str]:
     """Sizes of CoTNet's detectors."""
     rows = load_rows()
     pairs = [[rows[f'{detector}_{key}'] for detector in _COTNET_DETECTORS] for key in _COTNETS]
-    return _markdown(
+    return markdown(
         ['backbone', *(row.task for row in pairs[0])],
         [[row[0].model, *(f'{one.measured[0]:.1f}, {one.measured[1]:g}' for one in row)]
          for row in pairs])
@@ -155,7 +155,7 @@ def cotnet_sizes() -> list[str]:
 def coatnet_models() -> list[str]:
     """CoAtNet's classifiers."""
     rows = [row for row in load_rows().values() if row.paper == 'CoAtNet']
-    return _markdown(
+    return markdown(
         ['arch', 'top-1, params, FLOPs (paper, 224 x 224)', 'params, FLOPs measured'],
         [[f'`{row.model.lower()}`', ', '.join([row.published_text, _stated(row)]),
           _size(*(f'{number:.2f}' for number in row.measured))] for row in rows])
@@ -164,7 +164,7 @@ def coatnet_models() -> list[str]:
 def dino_models() -> list[str]:
     """Table 6 of the Container paper."""
     epochs = (20, 40, 60, 80, 100)
-    return _markdown(
+    return markdown(
         ['config', *(f'{epoch} epochs' for epoch in epochs)],
         [[_link(row, '../', row.model), *(
             f'{row.published["knn/top1" if epoch == epochs[-1] else f"knn/top1_{epoch}e"]:.1f}'

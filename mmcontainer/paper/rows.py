@@ -38,6 +38,7 @@ class Row:
             address that MMEngine downloads; None if it trains from random weights.
         hours: Time that the authors' training took, on what; 'unknown' where nobody says.
         note: What else one has to know.
+        small_of: The row of the paper that this one is a small experiment on.
         arch: Name of the row in ``arch_settings`` of the Container family.
         affinities: Dynamic and static affinity of a member of the Container family, in words.
         mark: Sign of a footnote, in the page that lists the row's size.
@@ -59,6 +60,7 @@ class Row:
     weights: Optional[str] = None
     hours: str = 'unknown'
     note: str = ''
+    small_of: Optional[str] = None
     arch: str = ''
     affinities: tuple[str, ...] = ()
     mark: str = ''

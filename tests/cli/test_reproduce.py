@@ -23,7 +23,7 @@ def in_an_empty_folder(monkeypatch, tmp_path):
 
 def arguments(row, **changes):
     return Namespace(**{**dict(row=row, list=False, data_root=None, gpus=None, work_dir=None,
-                               dry_run=True, small=False), **changes})
+                               dry_run=True, small=False, cfg_options=None), **changes})
 
 
 def plan(row, **changes):
@@ -75,6 +75,21 @@ def test_commands_say_what_the_plan_says(row):
     again = load_config(f'mmcontainer::{found.row.config}', found.options)
     assert config_hash(again) == found.hash
     assert str(found.tested) in found.test_command()
+
+
+@pytest.mark.parametrize('small', [False, True])
+def test_changes_of_the_recipe_are_part_of_the_run(small):
+    changes = {'randomness.seed': 3, 'optim_wrapper.optimizer.lr': 0.1, 'param_scheduler.0.end': 5}
+    found = plan('retinanet_container_light', gpus=2, small=small, cfg_options=changes)
+    assert found.changes == changes and found.cfg.randomness.seed == 3
+    words = found.train_command()
+    # Accumulation counts on from what the user wants.
+    assert words[-4:] == ['randomness.seed=3', 'optim_wrapper.optimizer.lr=0.1',
+                          'param_scheduler.0.end=20', 'optim_wrapper.accumulative_counts=4']
+    assert found.hash != plan('retinanet_container_light', gpus=2, small=small).hash
+    assert any('changes the recipe' in line for line in describe(found))
+    with pytest.raises(UserError, match='has no'):
+        plan('retinanet_container_light', cfg_options={'randomness.sead': 3})
 
 
 def test_the_best_checkpoint_is_tested_if_the_recipe_keeps_it(tmp_path):
@@ -220,6 +235,7 @@ def test_list_shows_all_rows_and_their_state(tmp_path):
                  date='2026-12-01T08:00:00+00:00', hardware='8 x GPU',
                  seconds=dict(train=36000., test=360.))
     append_entry(ledger, done)
+    append_entry(ledger, entry('2', 'smca_detr_r50', changes={'randomness.seed': 1}))
     with open(ledger, 'a') as file:
         file.write('{')
     lines = list(reproduce.list_rows(ledger))
@@ -230,7 +246,7 @@ def test_list_shows_all_rows_and_their_state(tmp_path):
         assert not row.config or row.hours in line
     line, = [line for line in lines if ' smca_detr_r50 ' in line]
     assert '43.6 on 2026-12-01 by Ada, 10.1 h on 8 x GPU' in line
-    assert 'line 2' in lines[-1]
+    assert 'line 3' in lines[-1]
 
 
 def test_a_work_dir_belongs_to_one_run(tmp_path):
@@ -273,10 +289,24 @@ def test_metrics_are_those_of_the_last_evaluation(tmp_path):
         reproduce._read_metrics(tmp_path / 'none')
 
 
+def test_a_curve_is_that_of_all_sessions(tmp_path):
+    sessions = [[dict(step=20, loss=1.), {'accuracy/top1': 30., 'step': 1},
+                 {'accuracy/top1': 41., 'step': 2}],
+                [{'accuracy/top1': 42.12345, 'step': 2}, {'accuracy/top1': 50., 'step': 3}]]
+    for number, lines in enumerate(sessions):
+        folder = tmp_path / f'2026010{number}_000000' / 'vis_data'
+        folder.mkdir(parents=True)
+        (folder / 'scalars.json').write_text(''.join(f'{json.dumps(line)}\n' for line in lines))
+    found = {'accuracy/top1': 50., 'accuracy/top5': 90.}
+    assert reproduce._read_curve(tmp_path, found) == [[1, 30.], [2, 42.1234], [3, 50.]]
+    assert reproduce._read_curve(tmp_path, {'coco/bbox_mAP': 1.}) == []
+
+
 def test_environment_is_complete(monkeypatch):
     found = reproduce_ledger.describe_environment()
     assert {'torch', 'mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmcontainer'} <= set(
         found['versions'])
     assert ' cores of ' in found['hardware'] and found['date'].endswith('+00:00')
-    assert set(found) == {'versions', 'revision', 'dirty', 'hardware', 'date', 'by'}
+    assert set(found) == {
+        'versions', 'revision', 'dirty', 'hardware', 'threads', 'date', 'by'}
     json.dumps(found)

@@ -83,8 +83,9 @@ def test_row_is_what_its_config_says(repo_root, row):
     weights = row.weights and (row.weights if '://' in row.weights
                                else f'checkpoints/{row.weights}.pth')
     assert files == ({weights} if weights else set())
-    assert row.config.startswith('imagenet/') == (row.task == 'classifier')
-    share = {'10 %': '_10pct', '50 %': '_50pct', '80 %': '_80pct'}.get(row.data[:4], '_in1k.py')
+    assert row.config.startswith(('imagenet/', 'imagenette/')) == (row.task == 'classifier')
+    share = {'10 %': '_10pct', '50 %': '_50pct', '80 %': '_80pct',
+             'Imag': '_imagenette.py' if row.data == 'Imagenette' else '_in1k.py'}.get(row.data[:4])
     assert row.task != 'classifier' or share in row.config
 
 

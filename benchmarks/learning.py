@@ -1,0 +1,235 @@
+"""Write docs/results.md and its pictures: what trainings on real photographs gave.
+
+    python -m benchmarks.learning
+
+The numbers come from ``results/ledger.jsonl``, where ``tools/reproduce.py`` noted them, and the
+sections from ``learning.yaml``.
+"""
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+from matplotlib.figure import Figure
+
+from mmcontainer.cli.reproduce_ledger import LEDGER, read_ledger
+from mmcontainer.fileio import write_atomically
+from mmcontainer.paper.documents import ROOT, markdown
+from mmcontainer.paper.rows import Row, load_rows
+
+PAGE = ROOT / 'docs' / 'results.md'
+_METRICS = {'accuracy/top1': 'top-1', 'coco/bbox_mAP': 'AP', 'knn/top1': '10-NN top-1'}
+_SEED = 'randomness.seed'
+_INTRO = """# Results on real photographs
+
+ImageNet and COCO are out of reach of the machines that this project has. What the papers claim was
+tried on small data sets instead, by recipes that anyone can run again. **Such results neither
+confirm nor refute the papers' numbers**: networks rank differently after 8 epochs of 9469 small
+images than after 300 epochs of 1.3 million. Every training that was finished is in
+[`results/ledger.jsonl`](../results/ledger.jsonl), good or bad. `python -m benchmarks.learning`
+writes this page from it; do not edit it.
+
+All networks of a table have the same data, augmentation, optimizer, schedule and number of
+iterations. Numbers are percent of the validation images (of BCCD, of the test images), after the
+last epoch. Where one seed is all there is, differences of a point mean nothing. "Half-way" is after
+half of the epochs, of one training.
+
+## Data
+
+The project ships none of it. `DIR` in the commands below is the folder of the data set; without
+`--data-root` it is `data/imagenette` or `data/bccd`.
+
+| data set | layout of `DIR` | licence |
+|---|---|---|
+| [Imagenette](https://github.com/fastai/imagenette): 9469 + 3925 photographs, 10 classes | `train/n01440764/*.JPEG` ..., `val/...` | images of ImageNet, for research; the collection Apache 2.0 |
+| [BCCD](https://github.com/Shenggan/BCCD_Dataset): 205 + 87 + 72 microscope images, 3 classes | `images/*.jpg`, `annotations/train.json`, `val.json`, `test.json` in COCO's format, of the lists in `ImageSets/Main` | MIT |
+
+Imagenette was read from copies of 128 x 128 pixels. Lists of a part of its images are
+made first: `python tools/make_imagenet_subset.py DIR/train --share 0.1 --out
+DIR/meta/train_10pct.txt`, and the same with 0.5 and `50pct`. Detectors start from these weights:
+
+```
+mkdir -p checkpoints
+cp work_dirs/reproduce/imagenette_container_light/epoch_8.pth checkpoints/container_light_imagenette.pth
+cp work_dirs/reproduce/imagenette_r50/epoch_8.pth checkpoints/r50_imagenette.pth
+```
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a line of a table is about.
+
+    Attributes:
+        row: A row of ``rows.yaml``.
+        label: What the line is called.
+        changes: What is changed of the row's recipe.
+        entries: Of the ledger, one per training (seed).
+    """
+    row: Row
+    label: str
+    changes: dict[str, Any]
+    entries: tuple[dict, ...]
+
+    @property
+    def values(self) -> list[float]:
+        """The main number of every training, in percent."""
+        return [entry['found'][self.metric] for entry in self.entries]
+
+    @property
+    def metric(self) -> str:
+        """The main one."""
+        return next(metric for metric in _METRICS if metric in self.entries[0]['found'])
+
+    @property
+    def command(self) -> str:
+        """How to repeat it."""
+        changes = ''.join(f' {key}={value}' for key, value in self.changes.items())
+        options = f' --cfg-options{changes}' if changes else ''
+        return f'python tools/reproduce.py {self.row.name} --data-root DIR{options}'
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A section of the page; ``runs`` are those of ``learning.yaml``, with or without results."""
+    key: str
+    title: str
+    claim: str
+    runs: tuple[Run, ...]
+
+    @property
+    def finished(self) -> list[Run]:
+        """Those with results, the best first."""
+        runs = [run for run in self.runs if run.entries]
+        return sorted(runs, key=lambda run: -statistics.mean(run.values))
+
+
+def _make_run(given: Any, entries: Sequence[dict]) -> Run:
+    given = given if isinstance(given, dict) else dict(row=given)
+    row, changes = load_rows()[given['row']], given.get('changes', {})
+
+    def belongs(entry: dict) -> bool:
+        found = {key: value for key, value in (entry.get('changes') or {}).items() if key != _SEED}
+        return entry['row'] == row.name and not entry.get('small') and found == changes
+
+    label = given.get('label') or (row.model if row.data in ('Imagenette', 'BCCD', 'VOC')
+                                   else f'{row.model}, {row.data}')
+    return Run(row, label, changes, tuple(filter(belongs, entries)))
+
+
+def load_experiments(ledger: Path) -> list[Experiment]:
+    """The sections with what the ledger has of them."""
+    entries, _ = read_ledger(ledger)
+    text = Path(__file__).with_suffix('.yaml').read_text(encoding='utf-8')
+    return [Experiment(**{**section, 'runs': tuple(_make_run(run, entries)
+                                                   for run in section['runs'])})
+            for section in yaml.safe_load(text)]
+
+
+def _number(values: Sequence[float]) -> str:
+    """'71.3', or with several seeds their mean and standard deviation: '71.3 ± 0.4 (3 seeds)'."""
+    mean = f'{statistics.mean(values):.1f}'
+    if len(values) == 1:
+        return mean
+    return f'{mean} ± {statistics.stdev(values):.1f} ({len(values)} seeds)'
+
+
+def _minutes(entry: dict) -> float:
+    """Minutes of training, by all its threads together where there was no GPU."""
+    return entry['seconds']['train'] / 60 * (entry.get('threads') or 1)
+
+
+def _published(row: Row) -> str:
+    twin = load_rows().get(row.small_of)
+    return twin.published_text if twin else '-'
+
+
+def _line(run: Run) -> list[str]:
+    minutes = statistics.mean(map(_minutes, run.entries))
+    curve = run.entries[0].get('curve') or []
+    middle = curve[(len(curve) - 1) // 2] if curve else None
+    return [run.label, _number(run.values), f'{middle[1]:.1f}' if middle else '-',
+            f'{minutes:.0f}', _published(run.row)]
+
+
+def _machines(runs: Sequence[Run]) -> str:
+    """Where and when the numbers of a table were found."""
+    found = {(entry['hardware'], entry['versions']['torch'], entry['date'][:10])
+             for run in runs for entry in run.entries}
+    return '; '.join(f'{hardware}, torch {version}, {date}'
+                     for hardware, version, date in sorted(found))
+
+
+def render_experiment(experiment: Experiment) -> Iterator[str]:
+    """Lines of a section."""
+    runs = experiment.finished
+    yield from ('', f'## {experiment.title}', '', experiment.claim.strip())
+    if runs:
+        metric = _METRICS[runs[0].metric]
+        yield ''
+        yield from markdown(['network', f'{metric} here', 'half-way', 'minutes of CPU or GPU',
+                             'the paper, on its data'], map(_line, runs))
+        yield from ('', f'Where: {_machines(runs)}.')
+    if len(_curves(experiment)) > 1:
+        yield from ('', f'![{experiment.title}: accuracy by epoch and by minute]'
+                        f'(images/{picture_path(experiment).name})')
+    missing = [run.label for run in experiment.runs if not run.entries]
+    if missing:
+        yield from ('', f'Not run yet: {"; ".join(missing)}.')
+    yield from ('', '```', *dict.fromkeys(run.command for run in experiment.runs), '```')
+
+
+def render(experiments: Sequence[Experiment]) -> str:
+    """The page."""
+    lines = (line for experiment in experiments for line in render_experiment(experiment))
+    return '\n'.join([_INTRO.rstrip(), *lines]) + '\n'
+
+
+def picture_path(experiment: Experiment) -> Path:
+    """Where the picture of a section lies."""
+    return PAGE.parent / 'images' / f'results_{experiment.key}.png'
+
+
+def _curves(experiment: Experiment) -> list[tuple[str, list[list[float]], float]]:
+    """Label, [epoch, percent] and minutes of one training of every run that has a curve."""
+    return [(run.label, run.entries[0]['curve'], _minutes(run.entries[0]))
+            for run in experiment.finished if run.entries[0].get('curve')]
+
+
+def draw(experiment: Experiment) -> Optional[Figure]:
+    """Accuracy by the share of the epochs and by minutes; None without two curves to compare."""
+    curves = _curves(experiment)
+    if len(curves) < 2:
+        return None
+    figure = Figure(figsize=(11, 4.4), dpi=110, layout='constrained')
+    by_epoch, by_minute = figure.subplots(1, 2, sharey=True)
+    for label, curve, minutes in curves:
+        shares = [step / curve[-1][0] for step, _ in curve]
+        values = [value for _, value in curve]
+        by_epoch.plot([100 * share for share in shares], values, marker='o', label=label)
+        by_minute.plot([share * minutes for share in shares], values, marker='o')
+    by_epoch.set(xlabel='training done, %', ylabel=_METRICS[experiment.finished[0].metric] + ', %')
+    by_minute.set(xlabel='minutes of CPU or GPU')
+    by_epoch.legend(frameon=False)
+    for axes in (by_epoch, by_minute):
+        axes.grid(alpha=0.3)
+        axes.spines[['top', 'right']].set_visible(False)
+    return figure
+
+
+def write(ledger: Path = ROOT / LEDGER) -> None:
+    """Write the page and its pictures."""
+    experiments = load_experiments(ledger)
+    for experiment in experiments:
+        figure = draw(experiment)
+        if figure is not None:
+            write_atomically(picture_path(experiment), figure.savefig)
+    text = render(experiments)
+    write_atomically(PAGE, lambda file: Path(file).write_text(text, encoding='utf-8'))
+
+
+if __name__ == '__main__':
+    from mmcontainer.cli.tool import run_tool
+    run_tool(write)

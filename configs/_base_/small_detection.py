@@ -1,0 +1,41 @@
+# Fine-tuning on small data sets, on a CPU: the 1x recipe of the Container paper with 4 images of
+# 320 x 320 pixels at most per iteration, and a shorter warm-up.
+_base_ = [
+    'mmdet::_base_/models/retinanet_r50_fpn.py', 'mmdet::_base_/datasets/coco_detection.py',
+    './schedule_1x_adamw.py', './default_runtime.py'
+]
+
+model = dict(backbone=dict(frozen_stages=-1))  # batch norms alone are frozen, in all networks
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=(320, 320), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs')
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(320, 320), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+]
+_loader = dict(num_workers=1, persistent_workers=True)
+_images = dict(img='images/')
+train_dataloader = dict(
+    batch_size=4, **_loader,
+    dataset=dict(ann_file='annotations/train.json', data_prefix=_images, pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=4, **_loader,
+    dataset=dict(ann_file='annotations/val.json', data_prefix=_images, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=100),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1)
+]
+auto_scale_lr = dict(base_batch_size=4)
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1))
+randomness = dict(seed=0)

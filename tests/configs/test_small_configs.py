@@ -1,0 +1,78 @@
+"""Configs of small experiments: one recipe for every network, and the networks of the paper."""
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from mmcontainer.backbones import Container
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+# What may differ between the contestants of a table.
+OWN = ('model', 'custom_imports', 'custom_hooks')
+
+
+def recipe(path):
+    cfg = Config.fromfile(path).to_dict()
+    return {key: value for key, value in cfg.items()
+            if key not in OWN and not key.startswith('_') and key not in ('backbone', 'channels')}
+
+
+def build(cfg):
+    init_default_scope(cfg.default_scope)
+    return MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize('pattern, number', [
+    ('imagenette/*_8e_imagenette.py', 9), ('imagenette/*_50pct.py', 2),
+    ('imagenette/*_10pct.py', 2), ('bccd/*.py', 4)])
+def test_contestants_share_the_recipe(pattern, number):
+    first, *others = sorted(CONFIGS.glob(pattern))
+    assert len(others) == number - 1
+    for other in others:
+        assert recipe(other) == recipe(first), other.name
+
+
+@pytest.mark.parametrize('arch', ['base', 'dw-3', 'h-deit-s', 'mh-dw-3', 'mlp-lr', 'mh-mlp-lr'])
+def test_archs_are_those_of_table_2_at_64_pixels(arch):
+    path = CONFIGS / 'imagenette' / f'container_{arch.replace("-", "_")}_1xb64_8e_imagenette.py'
+    given = Config.fromfile(path).model.backbone.arch.to_dict()
+    assert {'static': None, **given} == {**Container.arch_settings[arch], 'image_size': 64}
+
+
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('imagenette/*_8e_imagenette.py')),
+                         ids=lambda path: path.stem)
+def test_classifiers_have_about_one_size(path):
+    assert 17e6 < sum(value.numel() for value in build(Config.fromfile(path)).parameters()) < 24e6
+
+
+@pytest.mark.parametrize('share, epochs', [(50, 16), (10, 80)])
+def test_a_share_has_as_many_iterations_as_all_images(share, epochs):
+    path = f'imagenette/deit_s_1xb64_{epochs}e_imagenette_{share}pct.py'
+    cfg = Config.fromfile(CONFIGS / path)
+    assert cfg.train_cfg.max_epochs * share == 800 == cfg.train_cfg.val_interval * share * 8
+    assert [one.get('end') or one.begin for one in cfg.param_scheduler] == [epochs // 8] * 2
+    assert cfg.train_dataloader.dataset.ann_file == f'meta/train_{share}pct.txt'
+
+
+@pytest.mark.parametrize('name', ['container_light', 'r50'])
+def test_detectors_take_the_backbone_of_the_classifier(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = CONFIGS / 'imagenette' / f'{name}_1xb64_8e_imagenette.py'
+    weights = {key: torch.full(value.shape, 2, dtype=value.dtype)
+               for key, value in build(Config.fromfile(path)).state_dict().items()}
+    cfg = Config.fromfile(CONFIGS / 'bccd' / f'retinanet_{name}_1xb4_12e_bccd.py')
+    checkpoint = Path(cfg.model.backbone.init_cfg.checkpoint)
+    checkpoint.parent.mkdir()
+    torch.save(dict(state_dict=weights), checkpoint)
+    backbone = build(cfg).backbone
+    backbone.init_weights()
+    assert all((value == 2).all() for value in backbone.state_dict().values())
+    # All batch norms are frozen, and nothing else is.
+    backbone.train()
+    for module in backbone.modules():
+        is_norm = isinstance(module, nn.BatchNorm2d)
+        assert not (is_norm and module.training)
+        assert all(value.requires_grad != is_norm for value in module.parameters(recurse=False))
