@@ -6,6 +6,7 @@ The numbers come from ``results/ledger.jsonl``, where ``tools/reproduce.py`` not
 sections from ``learning.yaml``.
 """
 import statistics
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,22 +163,26 @@ def _machines(runs: Sequence[Run]) -> str:
                      for hardware, version, date in sorted(found))
 
 
+def _paragraph(text: str) -> list[str]:
+    return textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def render_experiment(experiment: Experiment) -> Iterator[str]:
     """Lines of a section."""
     runs = experiment.finished
-    yield from ('', f'## {experiment.title}', '', experiment.claim.strip())
+    yield from ('', f'## {experiment.title}', '', *_paragraph(experiment.claim))
     if runs:
         metric = _METRICS[runs[0].metric]
         yield ''
         yield from markdown(['network', f'{metric} here', 'half-way', 'minutes of CPU or GPU',
                              'the paper, on its data'], map(_line, runs))
-        yield from ('', f'Where: {_machines(runs)}.')
+        yield from ('', *_paragraph(f'Where: {_machines(runs)}.'))
     if len(_curves(experiment)) > 1:
         yield from ('', f'![{experiment.title}: accuracy by epoch and by minute]'
                         f'(images/{picture_path(experiment).name})')
     missing = [run.label for run in experiment.runs if not run.entries]
     if missing:
-        yield from ('', f'Not run yet: {"; ".join(missing)}.')
+        yield from ('', *_paragraph(f'Not run yet: {"; ".join(missing)}.'))
     yield from ('', '```', *dict.fromkeys(run.command for run in experiment.runs), '```')
 
 
