@@ -7,6 +7,6 @@
     python -m benchmarks.data_pipeline     images per second of a loader's worker, by decoder
     python -m benchmarks.overfit_detr      DETR, Deformable DETR and SMCA-DETR on four photographs
     python -m benchmarks.trained_exports   AP of small detectors in PyTorch, onnxruntime and int8
-    python -m benchmarks.learning          docs/results.md and its pictures, from results/ledger.jsonl
+    python -m benchmarks.learning          docs/results.md and its pictures, from the ledger
     python -m benchmarks.report            docs/performance.md and its pictures, from the results
 """

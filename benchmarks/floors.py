@@ -31,7 +31,7 @@ FLOORS = (
     Floor('backbones', 'inference', BIG, 'float32', PLAIN, 2.3),
     Floor('backbones', 'inference', BIG, 'bfloat16', PLAIN, 4.0, reference_dtype='float32'),
     Floor('backbones', 'inference', BIG, 'bfloat16', PLAIN, 4.0),
-    Floor('backbones', 'inference', BIG, 'float32', PLAIN, 3.0, memory=True),
+    Floor('backbones', 'inference', BIG, 'float32', PLAIN, 1.9, memory=True),
     Floor('backbones', 'inference', [224, 224], 'float32', PLAIN, 1.0),
     Floor('backbones', 'training step', [512, 512], 'float32', PLAIN, 1.15),
     Floor('backbones', 'training step', [512, 512], 'bfloat16', PLAIN, 1.4,

@@ -42,19 +42,21 @@ half of the epochs, of one training.
 The project ships none of it. `DIR` in the commands below is the folder of the data set; without
 `--data-root` it is `data/imagenette` or `data/bccd`.
 
-| data set | layout of `DIR` | licence |
-|---|---|---|
-| [Imagenette](https://github.com/fastai/imagenette): 9469 + 3925 photographs, 10 classes | `train/n01440764/*.JPEG` ..., `val/...` | images of ImageNet, for research; the collection Apache 2.0 |
-| [BCCD](https://github.com/Shenggan/BCCD_Dataset): 205 + 87 + 72 microscope images, 3 classes | `images/*.jpg`, `annotations/train.json`, `val.json`, `test.json` in COCO's format, of the lists in `ImageSets/Main` | MIT |
+- [Imagenette](https://github.com/fastai/imagenette), 9469 + 3925 photographs of 10 classes. `DIR`
+  holds `train/n01440764/*.JPEG`, ..., and `val/` alike. Its images are ImageNet's, which may be
+  used for research; the collection has the Apache licence 2.0.
+- [BCCD](https://github.com/Shenggan/BCCD_Dataset), 205 + 87 + 72 microscope images of 3 classes,
+  licence MIT. `DIR` holds `images/*.jpg`, and in `annotations/` the files `train.json`, `val.json`
+  and `test.json` in COCO's format, made of the lists in its `ImageSets/Main`.
 
 Imagenette was read from copies of 128 x 128 pixels. Lists of a part of its images are
 made first: `python tools/make_imagenet_subset.py DIR/train --share 0.1 --out
 DIR/meta/train_10pct.txt`, and the same with 0.5 and `50pct`. Detectors start from these weights:
 
 ```
-mkdir -p checkpoints
-cp work_dirs/reproduce/imagenette_container_light/epoch_8.pth checkpoints/container_light_imagenette.pth
-cp work_dirs/reproduce/imagenette_r50/epoch_8.pth checkpoints/r50_imagenette.pth
+mkdir -p checkpoints; R=work_dirs/reproduce
+cp $R/imagenette_container_light/epoch_8.pth checkpoints/container_light_imagenette.pth
+cp $R/imagenette_r50/epoch_8.pth checkpoints/r50_imagenette.pth
 ```
 """
 
