@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Callable, NoReturn, Optional
@@ -139,6 +140,10 @@ def _leave(code: int) -> NoReturn:
         sys.exit(code)
     if code == 0:  # else the other processes may be waiting in the middle of something
         torch.distributed.destroy_process_group()
+    # What Python does at its end, as far as a run needs it.
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

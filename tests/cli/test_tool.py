@@ -50,6 +50,8 @@ def test_defects_keep_their_traceback():
 GROUP = """
 import atexit
 import sys
+import threading
+import time
 import torch
 from mmcontainer.cli.tool import run_tool
 from mmcontainer.errors import UserError
@@ -61,6 +63,7 @@ class Held:
 def main():
     store = torch.distributed.FileStore(sys.argv[1], 1)
     torch.distributed.init_process_group('gloo', store=store, rank=0, world_size=1)
+    threading.Thread(target=lambda: time.sleep(1) or print('thread')).start()
     print('done')
     if {mistake}:
         raise UserError('a mistake')
@@ -77,7 +80,8 @@ def test_a_member_of_a_process_group_ends_before_python_takes_its_threads_down(
     done = subprocess.run(
         [sys.executable, '-c', GROUP.format(mistake=mistake), str(tmp_path / 'store')],
         text=True, capture_output=True, timeout=100)
-    assert done.returncode == code and done.stdout.split('\n') == ['done', 'at exit', '']
+    assert done.returncode == code and done.stdout.split('\n') == [
+        'done', 'thread', 'at exit', '']
     assert done.stderr.endswith('error: a mistake\n' if mistake else '')
 
 
