@@ -58,6 +58,17 @@ mkdir -p checkpoints; R=work_dirs/reproduce
 cp $R/imagenette_container_light/epoch_8.pth checkpoints/container_light_imagenette.pth
 cp $R/imagenette_r50/epoch_8.pth checkpoints/r50_imagenette.pth
 ```
+
+A checkpoint of a classifier has 230 MB, two thirds of which belong to the optimizer. This writes
+the weights alone, in float16, 39 MB of a Container-Light; `StrictPretrained` reads them:
+
+```
+python -c "import torch; from mmcontainer.checkpoints import read_weights
+weights, _ = read_weights('checkpoints/container_light_imagenette.pth')
+for key, value in weights.items():
+    weights[key] = value.half() if value.is_floating_point() else value
+torch.save(dict(state_dict=weights), 'checkpoints/container_light_imagenette_fp16.pth')"
+```
 """
 
 

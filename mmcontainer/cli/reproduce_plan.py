@@ -1,8 +1,9 @@
 """What reproducing a row takes: its config, options, commands, and the checks before any work."""
 import copy
+import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -157,11 +158,11 @@ def make_plan(args) -> Plan:
     """
     row = find_row(args.row)
     gpus = args.gpus or _most_gpus(row)
-    default = _RUNS / (f'{row.name}_small' if args.small else row.name)
-    work_dir = Path(args.work_dir).expanduser() if args.work_dir else default
+    changes = args.cfg_options or {}
+    work_dir = Path(args.work_dir).expanduser() if args.work_dir else _default_work_dir(
+        row, changes, args.small)
     # In a checkout, where it is and not a link.
     config = own_folder('configs').resolve() / row.config
-    changes = args.cfg_options or {}
     cfg, data_root, ledger = load_config(str(config), changes), args.data_root, LEDGER
     if args.small:
         small_config(cfg)
@@ -175,6 +176,12 @@ def make_plan(args) -> Plan:
     cfg.merge_from_dict(options)
     return Plan(row, cfg, config, changes, options, gpus, factor, work_dir, data_root, ledger,
                 args.small, config_hash(cfg))
+
+
+def _default_work_dir(row: Row, changes: Mapping[str, Any], small: bool) -> Path:
+    """'work_dirs/reproduce/ROW,seed=1': one for each of the changed recipes."""
+    words = [row.name, *(f'{key.split(".")[-1]}={value}' for key, value in changes.items())]
+    return _RUNS / (re.sub(r'[^\w.,=-]+', '_', ','.join(words)) + ('_small' if small else ''))
 
 
 def _most_gpus(row: Row) -> int:

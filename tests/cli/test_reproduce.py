@@ -87,6 +87,8 @@ def test_changes_of_the_recipe_are_part_of_the_run(small):
     assert words[-4:] == ['randomness.seed=3', 'optim_wrapper.optimizer.lr=0.1',
                           'param_scheduler.0.end=20', 'optim_wrapper.accumulative_counts=4']
     assert found.hash != plan('retinanet_container_light', gpus=2, small=small).hash
+    assert found.work_dir.name == ('retinanet_container_light,seed=3,lr=0.1,end=5'
+                                   + '_small' * small)
     assert any('changes the recipe' in line for line in describe(found))
     with pytest.raises(UserError, match='has no'):
         plan('retinanet_container_light', cfg_options={'randomness.sead': 3})
