@@ -40,7 +40,7 @@ half of the epochs, of one training.
 ## Data
 
 The project ships none of it. `DIR` in the commands below is the folder of the data set; without
-`--data-root` it is `data/imagenette` or `data/bccd`.
+`--data-root` it is `data/imagenette`, `data/bccd` or `data/voc`.
 
 - [Imagenette](https://github.com/fastai/imagenette), 9469 + 3925 photographs of 10 classes. `DIR`
   holds `train/n01440764/*.JPEG`, ..., and `val/` alike. Its images are ImageNet's, which may be
@@ -48,6 +48,9 @@ The project ships none of it. `DIR` in the commands below is the folder of the d
 - [BCCD](https://github.com/Shenggan/BCCD_Dataset), 205 + 87 + 72 microscope images of 3 classes,
   licence MIT. `DIR` holds `images/*.jpg`, and in `annotations/` the files `train.json`, `val.json`
   and `test.json` in COCO's format, made of the lists in its `ImageSets/Main`.
+- [PASCAL VOC](http://host.robots.ox.ac.uk/pascal/VOC/voc2012/), 3119 + 307 of its photographs at
+  320 pixels, 20 classes; `DIR` as for BCCD, without `test.json`. The photographs are from Flickr
+  and under its terms of use.
 
 Imagenette was read from copies of 128 x 128 pixels. Lists of a part of its images are
 made first: `python tools/make_imagenet_subset.py DIR/train --share 0.1 --out

@@ -1,4 +1,4 @@
-# Fine-tuning on small data sets, on a CPU: the 1x recipe of the Container paper with 4 images of
+# Fine-tuning on small data sets, on a CPU: the 1x recipe of the Container paper with few images of
 # 320 x 320 pixels at most per iteration, and a shorter warm-up.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py', 'mmdet::_base_/datasets/coco_detection.py',

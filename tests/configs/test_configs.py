@@ -51,7 +51,7 @@ EXPECTED = {
 
 def _find_configs():
     paths = sorted((Path(__file__).resolve().parents[2] / 'configs').glob('*/*.py'))
-    others = ('_base_', 'imagenet', 'imagenette', 'bccd', 'detr', 'dino', 'fpn', 'upernet')
+    others = ('_base_', 'imagenet', 'imagenette', 'bccd', 'voc', 'detr', 'dino', 'fpn', 'upernet')
     return [path for path in paths if path.parent.name not in others]
 
 

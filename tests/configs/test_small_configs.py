@@ -27,7 +27,7 @@ def build(cfg):
 
 @pytest.mark.parametrize('pattern, number', [
     ('imagenette/*_8e_imagenette.py', 9), ('imagenette/*_50pct.py', 2),
-    ('imagenette/*_10pct.py', 2), ('bccd/*.py', 4)])
+    ('imagenette/*_10pct.py', 2), ('bccd/*.py', 4), ('voc/*.py', 2)])
 def test_contestants_share_the_recipe(pattern, number):
     first, *others = sorted(CONFIGS.glob(pattern))
     assert len(others) == number - 1
