@@ -18,8 +18,13 @@ _RELEASED = {
        }.items()},
 }
 
-# Sizes of the papers of which no weights were ever published.
+# Of which no weights were ever published, and how to train them.
 _NEVER_RELEASED = {
+    **{f'{name}_imagenette':
+       (f'They come from a small training of ours: python tools/reproduce.py imagenette_{name} '
+        f'--data-root IMAGENETTE, and then cp work_dirs/reproduce/imagenette_{name}/epoch_8.pth '
+        f'checkpoints/{name}_imagenette.pth (docs/results.md).')
+       for name in ('container_light', 'r50')},
     'container_light_paper_in1k':
     ("No weights of the paper's 20.0 M model were published; the released ones belong to arch "
      "'light' (configs named container_light_fpn_*). Pre-train it yourself and put the file "

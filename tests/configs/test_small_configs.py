@@ -8,6 +8,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmcontainer.backbones import Container
+from mmcontainer.checkpoints.official import missing_message
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 # What may differ between the contestants of a table.
@@ -65,6 +66,7 @@ def test_detectors_take_the_backbone_of_the_classifier(name, tmp_path, monkeypat
                for key, value in build(Config.fromfile(path)).state_dict().items()}
     cfg = Config.fromfile(CONFIGS / 'bccd' / f'retinanet_{name}_1xb4_12e_bccd.py')
     checkpoint = Path(cfg.model.backbone.init_cfg.checkpoint)
+    assert f'reproduce.py imagenette_{name} ' in missing_message(checkpoint)
     checkpoint.parent.mkdir()
     torch.save(dict(state_dict=weights), checkpoint)
     backbone = build(cfg).backbone
