@@ -5,7 +5,16 @@ _base_ = [
     './schedule_1x_adamw.py', './default_runtime.py'
 ]
 
-model = dict(backbone=dict(frozen_stages=-1))  # batch norms alone are frozen, in all networks
+# ResNet-50, of which batch norms alone are frozen, as in the other networks; from the classifier of
+# imagenette/r50_1xb64_8e_imagenette.py.
+model = dict(
+    backbone=dict(
+        frozen_stages=-1,
+        norm_cfg=dict(requires_grad=False),
+        init_cfg=dict(
+            _delete_=True,
+            type='StrictPretrained',
+            checkpoint='checkpoints/r50_imagenette.pth')))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,16 +1,5 @@
 # Container-Light of the size that the paper's tables have. Its last two stages have 4 x 4 and 2 x 2
 # positions.
-_base_ = '../_base_/imagenette.py'
+_base_ = '../_base_/imagenette_classifier.py'
 
-model = dict(
-    # Out of `mmcontainer::`, MMEngine would look for the classifier in this package.
-    _scope_='mmpretrain',
-    type='ImageClassifier',
-    backbone=dict(type='ContainerLight', arch='light-paper', out_indices=(3, ), final_norm=True),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=10,
-        in_channels=512,
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
-        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')))
+model = dict(backbone=dict(type='ContainerLight', arch='light-paper'))

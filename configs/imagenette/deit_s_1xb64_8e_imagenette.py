@@ -1,5 +1,5 @@
 # MMPretrain's DeiT-S with patches of 8 pixels: 8 x 8 of them.
-_base_ = './container_light_1xb64_8e_imagenette.py'
+_base_ = '../_base_/imagenette_classifier.py'
 
 model = dict(
     backbone=dict(

@@ -1,5 +1,5 @@
 # MMPretrain's ResNet-50.
-_base_ = './container_light_1xb64_8e_imagenette.py'
+_base_ = '../_base_/imagenette_classifier.py'
 
 model = dict(
     backbone=dict(_delete_=True, type='ResNet', depth=50, style='pytorch'),
