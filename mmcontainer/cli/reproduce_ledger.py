@@ -124,7 +124,8 @@ def describe_hardware() -> str:
 
 def describe_environment() -> dict[str, Any]:
     """What a result depends on beside the config: versions, hardware, date, who, and so on."""
-    changes = git('status', '--porcelain', '--untracked-files=no')
+    # The results of other runs are no other code.
+    changes = git('status', '--porcelain', '--untracked-files=no', '--', f':!{LEDGER}')
     return dict(
         versions={**{name: installed_version(name) for name in SUPPORTED},
                   'mmcontainer': __version__, 'python': platform.python_version()},
