@@ -9,6 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
+from mmcontainer.cli.reproduce import read_curve
 from mmcontainer.errors import UserError
 from mmcontainer.fileio import write_atomically
 
@@ -17,22 +18,17 @@ from .plots import new_axes
 _METRIC = 'knn/top1'
 
 
-def read_curve(work_dir):
+def knn_curve(work_dir):
     """[[epoch, accuracy in percent], ...] of a work dir.
 
     Raises:
         UserError: No log in it has k-NN accuracies.
     """
-    found = {}
-    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for line in log.read_text(encoding='utf-8').splitlines():
-            record = json.loads(line)
-            if _METRIC in record:
-                found[record['step']] = record[_METRIC]
-    if not found:
+    curve = read_curve(work_dir, _METRIC)
+    if not curve:
         raise UserError(f'{work_dir} has no log (*/vis_data/scalars.json) with {_METRIC}: name the '
                         'work dir of a training by DINO.')
-    return sorted(map(list, found.items()))
+    return curve
 
 
 def plot(curves, path):
@@ -53,7 +49,7 @@ def main():
     parser.add_argument('--json', type=Path, help='write the curves here')
     parser.add_argument('--plot', type=Path, help='draw the curves here')
     args = parser.parse_args()
-    curves = {folder.name: read_curve(folder) for folder in args.work_dirs}
+    curves = {folder.name: knn_curve(folder) for folder in args.work_dirs}
     if args.json:
         text = json.dumps(curves, indent=1) + '\n'
         write_atomically(args.json, lambda file: Path(file).write_text(text, encoding='utf-8'))

@@ -20,6 +20,8 @@ from mmcontainer.fileio import write_atomically
 from mmcontainer.paper.documents import ROOT, markdown
 from mmcontainer.paper.rows import Row, load_rows
 
+from .plots import new_axes
+
 PAGE = ROOT / 'docs' / 'results.md'
 _METRICS = {'accuracy/top1': 'top-1', 'coco/bbox_mAP': 'AP', 'knn/top1': '10-NN top-1'}
 _SEED = 'randomness.seed'
@@ -224,8 +226,7 @@ def draw(experiment: Experiment) -> Optional[Figure]:
     curves = _curves(experiment)
     if len(curves) < 2:
         return None
-    figure = Figure(figsize=(11, 4.4), dpi=110, layout='constrained')
-    by_epoch, by_minute = figure.subplots(1, 2, sharey=True)
+    figure, by_epoch, by_minute = new_axes('', 2)
     for label, curve, minutes in curves:
         shares = [step / curve[-1][0] for step, _ in curve]
         values = [value for _, value in curve]
@@ -234,9 +235,6 @@ def draw(experiment: Experiment) -> Optional[Figure]:
     by_epoch.set(xlabel='training done, %', ylabel=_METRICS[experiment.finished[0].metric] + ', %')
     by_minute.set(xlabel='minutes of CPU or GPU')
     by_epoch.legend(frameon=False)
-    for axes in (by_epoch, by_minute):
-        axes.grid(alpha=0.3)
-        axes.spines[['top', 'right']].set_visible(False)
     return figure
 
 
@@ -246,7 +244,8 @@ def write(ledger: Path = ROOT / LEDGER) -> None:
     for experiment in experiments:
         figure = draw(experiment)
         if figure is not None:
-            write_atomically(picture_path(experiment), figure.savefig)
+            write_atomically(picture_path(experiment), lambda file, figure=figure: figure.savefig(
+                file, metadata=dict(Software=None)))
     text = render(experiments)
     write_atomically(PAGE, lambda file: Path(file).write_text(text, encoding='utf-8'))
 

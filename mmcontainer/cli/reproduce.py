@@ -83,7 +83,8 @@ def _run(plan: Plan, run: dict[str, Any]) -> None:
         row=plan.row.name, small=plan.is_small, published=dict(plan.row.published), found=found,
         config=plan.row.config, config_hash=plan.hash, gpus=plan.gpus, images=plan.images,
         accumulate=plan.accumulate, changes=plan.changes, options=plan.options,
-        curve=_read_curve(plan.work_dir, found), seconds=run['seconds'],
+        curve=[point for point in read_curve(plan.work_dir, next(iter(found))) if point[0]],
+        seconds=run['seconds'],
         sessions=run['sessions'], command=shown(plan.train_command()),
         **describe_environment(), run=run['run'])
     append_entry(plan.ledger, entry)
@@ -181,19 +182,23 @@ def _read_metrics(folder: Path) -> dict[str, float]:
     return found
 
 
-def _read_curve(work_dir: Path, found: dict[str, float]) -> list[list[float]]:
-    """[epoch, percent of the first metric] of every validation of a training.
+def read_curve(work_dir: Path, metric: str) -> list[list[float]]:
+    """[epoch, percent] of every validation of a training.
 
-    Of one that counts iterations nothing: MMEngine writes 0 as the step of its validations.
+    Of one that counts iterations it has epoch 0 alone: MMEngine writes no other step of its
+    validations.
+
+    Args:
+        work_dir (Path): Of ``tools/train.py``; a resumed training has a log of each session there.
+        metric (str): As the log calls it.
     """
-    metric, curve = next(iter(found)), {}
-    # A training that was interrupted has a folder for each of its sessions.
+    curve = {}
     for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for line in log.read_text(encoding='utf-8').splitlines():
             point = json.loads(line)
-            if metric in point and point['step']:
+            if metric in point:
                 curve[point['step']] = round(percent(metric, point[metric]), 4)
-    return [[step, curve[step]] for step in sorted(curve)]
+    return sorted(map(list, curve.items()))
 
 
 def _compare(row: Row, found: dict[str, float]) -> list[str]:

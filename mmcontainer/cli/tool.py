@@ -133,8 +133,8 @@ def _leave(code: int) -> NoReturn:
     """Exit; after work in several processes without taking the interpreter down.
 
     ``DistributedDataParallel`` keeps its process group alive for good, even if the group is
-    destroyed. A thread of the group that lets go of its last tensor while the interpreter is
-    being taken down aborts the process, now and then, after all is done.
+    destroyed. Now and then such a process aborted after all was done: most likely when a thread of
+    the group let go of its last tensor while the interpreter was being taken down.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         sys.exit(code)

@@ -299,9 +299,8 @@ def test_a_curve_is_that_of_all_sessions(tmp_path):
         folder = tmp_path / f'2026010{number}_000000' / 'vis_data'
         folder.mkdir(parents=True)
         (folder / 'scalars.json').write_text(''.join(f'{json.dumps(line)}\n' for line in lines))
-    found = {'accuracy/top1': 50., 'accuracy/top5': 90.}
-    assert reproduce._read_curve(tmp_path, found) == [[1, 30.], [2, 42.1234], [3, 50.]]
-    assert reproduce._read_curve(tmp_path, {'coco/bbox_mAP': 1.}) == []
+    assert reproduce.read_curve(tmp_path, 'accuracy/top1') == [[1, 30.], [2, 42.1234], [3, 50.]]
+    assert reproduce.read_curve(tmp_path, 'coco/bbox_mAP') == []
 
 
 def test_environment_is_complete(monkeypatch):

@@ -1,0 +1,8 @@
+# 10 % of the training images of every class, 10 times in an epoch. Make the list first (DIR: the
+# data root):
+#   python tools/make_imagenet_subset.py DIR/train --share 0.1 --out DIR/meta/train_10pct.txt
+_base_ = './deit_s_1xb64_8e_imagenette.py'
+
+images = dict(**_base_.train_dataloader.dataset, ann_file='meta/train_10pct.txt')
+train_dataloader = dict(
+    dataset=dict(_delete_=True, type='RepeatDataset', times=10, dataset=images))
