@@ -144,7 +144,7 @@ def make_shapes(args: argparse.Namespace) -> Path:
     """The demo's data set; kept if it is complete already."""
     folder = args.out / 'data' / 'shapes'
     folder.parent.mkdir(parents=True, exist_ok=True)
-    generate_shapes(folder, ShapesParams(num_train=24, num_val=4) if args.tiny else ShapesParams())
+    generate_shapes(folder, ShapesParams(num_train=12, num_val=4) if args.tiny else ShapesParams())
     return folder
 
 
@@ -179,7 +179,7 @@ def train_classifier(args: argparse.Namespace) -> None:
     classes = tuple(list_images(folder / 'train'))
     config = args.out / 'classifier_config.py'
     text = CLASSIFIER.format(number=len(classes), classes=classes, batch=4 if args.tiny else 128,
-                             workers=0 if args.tiny else 8, epochs=2 if args.tiny else 6)
+                             workers=0 if args.tiny else 8, epochs=1 if args.tiny else 6)
     config.write_text(text, encoding='utf-8')
     results = []
     for amp in (None, 'bf16'):

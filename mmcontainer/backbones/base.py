@@ -219,6 +219,7 @@ class BaseBackbone(BaseModule):
         if hasattr(self, '_params_init_info'):  # part of a bigger model that logs initialisation
             update_init_info(self, f'Loaded by {strict[-1]}')
 
+    @torch.inference_mode(False)
     def switch_to_deploy(self) -> 'BaseBackbone':
         """Replace layers in place by what is fast at inference; return the model, evaluating.
 

@@ -6,14 +6,14 @@ one that computes with fewer multiplications where that is faster on this machin
 """
 import functools
 import time
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from mmcv.cnn.bricks.wrappers import Conv2d
 from torch import Tensor, nn
 
 from ..layers.kept import Kept
-from ..layers.memory_format import prefer_channels_last
+from ..layers.memory_format import is_nhwc
 from ..ops.capture import is_captured
 from ..ops.precision import computing_dtype
 from ..ops.winograd import winograd_conv2d, winograd_kernels
@@ -22,7 +22,7 @@ from ..ops.winograd import winograd_conv2d, winograd_kernels
 _FEWEST_CHANNELS, _FEWEST_POSITIONS = 256, 128
 
 
-def deploy_dense_parts(model: nn.Module) -> list[tuple[nn.Module, str]]:
+def deploy_dense_parts(model: nn.Module) -> list[nn.Module]:
     """Make neck and heads of a detector faster for inference on a CPU, in place.
 
     Results stay equal up to rounding, and in half precision, on GPUs, with gradients and in exports
@@ -32,38 +32,26 @@ def deploy_dense_parts(model: nn.Module) -> list[tuple[nn.Module, str]]:
         model (nn.Module): Any model on a CPU; nothing happens to one elsewhere.
 
     Returns:
-        list[tuple[nn.Module, str]]: Objects and attributes of theirs to delete for the model to be
-        as before.
+        list[nn.Module]: What was changed; without their attributes ``forward`` all is as before.
     """
     in_backbone = set(getattr(model, 'backbone', nn.Module()).modules())
-    modules = [module for module in model.modules() if module not in in_backbone]
-    convs = [module for module in modules if _is_eligible(module)]
+    convs = [module for module in model.modules()
+             if module not in in_backbone and _is_eligible(module)]
     if not convs or not _winograd_is_faster(torch.get_num_threads()):
         return []
-    heads = [module for module in modules if hasattr(module, 'forward_single')]  # dense ones
     for conv in convs:
         conv.forward = _WinogradForward(conv)
-    for head in heads:  # which call it once per level
-        head.forward_single = _InChannelsLast(head.forward_single)
-    return [*((conv, 'forward') for conv in convs), *((head, 'forward_single') for head in heads)]
+    return convs
 
 
 def _is_eligible(conv: nn.Module) -> bool:
-    return (isinstance(conv, nn.Conv2d) and 'forward' not in vars(conv)
-            and conv.weight.device.type == 'cpu' and conv.kernel_size == (3, 3) and conv.groups == 1
+    # Subclasses, such as mmcv's with standardised weights, compute something else.
+    return (type(conv) in (nn.Conv2d, Conv2d) and 'forward' not in vars(conv)
+            and type(conv.weight) is nn.Parameter and conv.weight.device.type == 'cpu'
+            and conv.kernel_size == (3, 3) and conv.groups == 1
             and conv.stride == conv.padding == conv.dilation == (1, 1)
             and conv.padding_mode == 'zeros'
             and min(conv.in_channels, conv.out_channels) >= _FEWEST_CHANNELS)
-
-
-class _InChannelsLast:
-    """A function that gets its first map in the format that convolutions like."""
-
-    def __init__(self, function: Callable):
-        self.function = function
-
-    def __call__(self, x: Tensor, *args, **kwargs):
-        return self.function(prefer_channels_last(x), *args, **kwargs)
 
 
 class _WinogradForward:
@@ -75,13 +63,15 @@ class _WinogradForward:
 
     def __call__(self, x: Tensor) -> Tensor:
         conv = self.conv
-        if (x.device.type != 'cpu' or torch.is_grad_enabled() or is_captured()
+        if torch.is_grad_enabled():
+            self._kept = Kept()  # weights may change unnoticed until the next inference
+        if (x.dim() != 4 or x.device.type != 'cpu' or torch.is_grad_enabled() or is_captured()
                 or x.dtype != torch.float32 or computing_dtype(x) != torch.float32
                 or conv.weight.is_inference() or x[:, 0].numel() < _FEWEST_POSITIONS):
             return type(conv).forward(conv, x)
         out = winograd_conv2d(x, self._kernels(), conv.bias)
-        # A neck's maps go to operators of mmcv that ignore strides.
-        return out.contiguous() if x.is_contiguous() else out
+        # Maps of a neck or a head may go to operators of mmcv that ignore strides.
+        return out if is_nhwc(x) else out.contiguous()
 
     def _kernels(self) -> Tensor:
         kept, weight = self._kept, self.conv.weight

@@ -32,19 +32,32 @@ class DeployHook(Hook):
     priority = 'LOWEST'  # behind the hooks that change weights or statistics before a validation
 
     def __init__(self):
-        self._changed: list[tuple[nn.Module, str]] = []
+        self._changed: list[nn.Module] = []
 
     def before_val_epoch(self, runner) -> None:
         for backbone in own_backbones(runner.model):
-            # A new copy would be compiled anew, which takes minutes.
-            if backbone._compiled_call_impl is None:
-                backbone.forward = copy.deepcopy(backbone).switch_to_deploy().forward
-                self._changed.append((backbone, 'forward'))
+            # A new copy would be compiled anew, which takes minutes; and a forward that somebody
+            # put on the object is called.
+            if backbone._compiled_call_impl is None and 'forward' not in vars(backbone):
+                self._deploy_copy(backbone, runner)
         self._changed += deploy_dense_parts(unwrap(runner.model))
 
+    def _deploy_copy(self, backbone: BaseBackbone, runner) -> None:
+        # Hooks are not copied, and with them what they write to: the same ones are called.
+        hooks = {id(kept): kept for module in backbone.modules()
+                 for kept in (module._forward_hooks, module._forward_pre_hooks)}
+        try:
+            copied = copy.deepcopy(backbone, hooks)
+        except RuntimeError as error:  # of maps with gradients that something in it holds
+            runner.logger.warning(f'The backbone is evaluated as it was trained, which is slower: '
+                                  f'it cannot be copied ({error}).')
+            return
+        backbone.forward = copied.switch_to_deploy().forward
+        self._changed.append(backbone)
+
     def after_val_epoch(self, runner, metrics=None) -> None:
-        for module, attribute in self._changed:
-            delattr(module, attribute)
+        for module in self._changed:
+            del module.forward
         self._changed.clear()
 
     def before_test_epoch(self, runner) -> None:

@@ -8,8 +8,9 @@ class Kept:
     """A value computed from parameters.
 
     They change where weights are loaded, written in place, replaced, converted or moved. PyTorch
-    has no record of what is written through ``parameter.data``: that goes unnoticed. Copies and
-    pickles hold no value.
+    has no record of what is written through ``parameter.data`` or by fused optimizers: that goes
+    unnoticed, so that whoever keeps a value drops it where gradients are on. Copies and pickles
+    hold no value.
 
     Args:
         value: Whatever was computed; None is nothing.

@@ -12,6 +12,11 @@ from ..ops.capture import is_captured
 from ..torch_compat import is_compiling
 
 
+def is_nhwc(x: Tensor) -> bool:
+    """Tell whether the format is channels_last alone (a 1 x 1 map is in both formats)."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
 def _chooses(x: Tensor) -> bool:
     return x.device.type == 'cpu' and not is_captured()
 

@@ -39,10 +39,9 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
 
 def merge_heads(x: Tensor, height: int, width: int) -> Tensor:
     """Undo :func:`split_heads`: tokens (B, M, N, D) to a feature map (B, C, H, W)."""
-    batch = x.shape[0]
     # B M N D -> B N M D -> B H W C -> B C H W; fused attention returns B N M D in memory, so that
     # no copy is made and the result is channels_last.
-    x = x.transpose(1, 2).reshape(batch, height, width, -1)
+    x = x.transpose(1, 2).flatten(2).unflatten(1, (height, width))
     return x.permute(0, 3, 1, 2)
 
 

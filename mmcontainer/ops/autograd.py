@@ -13,8 +13,7 @@ def has_own_backward(x: Tensor) -> bool:
 
     ``torch.func``, compilers and exports get plain operators.
     """
-    return (x.device.type == 'cpu' and torch.is_grad_enabled() and not is_captured()
-            and not torch._C._are_functorch_transforms_active())
+    return x.device.type == 'cpu' and torch.is_grad_enabled() and not is_captured()
 
 
 def plain_gradients(function: Callable, inputs: Sequence[Optional[Tensor]], needed: Sequence[bool],

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..torch_compat import HAS_TRITON_3, autocast_dtype, define_operator, needs_onnx_operators
 from . import _local_aggregation_torch as torch_form
 from ._local_aggregation_torch import empty_maps
+from .capture import is_transformed
 
 
 def local_aggregation(x: Tensor, weight: Tensor, kernel_size: int = 3, dilation: int = 1) -> Tensor:
@@ -34,7 +35,8 @@ def local_aggregation(x: Tensor, weight: Tensor, kernel_size: int = 3, dilation:
     a Triton kernel, if Triton is installed; elsewhere PyTorch operators.
 
     Under autocast both inputs are cast to its type. ``torch.compile`` and ``torch.export`` see one
-    operator, ``mmcontainer::local_aggregation``; an ONNX export sees shifted products.
+    operator, ``mmcontainer::local_aggregation``; an ONNX export and ``torch.func`` see shifted
+    products.
 
     Args:
         x (Tensor): Feature map (B, C, H, W).
@@ -49,7 +51,7 @@ def local_aggregation(x: Tensor, weight: Tensor, kernel_size: int = 3, dilation:
     Raises:
         ValueError: If shapes, types or devices do not fit together.
     """
-    if needs_onnx_operators():
+    if needs_onnx_operators() or is_transformed():
         return shifted_products(x, weight, kernel_size, dilation)
     _check(x, weight, kernel_size, dilation)
     x, weight = _cast_for_autocast(x, weight)
@@ -78,7 +80,7 @@ def unfold_local_aggregation(
 
 def shifted_products(
         x: Tensor, weight: Tensor, kernel_size: int = 3, dilation: int = 1) -> Tensor:
-    """:func:`local_aggregation` in plain operators, for exports that know no other.
+    """:func:`local_aggregation` in plain operators, for those that know no other.
 
     A sum of k*k products of the weights with shifted maps; it needs k*k times the memory of x when
     it is differentiated.

@@ -23,9 +23,10 @@ CHUNK_BYTES = 2**23
 def chunks_of(x: Tensor, hidden_dims: int) -> Iterator[Tensor]:
     """Views that together are ``x``: images, or rows of an image, that a cache can hold.
 
-    Only a channels_last map on a CPU is divided.
+    Only a channels_last map on a CPU is divided, if there is anything in it.
     """
-    if x.device.type != 'cpu' or not x.is_contiguous(memory_format=torch.channels_last):
+    if (x.device.type != 'cpu' or not x.numel()
+            or not x.is_contiguous(memory_format=torch.channels_last)):
         yield x
         return
     height, width = x.shape[-2:]

@@ -12,13 +12,15 @@ columns alone::
 (ky, kx counted from the end), which holds M * W * (2H - 1) * W numbers in place of M * (H * W)^2.
 """
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..torch_compat import is_exporting
+from .autograd import plain_gradients
+from .capture import is_transformed
 from .explicit import relative_bias
 
 FORMS = ('auto', 'dense', 'toeplitz')
@@ -38,9 +40,9 @@ def relative_attention(query: Tensor,
         query, key, value (Tensor): (B, M, N, D).
         table (Tensor): (M, 2H - 1, 2W - 1), see :func:`relative_bias`.
         grid_size (Sequence[int]): (H, W).
-        form (str): 'dense' builds the matrix of biases; 'toeplitz' never does, in either pass, and
-            cannot be differentiated twice. 'auto' chooses by size; in exported models it is the
-            explicit form.
+        form (str): 'dense' builds the matrix of biases; 'toeplitz' never does, in either pass, but
+            for gradients that are differentiated again. 'auto' chooses by size; under
+            ``torch.func`` it is 'dense', in exported models the explicit form.
 
     Returns:
         Tensor: (B, M, N, D).
@@ -59,11 +61,16 @@ def relative_attention(query: Tensor,
         return biased_attention(query, key, value, relative_bias(table, grid_size))
     if form == 'auto':
         small = len(table) * (height * width)**2 <= DENSE_ENTRIES
-        form = 'dense' if small else 'toeplitz'
+        form = 'dense' if small or is_transformed() or not len(query) else 'toeplitz'
     _check(query, table, height, width)
     if form == 'dense':
-        return biased_attention(query, key, value, relative_bias(table, grid_size)[None])
+        return _dense(query, key, value, table, height, width)
     return _ToeplitzAttention.apply(query, key, value, table, height, width)
+
+
+def _dense(query: Tensor, key: Tensor, value: Tensor, table: Tensor, height: int,
+           width: int) -> Tensor:
+    return biased_attention(query, key, value, relative_bias(table, (height, width))[None])
 
 
 def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
@@ -121,10 +128,13 @@ class _ToeplitzAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple:
         height, width = ctx.grid_size
         saved = ctx.saved_tensors
+        if torch.is_grad_enabled():  # to be differentiated again
+            found = plain_gradients(partial(_dense, height=height, width=width), saved[:4],
+                                    ctx.needs_input_grad, grad)
+            return *found, None, None
         # Half precision would lose the sums over thousands of positions.
         dtype = torch.promote_types(grad.dtype, torch.float32)
         query, key, value, table, out, grad = (t.to(dtype) for t in (*saved, grad))

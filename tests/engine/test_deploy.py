@@ -83,6 +83,62 @@ def test_hook_evaluates_a_copy_and_leaves_the_model_alone(detector, loop):
     assert called == [model.backbone] * 4  # hooks on the backbone itself go on firing
 
 
+@pytest.fixture
+def evaluation(detector):
+    """A function: a copy of the detector is changed, and predicts while the hook has effect."""
+    warnings = []
+    logger = SimpleNamespace(warning=warnings.append)
+
+    def evaluate(change):
+        model, hook = copy.deepcopy(detector), DeployHook()
+        change(model.backbone)
+        expected = predict(model)
+        runner = SimpleNamespace(hooks=[], model=model, logger=logger)
+        hook.before_val_epoch(runner)
+        found = predict(model)
+        hook.after_val_epoch(runner)
+        torch.testing.assert_close(found.scores, expected.scores)
+        return model, warnings
+
+    return evaluate
+
+
+def test_hooks_write_where_they_did(evaluation):
+    class Recorder:
+        seen = 0
+
+        def hook(self, *args):
+            self.seen += 1
+
+    recorder = Recorder()
+
+    def watch(backbone):
+        backbone.stages[0].blocks[0].mlp.register_forward_hook(recorder.hook)
+        backbone.stages[1].register_forward_pre_hook(recorder.hook)
+
+    evaluation(watch)
+    assert recorder.seen == 4  # without deployment, and with it
+
+
+def test_a_backbone_that_cannot_be_copied_stays(evaluation):
+    def keep_a_map(backbone):
+        backbone.features = backbone(torch.randn(1, 3, 32, 32))[0]
+
+    _, warnings = evaluation(keep_a_map)
+    assert len(warnings) == 1 and 'cannot be copied' in warnings[0]
+
+
+def test_a_forward_of_the_object_stays(evaluation):
+    calls = []
+
+    def replace(backbone):
+        forward = backbone.forward
+        backbone.forward = lambda x: calls.append(1) or forward(x)
+
+    model, _ = evaluation(replace)
+    assert len(calls) == 2 and 'forward' in vars(model.backbone)
+
+
 @pytest.mark.parametrize(('hooks', 'deployed'), [([], True), ([EMAHook()], False)])
 def test_a_compiled_backbone_is_deployed_itself_unless_weights_are_exchanged(
         detector, hooks, deployed):

@@ -28,6 +28,15 @@ def test_folded_norms_give_the_same_output(bias):
     torch.testing.assert_close(conv_then_norm(conv, norm)(x), norm(conv(x)))
 
 
+@pytest.mark.parametrize('bias', [False, True])
+def test_norms_without_a_shift_fold(bias):
+    norm, x = _norm(6), torch.randn(2, 6, 5, 3, dtype=torch.float64)
+    norm.bias = None  # BatchNorm2d(bias=False) of PyTorch 2.12
+    conv = nn.Conv2d(6, 6, 1, bias=bias).double().eval()
+    torch.testing.assert_close(norm_then_conv(norm, conv)(x), conv(norm(x)))
+    torch.testing.assert_close(conv_then_norm(conv, norm)(x), norm(conv(x)))
+
+
 def test_folded_identity_equals_residual():
     conv = nn.Conv2d(3, 3, 3, padding=1, groups=3).double()
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
@@ -38,10 +47,18 @@ class Adapter(nn.Conv2d):
     """Stands for the module that a library for fine-tuning puts in place of a convolution."""
 
 
+class NormAct(nn.BatchNorm2d):
+    """Stands for timm's norms that are followed by an activation."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
 @pytest.mark.parametrize(('norm', 'conv', 'reason'), [
     (nn.BatchNorm2d(6), nn.Conv2d(6, 4, 3, padding=1), 'size .* behind a norm'),
     (nn.BatchNorm2d(6), Adapter(6, 4, 1), 'Adapter'),
     (nn.GroupNorm(2, 6), nn.Conv2d(6, 4, 1), 'GroupNorm'),
+    (NormAct(6), nn.Conv2d(6, 4, 1), 'NormAct'),
     (nn.BatchNorm2d(6, track_running_stats=False), nn.Conv2d(6, 4, 1), 'fixed statistics'),
     (nn.BatchNorm2d(6, affine=False), nn.Conv2d(6, 4, 1), 'a scale'),
 ])

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch_versions import needs_compile
+from torch_versions import needs_compile, needs_torch
 
 from mmcontainer.layers import DepthwiseConv2d
 from mmcontainer.layers.deployed import packed
@@ -115,7 +115,7 @@ def test_maps_in_channels_last_are_fused_and_others_are_not(monkeypatch):
     assert not operators(*(tensor.double() for tensor in large))
     with torch.backends.mkldnn.flags(enabled=False):
         assert not operators(*large)
-    monkeypatch.setattr(packed, '_is_nhwc', lambda x: False)
+    monkeypatch.setattr(packed, 'is_nhwc', lambda x: False)
     assert not operators(*large)
 
 
@@ -222,7 +222,9 @@ class TestKeptWeights:
         assert len(conv._kept) == KEPT_SIZES
         assert _packings(conv, _map(29), _map(28), _map(2)) == 0, 'the latest are kept'
 
-    @pytest.mark.parametrize('change', ['load', 'in place', 'data', 'replaced', 'moved'])
+    @pytest.mark.parametrize('change', [
+        'load', 'in place', 'data', 'replaced', 'moved',
+        pytest.param('fused', marks=needs_torch('2.4.0', 'a fused optimizer on a CPU'))])
     def test_changed_parameters_count(self, change):
         conv, x = PackedConv2d(CONVS['patches']()), _map()
         _packings(conv, x, x, x)
@@ -238,6 +240,10 @@ class TestKeptWeights:
             elif change == 'replaced':
                 for _ in range(3):  # freed memory is taken again at once
                     conv.weight = nn.Parameter(torch.randn_like(conv.weight))
+            elif change == 'fused':  # an optimizer that leaves no note in the tensor
+                with torch.enable_grad():
+                    conv(x).sum().backward()
+                torch.optim.SGD(conv.parameters(), 1., fused=True).step()
             else:
                 conv.double().float()
                 assert not conv._kept

@@ -49,6 +49,23 @@ def test_gradcheck():
         _inputs(1, 2, (2, 3), 3))
 
 
+@pytest.mark.parametrize('form', ['dense', 'toeplitz'])
+def test_gradients_can_be_differentiated_again(form):
+    torch.autograd.gradgradcheck(
+        lambda *inputs: relative_attention(*inputs, (2, 3), form=form), _inputs(1, 1, (2, 3), 2))
+
+
+def test_gradients_of_gradients_are_those_of_the_explicit_form():
+    """Of an upstream gradient that needs none itself, which once gave a part of the sum."""
+    found = []
+    for form in ('dense', 'toeplitz'):
+        query, *rest = inputs = _inputs()
+        grad, = torch.autograd.grad(relative_attention(*inputs, (3, 4), form=form).sum(), rest[1],
+                                    create_graph=True)
+        found += torch.autograd.grad(grad.square().sum() + query.square().sum(), query)
+    torch.testing.assert_close(*found, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize(('dtype', 'tolerance'), [
     (torch.float32, 1e-4), (torch.bfloat16, 0.05),
     pytest.param(torch.float16, 0.01, marks=needs_torch('2.5.0', 'float16 on a CPU'))])

@@ -39,6 +39,8 @@ class DeployedRelativeAttention(RelativeAttention):
         self._kept = None, Kept()
 
     def resized_table(self, grid_size: Sequence[int]) -> Tensor:
+        if torch.is_grad_enabled():
+            self._kept = None, Kept()
         if torch.is_grad_enabled() or is_captured() or self.table.is_inference():
             return super().resized_table(grid_size)
         size, kept = self._kept

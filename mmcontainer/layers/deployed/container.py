@@ -5,7 +5,7 @@ from ...ops.mlp import chunks_of
 from ..container_block import ContainerBlock
 from ..context_aggregation import ContextAggregation
 from ..mlp import ConvMlp
-from .fold import CannotFold, conv_plus_identity, norm_then_conv
+from .fold import CannotFold, check_drop_path, conv_plus_identity, norm_then_conv
 from .pointwise import may_overwrite, pointwise
 
 
@@ -43,6 +43,7 @@ class DeployedContainerBlock(ContainerBlock):
     def __init__(self, block: ContainerBlock):
         if type(block.aggregation) is not ContextAggregation or type(block.mlp) is not ConvMlp:
             raise CannotFold('another aggregation or MLP')
+        check_drop_path(block.drop_path)
         in_proj = norm_then_conv(block.norm1, block.aggregation.in_proj)
         fc1 = norm_then_conv(block.norm2, block.mlp.fc1)
         pos_embed = None if block.pos_embed is None else conv_plus_identity(block.pos_embed)

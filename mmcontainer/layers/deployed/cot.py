@@ -6,7 +6,7 @@ from ..cot import CotLayer
 from ..cot_block import CotBlock
 from ..gated_conv import GatedConv
 from ..memory_format import prefer_channels_last
-from .fold import conv_then_norm, fold_pair, scale_and_shift
+from .fold import check_drop_path, conv_then_norm, fold_pair, scale_and_shift
 from .pointwise import may_overwrite, pointwise, pointwise_nchw
 
 
@@ -63,6 +63,7 @@ class DeployedCotBlock(CotBlock):
     """
 
     def __init__(self, block: CotBlock):
+        check_drop_path(block.drop_path)
         conv1 = conv_then_norm(block.conv1, block.bn1)
         conv3 = conv_then_norm(block.conv3, block.bn3)
         shortcut = block.downsample and conv_then_norm(*block.downsample[-2:])
@@ -82,7 +83,10 @@ class DeployedCotBlock(CotBlock):
         if self.downsample is None:
             out = x.clone()  # x is the caller's
         else:
-            out = pointwise(self.downsample[-2], self.downsample[:-2](x))
+            *layers, conv, _ = self.downsample
+            for layer in layers:
+                x = layer(x)
+            out = pointwise(conv, x)
         return pointwise(self.conv3, y, self.relu, out=out)
 
 

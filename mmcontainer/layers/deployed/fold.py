@@ -6,11 +6,15 @@ only once all of its parts are known to fold.
 import copy
 
 import torch
+from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..depthwise import DepthwiseConv2d
+
+# Subclasses may have another input check; with another forward they compute something else.
+_NORMS = _BatchNorm.forward, nn.SyncBatchNorm.forward
 
 
 class CannotFold(Exception):
@@ -24,7 +28,7 @@ def _check_conv(conv: nn.Module) -> None:
 
 
 def _check_norm(norm: nn.Module) -> None:
-    if not isinstance(norm, _BatchNorm) or norm.running_var is None or norm.weight is None:
+    if type(norm).forward not in _NORMS or norm.running_var is None or norm.weight is None:
         raise CannotFold(f'{type(norm).__name__} without fixed statistics or a scale')
     _check_hooks(norm)
 
@@ -32,6 +36,17 @@ def _check_norm(norm: nn.Module) -> None:
 def _check_hooks(module: nn.Module) -> None:
     if module._forward_hooks or module._forward_pre_hooks:
         raise CannotFold(f'a hook on {type(module).__name__}')
+
+
+def check_drop_path(drop_path: nn.Module) -> None:
+    """Check that nothing is lost where it is never called.
+
+    Raises:
+        CannotFold: If it is hooked, or does something in evaluation.
+    """
+    if type(drop_path) not in (DropPath, nn.Identity):
+        raise CannotFold(f'{type(drop_path).__name__} in the place of DropPath')
+    _check_hooks(drop_path)
 
 
 @torch.no_grad()
@@ -43,7 +58,8 @@ def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """
     _check_norm(norm)
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    return scale, norm.bias.double() - norm.running_mean.double() * scale
+    bias = 0 if norm.bias is None else norm.bias.double()  # BatchNorm2d(bias=False), torch 2.12
+    return scale, bias - norm.running_mean.double() * scale
 
 
 @torch.no_grad()

@@ -15,20 +15,16 @@ from torch import Tensor, nn
 from ...ops.capture import is_captured
 from ...ops.precision import computing_dtype
 from ..kept import Kept
+from ..memory_format import is_nhwc
 
 # Sizes of maps, the latest, that weights are kept for: an image upright and across, and the two
 # sizes of chunk that the MLP divides each into.
 KEPT_SIZES = 4
 
 
-def _is_nhwc(x: Tensor) -> bool:
-    """Tell whether the format is channels_last alone (a 1 x 1 map is in both formats)."""
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-
-
 def _fuses(x: Tensor, out: Optional[Tensor]) -> bool:
     """Tell whether oneDNN's fused operators apply."""
-    if (x.device.type != 'cpu' or not torch.backends.mkldnn.enabled
+    if (type(x) is not Tensor or x.device.type != 'cpu' or not torch.backends.mkldnn.enabled
             or torch.is_grad_enabled() or is_captured()):
         return False
     if not hasattr(torch.ops.mkldnn, '_convolution_pointwise'):  # built without oneDNN
@@ -36,8 +32,8 @@ def _fuses(x: Tensor, out: Optional[Tensor]) -> bool:
     if x.dtype != torch.float32 and not (
             x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         return False
-    return x.numel() > 0 and _is_nhwc(x) and (
-        out is None or (_is_nhwc(out) and out.dtype == x.dtype))
+    return x.numel() > 0 and is_nhwc(x) and (
+        out is None or (is_nhwc(out) and out.dtype == x.dtype))
 
 
 class PackedConv2d(nn.Conv2d):
@@ -73,6 +69,8 @@ class PackedConv2d(nn.Conv2d):
             Tensor: (B, C_out, H_out, W_out).
         """
         x = x.to(computing_dtype(x))
+        if torch.is_grad_enabled():
+            self._kept = {}  # between here and the next inference weights may change unnoticed
         if not _fuses(x, out) or not self._is_ordinary():
             return _add_and_activate(super().forward(x), activation, out)
         weight, bias = self._laid_out(x)
