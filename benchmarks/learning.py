@@ -16,6 +16,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from mmcontainer.cli.reproduce_ledger import LEDGER, read_ledger
+from mmcontainer.errors import UserError
 from mmcontainer.fileio import write_atomically
 from mmcontainer.paper.documents import ROOT, markdown
 from mmcontainer.paper.rows import Row, load_rows
@@ -35,9 +36,12 @@ images than after 300 epochs of 1.3 million. Every training that was finished is
 writes this page from it; do not edit it.
 
 All networks of a table have the same data, augmentation, optimizer, schedule and number of
-iterations. Numbers are percent of the validation images (of BCCD, of the test images), after the
-last epoch. Where one seed is all there is, differences of a point mean nothing. "Half-way" is after
-half of the epochs, of one training.
+iterations, after the last of which the numbers were found: on the validation images, of BCCD on the
+test images. They differ in what they cost: see the minutes. "Half-way" is after half of the epochs
+of one training, on the validation images, of BCCD too. "Minutes" are those of training, waits for
+data included, times the threads that computed; other programs ran beside some. Where one seed is
+all there is, two points of difference mean nothing: 3925 images alone make the standard error of an
+accuracy of 72 % 0.7.
 
 ## Data
 
@@ -46,17 +50,46 @@ The project ships none of it. `DIR` in the commands below is the folder of the d
 
 - [Imagenette](https://github.com/fastai/imagenette), 9469 + 3925 photographs of 10 classes. `DIR`
   holds `train/n01440764/*.JPEG`, ..., and `val/` alike. Its images are ImageNet's, which may be
-  used for research; the collection has the Apache licence 2.0.
+  used for research; the collection has the Apache licence 2.0. Here they were read from copies of
+  128 x 128 pixels, into which they had been squeezed whatever their shape. From photographs in
+  their own shape the configs cut the middle, which is another task.
 - [BCCD](https://github.com/Shenggan/BCCD_Dataset), 205 + 87 + 72 microscope images of 3 classes,
   licence MIT. `DIR` holds `images/*.jpg`, and in `annotations/` the files `train.json`, `val.json`
   and `test.json` in COCO's format, made of the lists in its `ImageSets/Main`.
-- [PASCAL VOC](http://host.robots.ox.ac.uk/pascal/VOC/voc2012/), 3119 + 307 of its photographs at
-  320 pixels, 20 classes; `DIR` as for BCCD, without `test.json`. The photographs are from Flickr
-  and under its terms of use.
+- [PASCAL VOC 2012](http://host.robots.ox.ac.uk/pascal/VOC/voc2012/), 3119 + 307 of its photographs
+  with 7168 boxes, named in [`voc_train.txt`](../results/voc_train.txt) and
+  [`voc_val.txt`](../results/voc_val.txt); `DIR` as for BCCD, without `test.json`. They show animals
+  above all: 1432 dogs and 3 buses; of the 20 classes two have no box to train on, and three none to
+  test. Here they were read from copies whose longer side had 320 pixels. The photographs are from
+  Flickr and under its terms of use.
 
-Imagenette was read from copies of 128 x 128 pixels. Lists of a part of its images are
-made first: `python tools/make_imagenet_subset.py DIR/train --share 0.1 --out
-DIR/meta/train_10pct.txt`, and the same with 0.5 and `50pct`. Detectors start from these weights:
+Lists of a part of Imagenette are made first: `python tools/make_imagenet_subset.py DIR/train
+--share 0.1 --out DIR/meta/train_10pct.txt`, and the same with 0.5 and `50pct`; whether the images
+end in `.JPEG` or `.jpg` makes no difference. BCCD and VOC come with a file of XML per image. This
+makes COCO's of them, as `python to_coco.py LIST.txt Annotations DIR/annotations/SPLIT.json CLASS
+...`, where the classes are in the order of the config:
+
+```python
+import json, sys
+from xml.etree import ElementTree
+
+names, folder, out, *classes = sys.argv[1:]
+images, boxes = [], []
+for name in open(names).read().split():
+    tree = ElementTree.parse(f'{folder}/{name}.xml')
+    size = {side: int(tree.findtext(f'size/{side}')) for side in ('width', 'height')}
+    images.append(dict(id=len(images) + 1, file_name=f'{name}.jpg', **size))
+    for thing in tree.iter('object'):
+        x1, y1, x2, y2 = (float(thing.findtext(f'bndbox/{key}'))
+                          for key in ('xmin', 'ymin', 'xmax', 'ymax'))
+        boxes.append(dict(id=len(boxes) + 1, image_id=len(images), iscrowd=0,
+                          category_id=classes.index(thing.findtext('name')) + 1,
+                          bbox=[x1, y1, x2 - x1, y2 - y1], area=(x2 - x1) * (y2 - y1)))
+categories = [dict(id=number, name=name) for number, name in enumerate(classes, 1)]
+json.dump(dict(images=images, annotations=boxes, categories=categories), open(out, 'w'))
+```
+
+Detectors start from these weights:
 
 ```
 mkdir -p checkpoints; R=work_dirs/reproduce
@@ -85,7 +118,7 @@ class Run:
         row: A row of ``rows.yaml``.
         label: What the line is called.
         changes: What is changed of the row's recipe.
-        entries: Of the ledger, one per training (seed).
+        entries: Of the ledger, the latest of every seed.
     """
     row: Row
     label: str
@@ -135,12 +168,17 @@ def _make_run(given: Any, entries: Sequence[dict]) -> Run:
 
     label = given.get('label') or (row.model if row.data in ('Imagenette', 'BCCD', 'VOC')
                                    else f'{row.model}, {row.data}')
-    return Run(row, label, changes, tuple(filter(belongs, entries)))
+    # Who repeats a training gets it again, and no other seed.
+    by_seed = {(entry.get('changes') or {}).get(_SEED, 0): entry
+               for entry in filter(belongs, entries)}
+    return Run(row, label, changes, tuple(by_seed.values()))
 
 
 def load_experiments(ledger: Path) -> list[Experiment]:
     """The sections with what the ledger has of them."""
-    entries, _ = read_ledger(ledger)
+    entries, problems = read_ledger(ledger)
+    if problems:
+        raise UserError('\n'.join(problems))
     text = Path(__file__).with_suffix('.yaml').read_text(encoding='utf-8')
     return [Experiment(**{**section, 'runs': tuple(_make_run(run, entries)
                                                    for run in section['runs'])})
@@ -156,7 +194,7 @@ def _number(values: Sequence[float]) -> str:
 
 
 def _minutes(entry: dict) -> float:
-    """Minutes of training, by all its threads together where there was no GPU."""
+    """Minutes of training; where there was no GPU, times the threads that computed."""
     return entry['seconds']['train'] / 60 * (entry.get('threads') or 1)
 
 
@@ -168,8 +206,8 @@ def _published(row: Row) -> str:
 def _line(run: Run) -> list[str]:
     minutes = statistics.mean(map(_minutes, run.entries))
     curve = run.entries[0].get('curve') or []
-    middle = curve[(len(curve) - 1) // 2] if curve else None
-    return [run.label, _number(run.values), f'{middle[1]:.1f}' if middle else '-',
+    middle = [f'{value:.1f}' for epoch, value in curve if 2 * epoch == curve[-1][0]]
+    return [run.label, _number(run.values), *(middle or ['-']),
             f'{minutes:.0f}', _published(run.row)]
 
 

@@ -1,5 +1,7 @@
 """Changes and checks of a config before a runner is built."""
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -59,6 +61,15 @@ def _init_cfgs(path: str, node: dict) -> list[dict]:
     return entries
 
 
+def _pretrained(cfg) -> Iterator[tuple[str, str, str]]:
+    """Module, type and checkpoint of every ``init_cfg`` that loads one."""
+    for path, node in list(iter_dicts(cfg.model, 'model')):
+        for init_cfg in _init_cfgs(path, node):
+            kind = type_name(init_cfg.get('type'))
+            if kind in _PRETRAINED:
+                yield path, kind, init_cfg['checkpoint']
+
+
 def check_pretrained(cfg) -> None:
     """Check that pretrained weights are there, before minutes go into reading the data.
 
@@ -66,22 +77,23 @@ def check_pretrained(cfg) -> None:
         UserError: Where the official file is, how to convert it, and how to do without.
         CorruptCheckpointError: A file that is not whole.
     """
-    for path, node in list(iter_dicts(cfg.model, 'model')):
-        for init_cfg in _init_cfgs(path, node):
-            kind = type_name(init_cfg.get('type'))
-            if kind not in _PRETRAINED:
-                continue
-            checkpoint = init_cfg['checkpoint']
-            if kind != 'StrictPretrained':
-                if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
-                    raise UserError(f'{path}.init_cfg: there is no file {checkpoint}.')
-                continue
-            try:
-                check_file(resolve_path(checkpoint))
-            except FileNotFoundError as error:
-                message = missing_message(checkpoint)
-                several = f'{error}\n' if 'several' in str(error) else ''
-                raise UserError(several + message) from error
+    for path, kind, checkpoint in _pretrained(cfg):
+        if kind != 'StrictPretrained':
+            if '://' not in checkpoint and not Path(checkpoint).expanduser().is_file():
+                raise UserError(f'{path}.init_cfg: there is no file {checkpoint}.')
+            continue
+        try:
+            check_file(resolve_path(checkpoint))
+        except FileNotFoundError as error:
+            message = missing_message(checkpoint)
+            several = f'{error}\n' if 'several' in str(error) else ''
+            raise UserError(several + message) from error
+
+
+def weight_hashes(cfg) -> dict[str, str]:
+    """SHA-256 (16 digits) of every file that ``StrictPretrained`` reads, by the config's name."""
+    return {checkpoint: hashlib.sha256(Path(resolve_path(checkpoint)).read_bytes()).hexdigest()[:16]
+            for _, kind, checkpoint in _pretrained(cfg) if kind == 'StrictPretrained'}
 
 
 def _default(node: dict, key: str, cfg) -> Any:

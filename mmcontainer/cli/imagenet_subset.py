@@ -1,7 +1,7 @@
 """Lists of a share of the training images, for experiments on data efficiency."""
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Union
 
 from ..errors import UserError
@@ -51,14 +51,16 @@ def list_images(folder: Union[str, Path]) -> dict[str, list[str]]:
 def choose_share(names: Sequence[str], share: float, seed: int) -> list[str]:
     """Choose a share of names at random: at least one, the nearest number (halves to even).
 
-    The order they are taken in is that of a hash of seed and name. So the choice depends on nothing
-    else (not on the order of ``names``, the machine, or versions of libraries), and a smaller
-    share of the same names and seed is part of a larger one.
+    The order they are taken in is that of a hash of seed and name, with ImageNet's ending in place
+    of its own. So the choice depends on nothing else (not on the order of ``names``, the machine,
+    or whether images were stored anew in another format), and a smaller share of the same names and
+    seed is part of a larger one.
 
     Returns:
         list[str]: The chosen names, sorted.
     """
     def draw(name: str) -> bytes:
+        name = PurePosixPath(name).with_suffix('.JPEG')
         return hashlib.sha256(f'{seed}/{name}'.encode()).digest()
 
     number = max(1, round(share * len(names)))

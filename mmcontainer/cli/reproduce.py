@@ -15,10 +15,12 @@ from ..engine.summary import table
 from ..errors import UserError
 from ..fileio import write_atomically
 from ..paper.rows import Row, load_rows, percent
+from .config_changes import weight_hashes
 from .console import quiet_libraries
 from .reproduce_ledger import (
     LEDGER,
     append_entry,
+    describe_code,
     describe_environment,
     find_entry,
     read_ledger,
@@ -70,9 +72,13 @@ def reproduce(args) -> None:
 
 
 def _run(plan: Plan, run: dict[str, Any]) -> None:
+    code = describe_code()
+    if code not in run.setdefault('code', []):
+        run['code'].append(code)
     try:
         if not plan.is_trained:
             run['sessions'] += 1
+            run['weights'] = weight_hashes(plan.cfg)
             _execute(plan, run, 'train', plan.train_command())
         _execute(plan, run, 'test', plan.test_command())
     except KeyboardInterrupt:
@@ -86,7 +92,8 @@ def _run(plan: Plan, run: dict[str, Any]) -> None:
         curve=[point for point in read_curve(plan.work_dir, next(iter(found))) if point[0]],
         seconds=run['seconds'],
         sessions=run['sessions'], command=shown(plan.train_command()),
-        **describe_environment(), run=run['run'])
+        code=run['code'], weights=run.get('weights', {}), **describe_environment(),
+        run=run['run'])
     append_entry(plan.ledger, entry)
     say(f'\n{plan.row.name}: written to {plan.ledger}')
     say('\n'.join(_compare(plan.row, found)))

@@ -122,16 +122,22 @@ def describe_hardware() -> str:
     return f'{os.cpu_count()} cores of {cpu_name()}'
 
 
-def describe_environment() -> dict[str, Any]:
-    """What a result depends on beside the config: versions, hardware, date, who, and so on."""
+def describe_code() -> dict[str, Any]:
+    """The ``revision`` of the checkout, and whether it is ``dirty``, changed since; or None."""
     # The results of other runs are no other code.
     changes = git('status', '--porcelain', '--untracked-files=no', '--', f':!{LEDGER}')
+    return dict(revision=git('rev-parse', 'HEAD'), dirty=None if changes is None else bool(changes))
+
+
+def describe_environment() -> dict[str, Any]:
+    """What a result depends on beside config and code: versions, hardware, date, who, and so on.
+
+    ``threads`` are those of a CPU that trains, None beside a GPU.
+    """
     return dict(
         versions={**{name: installed_version(name) for name in SUPPORTED},
                   'mmcontainer': __version__, 'python': platform.python_version()},
-        revision=git('rev-parse', 'HEAD'),
-        dirty=None if changes is None else bool(changes),
         hardware=describe_hardware(),
-        threads=torch.get_num_threads(),
+        threads=None if torch.cuda.is_available() else torch.get_num_threads(),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
         by=git('config', 'user.name'))

@@ -260,7 +260,13 @@ def _check_data(plan: Plan) -> None:
     cfg = copy.deepcopy(plan.cfg)
     if plan.data_root is not None:
         set_data_root(cfg, plan.data_root)
-    check_data(cfg, ('train', 'val', 'test'))
+    try:
+        check_data(cfg, ('train', 'val', 'test'))
+    except UserError as error:
+        if not plan.row.small_of:
+            raise
+        raise UserError(f'{error}\n  - this is {plan.row.data}: docs/results.md says where it is '
+                        'from, how it has to lie, and how lists of a part are made') from error
     problems = examine(cfg, ('train', 'test'))[0].problems
     if problems:
         raise UserError('The data cannot be used:\n' + '\n'.join(f'  - {one}' for one in problems))

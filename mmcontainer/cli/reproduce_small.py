@@ -69,6 +69,8 @@ def _use_crops(cfg) -> None:
     for split in SPLITS:
         loader = cfg[f'{split}_dataloader']
         loader.batch_size = _IMAGES
+        if 'times' in loader.dataset:
+            loader.dataset.times = 1
         for leaf in iter_datasets(loader.dataset):
             leaf.update(metainfo=dict(classes=sorted(CLASSES)), ann_file='')
     for evaluator in evaluators(cfg):

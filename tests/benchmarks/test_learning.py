@@ -1,10 +1,14 @@
 """docs/results.md and its pictures, from a ledger."""
 import json
+import re
+import subprocess
+import sys
 
 import pytest
 
 from benchmarks import learning
 from mmcontainer.cli.reproduce_ledger import LEDGER
+from mmcontainer.errors import UserError
 
 VERSIONS = dict(torch='2.12')
 
@@ -19,12 +23,13 @@ def entry(row, value, run, metric='accuracy/top1', **more):
 def sections(tmp_path):
     ledger = tmp_path / 'ledger.jsonl'
     entries = [
+        entry('imagenette_container_light', 10., '0'),  # the same seed again: the latest counts
         entry('imagenette_container_light', 70., '1', curve=[[1, 30.], [2, 60.], [4, 70.]]),
         entry('imagenette_container_light', 72., '2', changes={'randomness.seed': 1}),
         entry('imagenette_container_light', 99., '3',
               changes={'optim_wrapper.optimizer.lr': 1.}),
         entry('imagenette_container_light', 1., '4', small=True),
-        entry('imagenette_r50', 75.5, '5', curve=[[2, 50.], [4, 75.5]]),
+        entry('imagenette_r50', 75.5, '5', curve=[[3, 50.], [5, 75.5]]),
         entry('bccd_r50', 20., '6', metric='coco/bbox_mAP')]
     ledger.write_text(''.join(f'{json.dumps(one)}\n' for one in entries))
     return {one.key: one for one in learning.load_experiments(ledger)}
@@ -34,7 +39,7 @@ def test_a_table_has_the_best_first_and_only_what_belongs_to_it(sections):
     lines = list(learning.render_experiment(sections['table_1']))
     table = [line for line in lines if line.startswith('| ')]
     assert table[1:] == [
-        '| ResNet-50 | 75.5 | 50.0 | 20 | - |',
+        '| ResNet-50 | 75.5 | - | 20 | 78.5 |',
         '| Container-Light | 71.0 ± 1.4 (2 seeds) | 60.0 | 20 | 82.0 |']
     assert 'Where: 2 cores of a CPU, torch 2.12, 2026-11-29.' in lines
     assert 'Not run yet: Container; DW-3; DeiT-S.' in lines
@@ -51,6 +56,33 @@ def test_a_picture_needs_two_curves(sections):
     assert list(by_epoch.lines[1].get_xdata()) == [25., 50., 100.]
     assert list(by_minute.lines[1].get_xdata()) == [5., 10., 20.]
     assert learning.draw(sections['table_4']) is None
+
+
+def test_a_broken_ledger_is_named(tmp_path):
+    (tmp_path / 'ledger.jsonl').write_text('{"row": "imagenette_r50", "fou\n')
+    with pytest.raises(UserError, match='line 1'):
+        learning.load_experiments(tmp_path / 'ledger.jsonl')
+
+
+def test_the_script_on_the_page_makes_coco_files(tmp_path):
+    script, = re.findall('```python\n(.*?)```', learning.render([]), re.DOTALL)
+    (tmp_path / 'to_coco.py').write_text(script)
+    for name, things in (('a', [('dog', 1, 2, 31, 42)]), ('b', [('cat', 5, 5, 9, 9)] * 2)):
+        objects = ''.join(
+            f'<object><name>{kind}</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>'
+            f'<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>'
+            for kind, x1, y1, x2, y2 in things)
+        (tmp_path / f'{name}.xml').write_text(
+            f'<annotation><size><width>64</width><height>48</height></size>{objects}</annotation>')
+    (tmp_path / 'list.txt').write_text('b\na\n')
+    subprocess.run([sys.executable, 'to_coco.py', 'list.txt', '.', 'out.json', 'cat', 'dog'],
+                   cwd=tmp_path, check=True)
+    content = json.loads((tmp_path / 'out.json').read_text())
+    assert content['images'][1] == dict(id=2, file_name='a.jpg', width=64, height=48)
+    assert [box['category_id'] for box in content['annotations']] == [1, 1, 2]
+    assert content['annotations'][2] == dict(
+        id=3, image_id=2, iscrowd=0, category_id=2, bbox=[1., 2., 30., 40.], area=1200.)
+    assert content['categories'] == [dict(id=1, name='cat'), dict(id=2, name='dog')]
 
 
 def test_the_page_is_up_to_date(repo_root):

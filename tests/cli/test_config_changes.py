@@ -1,4 +1,6 @@
 """Training from scratch, resuming, scaling the learning rate, and checks of weights."""
+import hashlib
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from mmcontainer.cli.config_changes import (
     set_loader_defaults,
     set_work_dir,
     train_from_scratch,
+    weight_hashes,
 )
 from mmcontainer.cli.configs import load_config
 from mmcontainer.errors import UserError
@@ -71,6 +74,8 @@ def test_missing_pretrained_weights(monkeypatch, tmp_path):
     (tmp_path / 'checkpoints').mkdir()
     (tmp_path / 'checkpoints' / 'container_light_in1k.pth').write_bytes(b'some')
     check_pretrained(cfg)
+    assert weight_hashes(cfg) == {'checkpoints/container_light_in1k.pth':
+                                  hashlib.sha256(b'some').hexdigest()[:16]}
     cfg.model.init_cfg = dict(type='Pretrained', checkpoint='gone.pth')
     with pytest.raises(UserError, match='model.init_cfg.*gone.pth'):
         check_pretrained(cfg)

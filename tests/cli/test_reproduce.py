@@ -146,6 +146,17 @@ def test_dino_does_not_accumulate():
     assert not small.cfg.get('load_from') and small.cfg.val_evaluator.k == (1, )
 
 
+def test_a_small_share_is_not_repeated():
+    share = 'imagenette_deit_s_10pct'
+    assert plan(share).cfg.train_dataloader.dataset.times == 10
+    assert plan(share, small=True).cfg.train_dataloader.dataset.times == 1
+
+
+def test_missing_data_of_small_experiments_is_said_to_be_their_own(tmp_path):
+    with pytest.raises(UserError, match=r'(?s)train_10pct.*10 % of Imagenette: docs/results.md'):
+        check_plan(plan('imagenette_deit_s_10pct', data_root=str(tmp_path)), is_dry=True)
+
+
 def test_more_gpus_than_there_are(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
@@ -309,5 +320,9 @@ def test_environment_is_complete(monkeypatch):
         found['versions'])
     assert ' cores of ' in found['hardware'] and found['date'].endswith('+00:00')
     assert set(found) == {
-        'versions', 'revision', 'dirty', 'hardware', 'threads', 'date', 'by'}
+        'versions', 'hardware', 'threads', 'date', 'by'}
+    assert set(reproduce_ledger.describe_code()) == {'revision', 'dirty'}
     json.dumps(found)
+    assert found['threads'] == torch.get_num_threads()
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert reproduce_ledger.describe_environment()['threads'] is None

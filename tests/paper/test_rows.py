@@ -25,7 +25,7 @@ def test_every_config_is_a_row_and_every_row_has_a_config_or_a_reason(repo_root)
 
 
 @pytest.mark.parametrize('table, number', [
-    ('Table 1', 3), ('Table 2', 10), ('Table 3', 8), ('Table 4', 7), ('Table 5', 6),
+    ('Table 1', 4), ('Table 2', 10), ('Table 3', 8), ('Table 4', 7), ('Table 5', 6),
     ('Table 6', 2)])
 def test_container_tables_are_covered(table, number):
     """Of Tables 1 and 4 only what ``tables.yaml`` has, and not every row quoted from elsewhere."""
