@@ -3,6 +3,7 @@ import fcntl
 import os
 import tempfile
 from pathlib import Path
+from typing import TextIO
 
 from ..engine.checkpoint_hook import recorded_checkpoint
 from ..errors import UserError
@@ -70,6 +71,24 @@ def claim_work_dir(work_dir: str, goes_on: bool, launcher: str = 'none') -> None
             'folder with --work-dir, or add --overwrite to start anew and lose them one by one.')
     if launched_rank(launcher):
         return
+    file = _lock(folder)
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    _held.append(file)
+
+
+def check_unclaimed(work_dir: Path) -> None:
+    """Check that no training is writing into a folder that exists.
+
+    Raises:
+        UserError: One is.
+    """
+    _lock(work_dir).close()
+
+
+def _lock(folder: Path) -> TextIO:
+    """Lock a folder until the file that is returned is closed, or the process ends."""
     file = open(folder / _LOCK, 'a+', encoding='utf-8')
     try:
         # Not flock: workers of a data loader would inherit that, and outlive a killed training.
@@ -81,9 +100,5 @@ def claim_work_dir(work_dir: str, goes_on: bool, launcher: str = 'none') -> None
         raise UserError(f'Another training (process {owner}) is writing into {folder}: wait for '
                         'it, stop it, or choose another folder with --work-dir.') from error
     except OSError:  # a file system that has no locks
-        file.close()
-        return
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    _held.append(file)
+        pass
+    return file

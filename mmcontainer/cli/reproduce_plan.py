@@ -22,7 +22,7 @@ from ..type_names import type_name
 from .config_changes import check_precision, check_pretrained
 from .configs import load_config
 from .data_root import set_data_root
-from .paths import check_writable_folder
+from .paths import check_unclaimed, check_writable_folder
 from .reproduce_ledger import LEDGER, config_hash
 from .reproduce_small import small_config
 from .train import check_all
@@ -288,7 +288,8 @@ def check_plan(plan: Plan, is_dry: bool) -> None:
     if not (plan.is_small and is_dry):
         checks.append(_check_data)
     if not is_dry:
-        checks.append(lambda plan: check_writable_folder(plan.work_dir, '--work-dir'))
+        checks.append(lambda plan: check_unclaimed(
+            check_writable_folder(plan.work_dir, '--work-dir')))
         checks.append(lambda plan: check_writable_folder(plan.ledger.parent, 'the ledger in'))
     check_all(*(lambda check=check: check(plan) for check in checks))
 

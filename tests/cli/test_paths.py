@@ -5,7 +5,12 @@ import sys
 
 import pytest
 
-from mmcontainer.cli.paths import check_writable_file, check_writable_folder, claim_work_dir
+from mmcontainer.cli.paths import (
+    check_unclaimed,
+    check_writable_file,
+    check_writable_folder,
+    claim_work_dir,
+)
 from mmcontainer.errors import UserError
 
 # With a child that lives on, as workers of a data loader do for a while.
@@ -22,8 +27,11 @@ def test_two_trainings(tmp_path):
     assert other.stdout.readline() == 'mine\n'
     with pytest.raises(UserError, match=f'Another training .process {other.pid}.'):
         claim_work_dir(str(tmp_path), goes_on=True)
+    with pytest.raises(UserError, match=f'Another training .process {other.pid}.'):
+        check_unclaimed(tmp_path)
     other.kill()
     other.communicate()
+    check_unclaimed(tmp_path)  # and does not claim it
     claim_work_dir(str(tmp_path), goes_on=True)
 
 
