@@ -149,9 +149,11 @@ class Detector:
             data = Path(path).read_bytes()
             if self.library == 'pillow':
                 image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+                if image.mode.startswith('I;16'):  # convert would make white of all above 255
+                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
                 return np.array(image.convert('RGB'))
             # OpenCV would fill up with grey what is missing behind the start of the pixels.
-            if data[:2] == b'\xff\xd8' and data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda') or (
+            if data[:2] == b'\xff\xd8' and not has_jpeg_end(data) or (
                     data[:4] == b'\x89PNG' and b'IEND' not in data):
                 raise ValueError('truncated')
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
@@ -247,6 +249,15 @@ def encode_mask(mask: np.ndarray) -> dict:
             more = value != (-1 if bits & 16 else 0)
             text += chr(48 + bits + 32 * more)
     return dict(size=list(mask.shape), counts=text)
+
+
+def has_jpeg_end(data: bytes) -> bool:
+    """Tell whether the mark of the end comes behind the pixels; anything may follow it."""
+    place = 2
+    while data[place:place + 1] == b'\xff' and data[place:place + 2] != b'\xff\xda':  # to the scan
+        length = int.from_bytes(data[place + 2:place + 4], 'big')
+        place += 1 if data[place + 1:place + 2] == b'\xff' else 2 + length  # 255 may fill up
+    return data.find(b'\xff\xd9', place) >= 0
 
 
 def reason(error: Exception) -> str:
@@ -447,6 +458,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # exits clean up
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
+        if not 0 <= args.score_thr <= 1:
+            raise ValueError(f'--score-thr is a number from 0 to 1, not {args.score_thr}')
         return run(args)
     except ValueError as error:
         print(f'error: {error}', file=sys.stderr)

@@ -1,5 +1,6 @@
 """``mmcontainer.Detector``: a trained detector in a few lines of Python."""
 import copy
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -186,6 +187,8 @@ class Detector:
             raise UserError(f'score_thr must be a number from 0 to 1, got {score_thr}.')
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise UserError(f'batch_size must be a whole number from 1, got {batch_size!r}.')
+        if isinstance(images, (str, Path)):
+            images = os.path.expanduser(images)
         if is_one(images):
             return next(self._stream([images], score_thr, 1, max_pixels))
         stream = self._stream(images, score_thr, batch_size, max_pixels)
@@ -195,12 +198,16 @@ class Detector:
     def _stream(self, images: Any, score_thr: float, batch_size: int,
                 max_pixels: int) -> Iterator[Detections]:
         images = iter_images(images)
-        while batch := list(islice(images, batch_size)):
-            read = [self._read_checked(image, name, max_pixels) for image, name in batch]
+        # Each is read before the next is asked for: a generator may use one array for all frames.
+        batches = ((image, self._read_checked(image, name, max_pixels)) for image, name in images)
+        while batch := list(islice(batches, batch_size)):
+            read = [one for _, one in batch]
             with image_errors(', '.join(one.name or 'an array' for one in read)):
                 results = self.predict(read, score_thr)
-            for found, (image, _) in zip(results, batch):
-                found.pixels = partial(_pixels, self._transforms, image)
+            for found, (image, one) in zip(results, batch):
+                found.pixels = partial(
+                    _pixels, self._transforms,
+                    one.pixels if isinstance(image, np.ndarray) else image)
             yield from results
 
     def _read_checked(self, image: Image, name: Optional[str], max_pixels: int) -> ReadImage:
@@ -235,9 +242,9 @@ class Detector:
                 results = transform(results)
                 if results is None:
                     raise ImageError(f'{type(transform).__name__} of the test pipeline refuses it')
-        except cv2.error as error:
+        except (cv2.error, ValueError) as error:  # of OpenCV or Pillow
             raise ImageError(f'{type(transform).__name__} of the test pipeline fails on {width} x '
-                             f'{height} pixels (OpenCV: {getattr(error, "err", error)})') from error
+                             f'{height} pixels ({getattr(error, "err", error)})') from error
         return ReadImage(pixels, results, name)
 
     @torch.no_grad()

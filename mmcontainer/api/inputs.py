@@ -1,4 +1,5 @@
 """What a detector may be given: files, folders, videos, arrays and anything that yields them."""
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,8 @@ def iter_images(images: Any) -> Iterator[tuple[Image, Union[str, None]]]:
             of paths and arrays.
 
     Raises:
-        UserError: A folder without images, a video that cannot be read, or neither path nor array.
+        UserError: A folder without images or with a link to nothing, a video that cannot be read,
+            or neither path nor array.
     """
     if is_video_file(images):
         with image_errors(readable(images)):
@@ -53,12 +55,13 @@ def iter_images(images: Any) -> Iterator[tuple[Image, Union[str, None]]]:
                 yield frame, frame_name(readable(images), number)
     elif isinstance(images, (str, Path)):
         found = collect_images([str(images)])
-        if not found.images:
+        if found.problems:
             raise UserError('\n'.join(found.problems))
         for image in found.images:
             yield image.path, readable(image.path)
     else:
         for image in images:
+            image = os.path.expanduser(image) if isinstance(image, (str, Path)) else image
             check_kind(image)
             yield image, None if isinstance(image, np.ndarray) else readable(image)
 

@@ -145,6 +145,8 @@ def _create_for_timm(name: str, pretrained: bool = False, pretrained_cfg: Any = 
         kwargs.pop(key, None)
     if out_indices is not None:  # -1 is the last stage there
         number = len(_table()[name][0].arch_settings[_table()[name][1]]['depths'])
+        if isinstance(out_indices, int):  # so many of the last ones
+            out_indices = range(number)[-out_indices:]
         out_indices = [index + number if index < 0 else index for index in out_indices]
     model = create_model(name, features_only, weights, out_indices=out_indices, **kwargs)
     names = {module: key for key, module in model.named_modules()}

@@ -8,6 +8,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from ..errors import UserError
+from .inputs import check_kind
 
 # COCO numbers its 80 classes from 1 to 90.
 _COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
@@ -92,7 +93,9 @@ class Detections:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> 'Detections':
-        """The inverse of :meth:`to_dict`; ``draw`` then needs to be given the image."""
+        """The inverse of :meth:`to_dict`; ``draw`` then needs to be given the image, and
+        ``to_coco`` the numbers of the classes.
+        """
         found = [Detection(label=one['label'], class_name=one['class'], score=one['score'],
                            bbox=one['bbox'], mask=one.get('mask'))
                  for one in content['detections']]
@@ -116,7 +119,8 @@ class Detections:
             and ``segmentation`` (run-length code) where there are masks.
 
         Raises:
-            UserError: No ``image_id`` for an image without a name, or a class without a number.
+            UserError: No ``image_id`` for an image without a name, a class without a number, or no
+                ``category_ids`` for results that were read from a file.
         """
         if image_id is None:
             if self.image is None:
@@ -135,6 +139,9 @@ class Detections:
 
     def _category(self, one: Detection, category_ids) -> int:
         if category_ids is None:
+            if 'classes' not in self.meta:
+                raise UserError('to_coco needs category_ids: these results were read from a file, '
+                                'which does not say how many classes there are.')
             return _COCO_IDS[one.label] if _is_coco(self.meta.get('classes')) else one.label + 1
         try:
             return category_ids[one.class_name if isinstance(category_ids, Mapping) else one.label]
@@ -159,7 +166,11 @@ class Detections:
         if image is None and self.pixels is None:
             raise UserError('draw needs the image, (height, width, 3) in BGR: these results were '
                             'read from a file.')
+        if image is not None and not isinstance(image, np.ndarray):
+            raise UserError('draw needs an array (height, width, 3) in BGR, got '
+                            f'{type(image).__name__}.')
         pixels = self.pixels() if image is None else image
+        check_kind(pixels)
         if pixels.shape[:2] != (self.height, self.width):
             raise UserError(f'The image has {pixels.shape[1]} x {pixels.shape[0]} pixels, but '
                             f'these objects were found in one of {self.width} x {self.height}.')

@@ -150,7 +150,7 @@ class CoTNet(BaseBackbone):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
-            elif isinstance(module, CotBlock):
+            elif isinstance(module, CotBlock) and module.bn3.weight is not None:
                 nn.init.zeros_(module.bn3.weight)
 
     def stem_modules(self) -> list[nn.Module]:

@@ -27,6 +27,8 @@ from .weights import local_file
 
 # Images that are looked at before too few detections count as a failed check.
 _MOST_IMAGES = 12
+# Steps of a test pipeline that leave the image as it is.
+_NO_PIXELS = ('LoadAnnotations', 'PackDetInputs')
 
 
 def _apply_options(cfg, args) -> None:
@@ -45,14 +47,29 @@ def _apply_options(cfg, args) -> None:
 
 
 def _resize_step(cfg) -> dict[str, Any]:
-    """How the test pipeline resizes images, as a program without MMDetection is to do it."""
+    """How the test pipeline resizes images, as a program without MMDetection is to do it.
+
+    Raises:
+        UserError: The pipeline does anything else to images, which such a program would not.
+    """
     steps = [step for step in (tested_dataset(cfg) or {}).get('pipeline', [])
-             if type_name(step['type']) in ('Resize', 'FixScaleResize')]
+             if type_name(step['type']) not in _NO_PIXELS]
+    others = [type_name(step['type']) for step in steps if type_name(step['type']) != 'Resize'
+              and not (type_name(step['type']) == 'LoadImageFromFile'
+                       and step.get('color_type', 'color') == 'color')]
+    if others:
+        raise UserError(
+            f'{", ".join(others)} of the test pipeline: programs that use an ONNX file decode '
+            'images (in colour, upright) and resize them as Resize does, and nothing else. Take '
+            'the step out of the pipeline, and test with tools/test.py whether AP stays.')
+    steps = [step for step in steps if type_name(step['type']) == 'Resize']
     if len(steps) != 1 or 'scale' not in steps[0]:
         raise UserError('The test pipeline of the config must have one Resize with a scale: it is '
                         'stored in the ONNX file for the programs that use it.')
     step, = steps
-    return dict(scale=list(step['scale']), keep_ratio=bool(step.get('keep_ratio', False)),
+    scale = step['scale']
+    return dict(scale=[scale, scale] if isinstance(scale, int) else list(scale),
+                keep_ratio=bool(step.get('keep_ratio', False)),
                 backend=step.get('backend', 'cv2'),
                 interpolation=step.get('interpolation', 'bilinear'))
 

@@ -6,9 +6,13 @@ from mmdet.models.detectors import DETR
 from mmdet.models.layers import SinePositionalEncoding
 from mmdet.registry import MODELS
 from mmdet.structures import OptSampleList
+from mmengine.model import initialize
 from torch import Tensor, nn
 
+from ..type_names import type_name
 from .smca_layers import SMCADecoder, SMCAEncoder
+
+_LOADING = ('Pretrained', 'StrictPretrained')
 
 
 @MODELS.register_module()
@@ -52,12 +56,22 @@ class SMCADETR(DETR):
         self.query_embedding = nn.Embedding(self.num_queries, self.embed_dims)
 
     def init_weights(self) -> None:
-        """Initialise as the official code: Xavier, and scales of 1 everywhere."""
+        """Initialise as the official code: Xavier, and scales of 1 everywhere; once.
+
+        Weights that ``init_cfg`` of the detector itself loads come last: ``DETR`` would draw those
+        of the transformer anew.
+        """
+        if self._is_init:
+            return
         super().init_weights()
         for layer in self.decoder.layers:
             if layer.num_scales:
                 nn.init.zeros_(layer.scale.weight)
                 nn.init.ones_(layer.scale.bias)
+        init_cfgs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
+        loading = [cfg for cfg in init_cfgs if cfg and type_name(cfg['type']) in _LOADING]
+        if loading:
+            initialize(self, loading)
 
     def pre_transformer(self, img_feats: tuple[Tensor],
                         batch_data_samples: OptSampleList = None) -> tuple[dict, dict]:

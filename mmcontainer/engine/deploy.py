@@ -34,7 +34,11 @@ class DeployHook(Hook):
     def __init__(self):
         self._changed: list[nn.Module] = []
 
+    def before_train_epoch(self, runner) -> None:
+        self._restore()  # after a validation that did not come to its end
+
     def before_val_epoch(self, runner) -> None:
+        self._restore()
         for backbone in own_backbones(runner.model):
             # A new copy would be compiled anew, which takes minutes; and a forward that somebody
             # put on the object is called.
@@ -56,6 +60,9 @@ class DeployHook(Hook):
         self._changed.append(backbone)
 
     def after_val_epoch(self, runner, metrics=None) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
         for module in self._changed:
             del module.forward
         self._changed.clear()

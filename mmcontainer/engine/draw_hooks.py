@@ -129,7 +129,10 @@ class DrawLabelsHook(_DrawHook):
 
     def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         model = unwrap(runner.model)
-        for image, sample in zip(data_batch['inputs'], outputs):
+        images = data_batch['inputs']
+        if isinstance(images[0], (list, tuple)):  # one list per augmentation, the plain image first
+            images = images[0]
+        for image, sample in zip(images, outputs):
             # The data preprocessor, which comes after, knows the order of the channels.
             image = image.flip(0) if model.data_preprocessor.to_rgb else image
             runner.visualizer.visualize_cls(

@@ -4,7 +4,7 @@ from typing import Optional
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 
 from ..errors import UserError
@@ -52,9 +52,11 @@ class StopWhenDivergedHook(Hook):
             self._stop(runner.work_dir, when, ', '.join(bad))
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Check the weights that are about to be saved."""
-        for part in ('state_dict', 'ema_state_dict'):
-            bad = [name for name, value in checkpoint.get(part, {}).items()
+        """Check the weights that are about to be saved, and averages, which EMAHook adds later."""
+        averages = [hook.ema_model.state_dict() for hook in runner.hooks
+                    if isinstance(hook, EMAHook)]
+        for weights in (checkpoint.get('state_dict', {}), *averages):
+            bad = [name for name, value in weights.items()
                    if isinstance(value, torch.Tensor) and not value.isfinite().all()]
             if bad:
                 self._stop(runner.work_dir, f'after iteration {checkpoint["meta"]["iter"]}',

@@ -106,6 +106,7 @@ class RNGStateHook(Hook):
         self._snapshot: Optional[dict[str, Any]] = None
         self._resumed_from: dict[str, Any] = {}  # a snapshot
         self._resumed = False  # and no epoch or iteration has started since
+        self._is_training = False
 
     @staticmethod
     def _samplers(dataloader) -> list[Any]:
@@ -123,9 +124,12 @@ class RNGStateHook(Hook):
             ranks=all_gather_object(get_rng_state()),
             sampler_seeds=[sampler.seed for sampler in samplers])
 
+    def _snapshot_iter(self) -> Optional[int]:
+        return None if self._snapshot is None else self._snapshot['iter']
+
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Put the snapshot into the checkpoint, if it is of the same iteration."""
-        if self._snapshot is not None and self._snapshot['iter'] == checkpoint['meta']['iter']:
+        if self._snapshot_iter() == checkpoint['meta']['iter']:
             checkpoint[_KEY] = self._snapshot
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -150,6 +154,7 @@ class RNGStateHook(Hook):
     def before_train_epoch(self, runner) -> None:
         """Restore the generators and start the workers of this epoch."""
         dataloader = runner.train_dataloader
+        self._is_training = True
         if self._snapshot is not None:
             for sampler, seed in zip(self._samplers(dataloader), self._snapshot['sampler_seeds']):
                 sampler.seed = seed
@@ -180,6 +185,14 @@ class RNGStateHook(Hook):
         """Take a snapshot where a checkpoint is due in the middle of an epoch."""
         if is_checkpoint_due(runner, by_epoch=False):
             self._take_snapshot(runner, runner.iter + 1, batch_idx + 1)
+
+    def before_val(self, runner) -> None:
+        """Take a snapshot for the checkpoint that a validation may find to be the best."""
+        if self._is_training and self._snapshot_iter() != runner.iter:
+            self._take_snapshot(runner, runner.iter, runner.iter)
+
+    def after_train(self, runner) -> None:
+        self._is_training = False
 
     def after_train_epoch(self, runner) -> None:
         """Take the snapshot that the next epoch starts from."""

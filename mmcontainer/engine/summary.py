@@ -1,5 +1,6 @@
 """A hook that logs a summary when a run begins, and a table when an evaluation ends."""
 import datetime
+import itertools
 import os
 import re
 import time
@@ -16,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..compat import short_path
+from ..type_names import type_name
 from .deploy import unwrap
 
 _NAMED_CLASSES = 12
@@ -96,9 +98,11 @@ def describe_data(dataset: Dataset) -> str:
 
 
 def _describe_schedule(cfg) -> str:
-    schedulers = cfg.get('param_scheduler') or []
-    texts = []
-    for one in [schedulers] if isinstance(schedulers, Mapping) else schedulers:
+    schedulers, texts = cfg.get('param_scheduler') or [], []
+    if isinstance(schedulers, Mapping):  # one, or those of several optimizers by name
+        schedulers = [schedulers] if 'type' in schedulers else schedulers.values()
+    for one in itertools.chain.from_iterable(
+            one if isinstance(one, list) else [one] for one in schedulers):
         if not isinstance(one, Mapping):
             continue
         unit = 'epochs' if one.get('by_epoch', True) else 'iterations'
@@ -109,8 +113,7 @@ def _describe_schedule(cfg) -> str:
             when = f'{unit} {one.get("begin", 0)} to {one["end"]}'
         else:
             when = f'by {unit}'
-        kind = one.get('type')
-        texts.append(f'{kind if isinstance(kind, str) else kind.__name__} ({when})')
+        texts.append(f'{type_name(one.get("type"))} ({when})')
     return ', then '.join(texts) or 'constant'
 
 

@@ -135,6 +135,33 @@ def test_iterables_are_read_when_they_are_asked_for(detector, model):
     assert asked == [0, 1, 2, 3]
 
 
+def test_one_array_for_all_frames(detector):
+    """As cv2.VideoCapture.read fills the one it is given."""
+    def frames():
+        buffer = np.full((60, 80, 3), 40, np.uint8)
+        for number in range(4):
+            buffer[:] = 40
+            buffer[6:26, 10 * number:10 * number + 10] = 250
+            yield buffer
+
+    found = list(detector(frames(), batch_size=2))
+    assert [one.detections[0].bbox[0] for one in found] == [0., 10., 20., 30.]
+    assert not np.array_equal(found[0].draw(), found[1].draw())
+
+
+def test_home_folder(detector, files, monkeypatch):
+    monkeypatch.setenv('HOME', str(files[0].parent))
+    assert len(detector(f'~/{files[0].name}')) == 1
+    assert len(detector([f'~/{files[0].name}'])) == 1
+    assert len(detector('~')) == len(files)
+
+
+def test_a_broken_link_in_a_folder_is_named(detector, files):
+    (files[0].parent / 'gone.png').symlink_to('nowhere')
+    with pytest.raises(UserError, match='gone.png: no file, or a link to nothing'):
+        detector(files[0].parent)
+
+
 def test_video(detector, tmp_path):
     path = str(tmp_path / 'clip.avi')
     writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 10, (80, 60))
@@ -239,6 +266,11 @@ def test_json_and_back(detector, files):
         again.draw()
     with pytest.raises(UserError, match='80 x 61 pixels, but .* 80 x 60'):
         again.draw(scene(height=61))
+    with pytest.raises(UserError, match='draw needs an array .* got str'):
+        again.draw(str(files[0]))
+    with pytest.raises(UserError, match='needs category_ids: these results were read from a file'):
+        again.to_coco()
+    assert again.to_coco('x', [7, 9])[0]['category_id'] == 7
     with pytest.raises(UserError, match='has no mask'):
         Detection(0, 'a', 1., [0, 0, 1, 1]).binary_mask()
 
@@ -286,7 +318,8 @@ def test_coco_has_numbers_of_its_own():
     for names in (coco_classes(), CocoDataset.METAINFO['classes']):
         found = Detections('12.jpg', 9, 9, [one], meta=dict(classes=tuple(names)))
         assert found.to_coco()[0]['category_id'] == 90
-    assert Detections('12.jpg', 9, 9, [one]).to_coco()[0]['category_id'] == 80
+    other = Detections('12.jpg', 9, 9, [one], dict(classes=None))
+    assert other.to_coco()[0]['category_id'] == 80
 
 
 @pytest.mark.parametrize('config, options, message', [

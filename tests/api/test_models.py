@@ -193,6 +193,8 @@ def test_timm_lists_and_loads(timm, tmp_path):
                for key, value in model.state_dict().items())
     last = timm.create_model('container_light', features_only=True, out_indices=(-1, ))
     assert last.out_indices == (3, )
+    assert timm.create_model('container_light', features_only=True,
+                             out_indices=2).out_indices == (2, 3)
 
 
 @pytest.mark.parametrize('arguments, message', [

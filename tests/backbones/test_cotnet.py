@@ -97,3 +97,9 @@ def test_statistics_of_group_norms_are_float32_under_autocast():
     expected = torch.nn.functional.group_norm(x.double(), norm.num_groups, eps=norm.eps)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.double(), expected, rtol=2**-7, atol=1e-3)
+
+
+@pytest.mark.parametrize('norm_cfg', [dict(type='IN'), dict(type='BN', affine=False)])
+def test_norms_without_parameters(norm_cfg):
+    with torch.device('meta'):
+        CoTNet(norm_cfg=norm_cfg)

@@ -7,11 +7,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmcontainer.cli.images import ImageError, check_image, collect_images, readable
+from mmcontainer.cli.images import (
+    ImageError,
+    check_image,
+    collect_images,
+    pillow_limit_lifted,
+    readable,
+)
 
 
 def names(found):
     return [image.name.as_posix() for image in found.images]
+
+
+def test_pillows_limit_comes_back_after_all_threads():
+    before = Image.MAX_IMAGE_PIXELS
+    first, second = pillow_limit_lifted(), pillow_limit_lifted()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert Image.MAX_IMAGE_PIXELS is None
+    second.__exit__(None, None, None)
+    assert Image.MAX_IMAGE_PIXELS == before
 
 
 @pytest.fixture

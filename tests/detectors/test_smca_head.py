@@ -6,7 +6,7 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.structures import InstanceData
-from smca_models import ASSIGNER, HEAD
+from smca_models import ASSIGNER, HEAD, build_detector
 from torch.nn.functional import l1_loss
 from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
 
@@ -67,3 +67,17 @@ def test_images_without_objects_divide_by_one():
     expected = 2 * sigmoid_focal_loss(logits, torch.zeros_like(logits), 0.25, 2, reduction='sum')
     torch.testing.assert_close(found['loss_cls'], expected)
     assert found['loss_bbox'] == found['loss_iou'] == 0
+
+
+def test_weights_that_the_detector_loads_stay(tmp_path):
+    """DETR draws those of the transformer anew behind init_cfg."""
+    expected = build_detector(layers=(1, 1)).state_dict()
+    for value in expected.values():
+        value.fill_(0.5)
+    torch.save(dict(state_dict=expected), tmp_path / 'smca.pth')
+    loading = dict(type='Pretrained', checkpoint=str(tmp_path / 'smca.pth'))
+    for init_cfg in (loading, [dict(type='Normal', layer='Linear'), loading]):
+        model = build_detector(layers=(1, 1), init_cfg=init_cfg)
+        model.init_weights()
+        model.init_weights()  # a second time does nothing
+        torch.testing.assert_close(model.state_dict(), expected)

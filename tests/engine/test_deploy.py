@@ -128,6 +128,16 @@ def test_a_backbone_that_cannot_be_copied_stays(evaluation):
     assert len(warnings) == 1 and 'cannot be copied' in warnings[0]
 
 
+def test_training_after_a_broken_validation_is_that_of_the_model(detector):
+    model, hook = copy.deepcopy(detector), DeployHook()
+    runner = SimpleNamespace(hooks=[], model=model)
+    hook.before_val_epoch(runner)  # and no after_val_epoch, as after Ctrl-C in a notebook
+    hook.before_val_epoch(runner)
+    assert 'forward' in vars(model.backbone)
+    hook.before_train_epoch(runner)
+    assert 'forward' not in vars(model.backbone)
+
+
 def test_a_forward_of_the_object_stays(evaluation):
     calls = []
 

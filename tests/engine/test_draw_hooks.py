@@ -125,7 +125,11 @@ def test_classified_pictures_of_one_name_in_folders_of_one_name(tmp_path):
         test_dataloader=SimpleNamespace(dataset=Images(files)))
     hook = DrawLabelsHook(str(tmp_path / 'out'))
     hook.before_test(runner)
-    hook.after_test_iter(runner, 0, dict(inputs=torch.zeros(3, 1, 6, 5)),  # grey
-                         [SimpleNamespace(img_path=str(file)) for file in files])
-    assert drawn == {str(tmp_path / 'out' / file.relative_to(tmp_path)): (6, 5, 3)
-                     for file in files}
+    grey = torch.zeros(3, 1, 6, 5)
+    augmented = [list(grey), list(torch.zeros(3, 1, 9, 9))]
+    for inputs in (grey, augmented):
+        drawn.clear()
+        hook.after_test_iter(runner, 0, dict(inputs=inputs),
+                             [SimpleNamespace(img_path=str(file)) for file in files])
+        assert drawn == {str(tmp_path / 'out' / file.relative_to(tmp_path)): (6, 5, 3)
+                         for file in files}

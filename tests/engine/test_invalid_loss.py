@@ -1,8 +1,10 @@
 """Training that diverges is stopped, and leaves the last good checkpoint."""
 import multiprocessing
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import distributed, nn
@@ -39,14 +41,14 @@ class Model(BaseModel):
         return dict(loss_cls=out, loss_bbox=out.detach() * 0 + 1)
 
 
-def train(tmp_path, model, **wrapper):
+def train(tmp_path, model, hooks=(), **wrapper):
     Runner(
         model, str(tmp_path), experiment_name=f'{torch.rand(1).item()}',
         train_dataloader=dict(batch_size=2, dataset=Numbers(), sampler=dict(type='DefaultSampler')),
         train_cfg=dict(by_epoch=True, max_epochs=3),
         default_hooks=dict(checkpoint=dict(type='SafeCheckpointHook', interval=1)),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1), **wrapper),
-        custom_hooks=[dict(type='StopWhenDivergedHook')]).train()
+        custom_hooks=[dict(type='StopWhenDivergedHook'), *hooks]).train()
 
 
 @pytest.mark.parametrize('model, what', [
@@ -57,6 +59,17 @@ def test_nothing_bad_is_saved(tmp_path, model, what):
         train(tmp_path, model)
     assert [path.name for path in tmp_path.glob('*.pth')] == ['epoch_1.pth']
     assert (tmp_path / 'last_checkpoint').read_text().endswith('epoch_1.pth')
+
+
+def test_bad_averages_are_not_saved(tmp_path):
+    class Spoil(Hook):
+        def after_train_epoch(self, runner):
+            ema, = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
+            ema.ema_model.module.layer.weight.data.fill_(torch.nan)
+
+    with pytest.raises(UserError, match='1 weights hold NaN or infinity, module.layer.weight'):
+        train(tmp_path, Model(), hooks=[dict(type='EMAHook'), Spoil()])
+    assert not list(tmp_path.glob('*.pth'))
 
 
 def test_nothing_was_saved_yet(tmp_path):
@@ -118,5 +131,5 @@ def test_all_processes_stop_when_one_diverges(tmp_path):
 
 
 def test_weights_that_are_no_tensors():
-    StopWhenDivergedHook().before_save_checkpoint(None, dict(
+    StopWhenDivergedHook().before_save_checkpoint(SimpleNamespace(hooks=[]), dict(
         meta=dict(iter=1), state_dict={'layer._extra_state': dict(scale=1.), 'n': torch.ones(2)}))

@@ -65,7 +65,9 @@ def test_data_that_cannot_be_counted():
     (dict(type='MultiStepLR', milestones=[8, 11]), 'MultiStepLR (x 0.1 after epochs 8, 11)'),
     ([dict(type='LinearLR', by_epoch=False, end=500), dict(type='CosineAnnealingLR', end=12)],
      'LinearLR (iterations 0 to 500), then CosineAnnealingLR (epochs 0 to 12)'),
-    (dict(type='ExponentialLR', gamma=0.9), 'ExponentialLR (by epochs)')])
+    (dict(type='ExponentialLR', gamma=0.9), 'ExponentialLR (by epochs)'),
+    (dict(head=dict(type='ExponentialLR'), rest=[dict(type='LinearLR', end=2)]),
+     'ExponentialLR (by epochs), then LinearLR (epochs 0 to 2)')])
 def test_schedules(schedule, text):
     assert _describe_schedule(dict(param_scheduler=schedule)) == text
 

@@ -150,6 +150,8 @@ def test_a_small_file_of_very_many_pixels(repo_root, tmp_path, unmeasured, backe
     (['a.png', '--annotations', 'x.json'], '--annotations x.json is no COCO file'),
     (['a.png', '--coco', '--annotations', 'a.png'], '--annotations a.png is no COCO file'),
     (['a.png', '--coco', '--annotations', 'few.json'], "(KeyError: 'other $x')"),
+    (['a.png', '--score-thr', '30'], '--score-thr is a number from 0 to 1, not 30'),
+    (['a.png', '--score-thr', 'nan'], '--score-thr is a number from 0 to 1, not nan'),
 ])
 def test_mistakes(run, tmp_path, arguments, message):
     (tmp_path / 'empty').mkdir()
