@@ -8,7 +8,6 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from ..errors import UserError
-from .inputs import check_kind
 
 # COCO numbers its 80 classes from 1 to 90.
 _COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
@@ -166,11 +165,10 @@ class Detections:
         if image is None and self.pixels is None:
             raise UserError('draw needs the image, (height, width, 3) in BGR: these results were '
                             'read from a file.')
-        if image is not None and not isinstance(image, np.ndarray):
-            raise UserError('draw needs an array (height, width, 3) in BGR, got '
-                            f'{type(image).__name__}.')
         pixels = self.pixels() if image is None else image
-        check_kind(pixels)
+        if not isinstance(pixels, np.ndarray):
+            raise UserError('draw needs an array (height, width, 3) in BGR, got '
+                            f'{type(pixels).__name__}.')
         if pixels.shape[:2] != (self.height, self.width):
             raise UserError(f'The image has {pixels.shape[1]} x {pixels.shape[0]} pixels, but '
                             f'these objects were found in one of {self.width} x {self.height}.')

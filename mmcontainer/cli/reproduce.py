@@ -1,6 +1,7 @@
 """``tools/reproduce.py``: a row of a paper's table, from its config to a line in the ledger."""
 import json
 import math
+import resource
 import secrets
 import signal
 import subprocess
@@ -90,8 +91,8 @@ def _run(plan: Plan, run: dict[str, Any]) -> None:
         config=plan.row.config, config_hash=plan.hash, gpus=plan.gpus, images=plan.images,
         accumulate=plan.accumulate, changes=plan.changes, options=plan.options,
         curve=[point for point in read_curve(plan.work_dir, next(iter(found))) if point[0]],
-        seconds=run['seconds'],
-        sessions=run['sessions'], command=shown(plan.train_command()),
+        seconds=run['seconds'], cpu_seconds=run.get('cpu_seconds'), sessions=run['sessions'],
+        command=shown(plan.train_command()),
         code=run['code'], weights=run.get('weights', {}), **describe_environment(),
         run=run['run'])
     append_entry(plan.ledger, entry)
@@ -111,7 +112,8 @@ def _read_state(plan: Plan) -> dict[str, Any]:
             raise UserError(f'{plan.work_dir} holds checkpoints of a training that this tool did '
                             'not begin. Choose another folder with --work-dir.')
         return dict(run=secrets.token_hex(8), row=plan.row.name, config_hash=plan.hash,
-                    sessions=0, seconds=dict(train=0., test=0.))
+                    sessions=0, seconds=dict(train=0., test=0.),
+                    cpu_seconds=dict(train=0., test=0.))
     try:
         run = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
@@ -139,11 +141,13 @@ def _execute(plan: Plan, run: dict[str, Any], step: str, command: list[str]) -> 
     """
     say(f'\n$ {shown(command)}')
     _write_state(plan, run)
-    begin = time.monotonic()
+    begin, cpu_begin = time.monotonic(), _cpu_seconds()
     try:
         code = _wait(subprocess.Popen(command))
     finally:
         run['seconds'][step] += time.monotonic() - begin
+        if 'cpu_seconds' in run:  # not of a run that an older version began
+            run['cpu_seconds'][step] += _cpu_seconds() - cpu_begin
         _write_state(plan, run)
     if code in (EXIT_INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt
@@ -153,6 +157,12 @@ def _execute(plan: Plan, run: dict[str, Any], step: str, command: list[str]) -> 
         what = f'signal {-code} ended' if code < 0 else f'exit code {code} ended'
         raise UserError(f'{what} the step "{step}"; what it said stands above. When that is '
                         'mended, run the same command again: it goes on where it was.')
+
+
+def _cpu_seconds() -> float:
+    """What processors have spent so far on processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _wait(process: subprocess.Popen) -> int:

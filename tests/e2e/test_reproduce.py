@@ -60,6 +60,7 @@ def test_a_killed_run_goes_on_and_is_noted_once(tmp_path, unmeasured, run_tool, 
     assert entry['images'] * entry['gpus'] * entry['accumulate'] == 16
     assert entry['published']['coco/bbox_mAP'] == 43.8 and 'coco/bbox_mAP' in entry['found']
     assert len(entry['code']) == 1 and entry['weights'] == {}
+    assert entry['cpu_seconds']['train'] > 1
     assert entry['seconds']['train'] > 0 and entry['seconds']['test'] > 0
 
     output = run_tool('reproduce.py', ROW, '--small', env=CPU)
