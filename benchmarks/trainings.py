@@ -163,7 +163,7 @@ def _paint_folder(folder: Path) -> Path:
     """A folder of a few random images of two classes, for ``--tiny``."""
     import mmcv
     generator = np.random.default_rng(0)
-    for split, number in (('train', 12), ('val', 2)):
+    for split, number in (('train', 6), ('val', 2)):
         for name in ('dark', 'light'):
             for index in range(number):
                 picture = generator.integers(0, 120, (64, 64, 3), dtype=np.uint8)
@@ -179,7 +179,7 @@ def train_classifier(args: argparse.Namespace) -> None:
     classes = tuple(list_images(folder / 'train'))
     config = args.out / 'classifier_config.py'
     text = CLASSIFIER.format(number=len(classes), classes=classes, batch=4 if args.tiny else 128,
-                             workers=0 if args.tiny else 8, epochs=1 if args.tiny else 6)
+                             workers=0 if args.tiny else 8, epochs=2 if args.tiny else 6)
     config.write_text(text, encoding='utf-8')
     results = []
     for amp in (None, 'bf16'):
