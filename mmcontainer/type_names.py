@@ -1,6 +1,9 @@
 """Names of what a config builds, however it says so."""
 from typing import Any
 
+# Initialisers that load weights. MMEngine's 'Pretrained' is the class PretrainedInit.
+LOADING_TYPES = ('StrictPretrained', 'Pretrained', 'PretrainedInit')
+
 
 def type_name(value: Any) -> str:
     """Name without module and scope of ``type=value`` in a config.

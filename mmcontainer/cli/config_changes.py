@@ -1,5 +1,4 @@
 """Changes and checks of a config before a runner is built."""
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +9,14 @@ from mmengine.hooks import CheckpointHook
 from mmengine.optim import AmpOptimWrapper
 
 from ..checkpoints import check_file, resolve_path
+from ..checkpoints.integrity import sha256
 from ..checkpoints.official import missing_message
 from ..config_nodes import SPLITS, constructor_arguments, find_class, iter_dicts
 from ..engine.amp import CPUAmpOptimWrapper
 from ..engine.checkpoint_hook import SafeCheckpointHook
 from ..errors import UserError
-from ..type_names import type_name
+from ..type_names import LOADING_TYPES, type_name
 
-# The class of MMEngine that is registered as 'Pretrained' has another name.
-_PRETRAINED = ('StrictPretrained', 'Pretrained', 'PretrainedInit')
 _NOT_FROZEN = dict(norm_eval=False, frozen_stages=-1)
 
 
@@ -53,7 +51,7 @@ def _init_cfgs(path: str, node: dict) -> list[dict]:
     value = node.get('init_cfg') or []
     entries = list(value) if isinstance(value, (list, tuple)) else [value]
     for entry in entries:
-        loads = isinstance(entry, dict) and type_name(entry.get('type')) in _PRETRAINED
+        loads = isinstance(entry, dict) and type_name(entry.get('type')) in LOADING_TYPES
         if not isinstance(entry, dict) or 'type' not in entry or (
                 loads and not isinstance(entry.get('checkpoint'), str)):
             raise UserError(f"{path}.init_cfg: dict(type='StrictPretrained', checkpoint='FILE'), "
@@ -66,7 +64,7 @@ def _pretrained(cfg) -> Iterator[tuple[str, str, str]]:
     for path, node in list(iter_dicts(cfg.model, 'model')):
         for init_cfg in _init_cfgs(path, node):
             kind = type_name(init_cfg.get('type'))
-            if kind in _PRETRAINED:
+            if kind in LOADING_TYPES:
                 yield path, kind, init_cfg['checkpoint']
 
 
@@ -92,7 +90,7 @@ def check_pretrained(cfg) -> None:
 
 def weight_hashes(cfg) -> dict[str, str]:
     """SHA-256 (16 digits) of every file that ``StrictPretrained`` reads, by the config's name."""
-    return {checkpoint: hashlib.sha256(Path(resolve_path(checkpoint)).read_bytes()).hexdigest()[:16]
+    return {checkpoint: sha256(resolve_path(checkpoint))[:16]
             for _, kind, checkpoint in _pretrained(cfg) if kind == 'StrictPretrained'}
 
 
@@ -128,7 +126,7 @@ def train_from_scratch(cfg) -> list[str]:
     for path, node in list(iter_dicts(cfg.model, 'model')):
         entries = _init_cfgs(path, node)
         kept = [init_cfg for init_cfg in entries
-                if type_name(init_cfg.get('type')) not in _PRETRAINED]
+                if type_name(init_cfg.get('type')) not in LOADING_TYPES]
         if len(kept) != len(entries):
             change(path, node, 'init_cfg', kept or None)
         if node.get('pretrained'):

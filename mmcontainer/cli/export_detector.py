@@ -52,17 +52,17 @@ def _resize_step(cfg) -> dict[str, Any]:
     Raises:
         UserError: The pipeline does anything else to images, which such a program would not.
     """
-    steps = [step for step in (tested_dataset(cfg) or {}).get('pipeline', [])
-             if type_name(step['type']) not in _NO_PIXELS]
-    others = [type_name(step['type']) for step in steps if type_name(step['type']) != 'Resize'
-              and not (type_name(step['type']) == 'LoadImageFromFile'
-                       and step.get('color_type', 'color') == 'color')]
-    if others:
-        raise UserError(
-            f'{", ".join(others)} of the test pipeline: programs that use an ONNX file decode '
-            'images (in colour, upright) and resize them as Resize does, and nothing else. Take '
-            'the step out of the pipeline, and test with tools/test.py whether AP stays.')
-    steps = [step for step in steps if type_name(step['type']) == 'Resize']
+    steps = []
+    for step in (tested_dataset(cfg) or {}).get('pipeline', []):
+        kind = type_name(step['type'])
+        if kind == 'Resize':
+            steps.append(step)
+        elif kind not in _NO_PIXELS and (
+                kind != 'LoadImageFromFile' or step.get('color_type', 'color') != 'color'):
+            raise UserError(
+                f'{kind} of the test pipeline: programs that use an ONNX file decode images (in '
+                'colour, upright) and resize them as Resize does, and nothing else. Change the '
+                'pipeline, and test with tools/test.py whether AP stays.')
     if len(steps) != 1 or 'scale' not in steps[0]:
         raise UserError('The test pipeline of the config must have one Resize with a scale: it is '
                         'stored in the ONNX file for the programs that use it.')

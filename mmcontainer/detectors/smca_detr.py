@@ -9,10 +9,8 @@ from mmdet.structures import OptSampleList
 from mmengine.model import initialize
 from torch import Tensor, nn
 
-from ..type_names import type_name
+from ..type_names import LOADING_TYPES, type_name
 from .smca_layers import SMCADecoder, SMCAEncoder
-
-_LOADING = ('Pretrained', 'StrictPretrained')
 
 
 @MODELS.register_module()
@@ -69,7 +67,7 @@ class SMCADETR(DETR):
                 nn.init.zeros_(layer.scale.weight)
                 nn.init.ones_(layer.scale.bias)
         init_cfgs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
-        loading = [cfg for cfg in init_cfgs if cfg and type_name(cfg['type']) in _LOADING]
+        loading = [cfg for cfg in init_cfgs if cfg and type_name(cfg['type']) in LOADING_TYPES]
         if loading:
             initialize(self, loading)
 

@@ -9,34 +9,14 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
-from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from torch import nn
-from torch.utils.data import Dataset
+from tiny_training import Model, Numbers
 
 from mmcontainer import fileio
 from mmcontainer.checkpoints import check_file, load_file
 from mmcontainer.cli.config_changes import use_safe_checkpoints
 from mmcontainer.cli.tool import user_message
 from mmcontainer.engine.checkpoint_hook import SafeCheckpointHook, newest_checkpoint
-
-
-class Numbers(Dataset):
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        return torch.ones(3)
-
-
-class Model(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(3, 2)
-
-    def forward(self, *rows, mode='tensor'):
-        out = self.layer(torch.stack(rows))
-        return [out] if mode == 'predict' else dict(loss=out.sin().mean())
 
 
 class Scores(Evaluator):

@@ -9,8 +9,8 @@ import pytest
 import torch
 from mmengine.dataset import worker_init_fn
 from mmengine.evaluator import BaseMetric
-from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from tiny_training import Model, Numbers
 
 from mmcontainer.engine.rng_state import RNGStateHook, get_rng_state, seed_worker, set_rng_state
 from mmcontainer.torch_compat import torch_load_as_called
@@ -86,26 +86,6 @@ def test_what_is_said_of_an_epoch_that_is_resumed(saved, epoch, iteration, text)
     assert bool(said) == bool(text) and re.search(text, ''.join(said))
 
 
-class Rows(torch.utils.data.Dataset):
-    metainfo = {}
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        return torch.ones(3)
-
-
-class Layer(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(3, 1)
-
-    def forward(self, *rows, mode='tensor'):
-        out = self.layer(torch.stack(rows)).mean()
-        return dict(loss=out) if mode == 'loss' else [dict(out=out)]
-
-
 class Better(BaseMetric):
     """The first validation is the best."""
     validations = 0
@@ -120,9 +100,9 @@ class Better(BaseMetric):
 
 def test_the_best_checkpoint_has_the_state_too(tmp_path):
     """A training that counts iterations is validated where no checkpoint is due."""
-    loader = dict(batch_size=2, dataset=Rows(), num_workers=0)
+    loader = dict(batch_size=2, dataset=Numbers(), num_workers=0)
     Runner(
-        Layer(), str(tmp_path), experiment_name=tmp_path.name,
+        Model(), str(tmp_path), experiment_name=tmp_path.name,
         train_dataloader=dict(**loader, sampler=dict(type='InfiniteSampler')),
         val_dataloader=dict(**loader, sampler=dict(type='DefaultSampler', shuffle=False)),
         train_cfg=dict(by_epoch=False, max_iters=4, val_interval=3), val_cfg=dict(),
