@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from quick_configs import quicken_configs
 from tool_server import Tools, ToolServer
 
 # Several torch processes on few cores slow each other down many times over, so tests that start
@@ -24,10 +25,7 @@ REPO_ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope='session', autouse=True)
 def configs_are_parsed_once():
-    """``Config.fromfile`` takes up to half a second for each of ours, and many tests read one.
-
-    Every call gets a copy. Files that tests write are parsed as ever.
-    """
+    """Many tests read a config of ours: each gets a copy. Files that tests write are parsed."""
     from mmengine.config import Config
     parse = Config.fromfile
     cached = functools.cache(parse)
@@ -38,6 +36,7 @@ def configs_are_parsed_once():
         return parse(filename, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
+        quicken_configs(patch.setattr)
         patch.setattr(Config, 'fromfile', staticmethod(fromfile))
         yield
 

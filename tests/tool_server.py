@@ -1,12 +1,14 @@
 """Runs tools in forks of one process that has imported the libraries, which takes most of a start.
 
 A fork has a memory, environment, folder and exit code of its own, so a tool leaves nothing behind
-that the next one, or the tests, could see. What a fork does not show is the import of libraries:
-for that there are real launches (the fixture ``launch_tool``).
+that the next one, or the tests, could see. What a fork does not show is the import of libraries,
+and the layout of configs (``quick_configs``): for that there are real launches (the fixture
+``launch_tool``).
 
 ``ToolServer`` starts ``python tool_server.py``, which reads one request per line from its standard
 input, a JSON object, and answers with the exit code of the tool in a line.
 """
+import gc
 import json
 import os
 import random
@@ -17,6 +19,8 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+from quick_configs import quicken_configs
 
 TOOLS = Path(__file__).resolve().parents[1] / 'tools'
 
@@ -114,6 +118,7 @@ def _import_libraries():
     """
     sys.modules['onnxruntime'] = None  # not to be imported
     import torch._dynamo  # noqa: F401
+    from mmengine.config import Config
 
     import mmcontainer  # noqa: F401
     with suppress(ModuleNotFoundError):  # tools for backbones do without
@@ -121,6 +126,11 @@ def _import_libraries():
         from mmdet.utils import register_all_modules
         register_all_modules(init_default_scope=False)
     del sys.modules['onnxruntime']
+    quicken_configs(setattr)
+    with suppress(ModuleNotFoundError):  # keeps the lists of MMDetection's configs
+        Config.fromfile(TOOLS.parent / 'configs/retinanet/container_light_fpn_1x_coco.py')
+    gc.collect()
+    gc.freeze()  # no fork searches the libraries for garbage
 
 
 def _wait(pid, timeout):
