@@ -80,7 +80,7 @@ def needs_onnx_operators() -> bool:
 
 
 def nothing_compiled() -> AbstractContextManager:
-    """Context in which modules that were compiled run as if they were not."""
+    """Context in which modules that were compiled run as if they were not, from PyTorch 2.6 on."""
     # Without this module, which takes seconds to import, nothing can have been compiled.
     if 'torch._dynamo' in sys.modules and hasattr(torch.compiler, 'set_stance'):
         return torch.compiler.set_stance('force_eager')

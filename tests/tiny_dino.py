@@ -3,6 +3,7 @@ import numpy as np
 import torch
 from golden_rule import GOLDEN, draw, make_state_dict
 from mmengine.hooks import Hook
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
@@ -63,14 +64,15 @@ class Recorder(Hook):
 
 
 def make_model(**loss):
-    model = DINO(
-        backbone=dict(type='TinyPyramid'),
-        head=dict(type='DINOHead', in_channels=10, out_channels=24, hidden_channels=32,
-                  bottleneck_channels=8),
-        loss=loss,
-        teacher_momentum=0.9,
-        data_preprocessor=dict(type='mmengine.BaseDataPreprocessor'))
-    model.init_weights()
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = DINO(
+            backbone=dict(type='TinyPyramid'),
+            head=dict(type='DINOHead', in_channels=10, out_channels=24, hidden_channels=32,
+                      bottleneck_channels=8),
+            loss=loss,
+            teacher_momentum=0.9,
+            data_preprocessor=dict(type='mmengine.BaseDataPreprocessor'))
+        model.init_weights()
     weights = make_state_dict('dino_run', seed=1, gain=1.)
     weights['head.last_layer.weight_g'] = torch.ones(24, 1)
     missing = model.load_state_dict(weights, strict=False).missing_keys

@@ -14,5 +14,5 @@ def needs_torch(version, what):
 
 HAS_CPU_FLOAT16 = release(torch.__version__) >= (2, 5, 0)
 float16 = pytest.param(torch.float16, marks=needs_torch('2.5.0', 'float16 on a CPU'))
-needs_compile = needs_torch('2.5.0', 'torch.compile of a backbone')
+needs_compile = needs_torch('2.6.0', 'torch.compile of a backbone')
 needs_export = needs_torch('2.6.0', 'torch.export of a backbone')

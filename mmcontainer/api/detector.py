@@ -20,13 +20,14 @@ from torch import nn
 from ..cli.class_names import name_classes
 from ..cli.config_check import import_custom_modules
 from ..cli.configs import build_model, check_config, load_config
-from ..cli.images import MAX_PIXELS, check_image, pillow_limit_lifted, readable
+from ..cli.images import MAX_PIXELS, check_image, readable
 from ..cli.models import prepare_for_inference
 from ..cli.tool import user_errors
 from ..cli.weights import load_weights
 from ..engine.dense_parts import deploy_dense_parts
 from ..engine.deploy import own_backbones
 from ..errors import ConfigError, UserError
+from ..pillow_limit import pillow_limit_lifted
 from ..pipeline import ImageError, build_pipeline, decode, take_pixels
 from .inputs import Image, check_kind, image_errors, is_one, is_video_file, iter_images
 from .results import Detections, describe

@@ -7,6 +7,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import DenseTokenAffinity, Stage, TokenAttention, TokenBlock, TokenEmbed
+from ..layers.memory_format import as_output
 from .arch import of_stage
 from .base import BaseBackbone
 
@@ -106,7 +107,7 @@ class ContainerPAM(BaseBackbone):
             tokens = self.norm(tokens)
         if self.out_type == 'cls_token':
             return (tokens[:, 0], )
-        return (tokens[:, 1:].transpose(1, 2).unflatten(2, size), )  # B N C -> B C H W
+        return (as_output(tokens[:, 1:].transpose(1, 2).unflatten(2, size)), )  # B N C -> B C H W
 
 
 def _check_arch(arch: Mapping[str, Any]) -> None:

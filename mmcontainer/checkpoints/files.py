@@ -43,7 +43,8 @@ def resolve_path(path: Union[str, Path]) -> Path:
     path = Path(path).expanduser()
     if path.is_file():
         return path
-    hashed = [p for p in path.parent.glob(f'{path.stem}-*{path.suffix}') if hash_in_name(p)]
+    hashed = [p for p in path.parent.glob(f'{path.stem}-*{path.suffix}')
+              if p.stem == f'{path.stem}-{hash_in_name(p)}']
     if len(hashed) > 1:
         raise FileNotFoundError(f'{path} does not exist and several files could stand for it: '
                                 f'{", ".join(sorted(map(str, hashed)))}. Keep one, or name one.')

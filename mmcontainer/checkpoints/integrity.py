@@ -78,7 +78,7 @@ def check_file(path: Path) -> None:
                                      'its owner, or copy it.') from error
     if not head:
         raise corrupt(path, 'it is empty')
-    if head.lstrip().startswith(b'<'):
+    if head.lstrip().startswith(b'<') and not is_safetensors(path):
         raise corrupt(path, 'it is a web page or another text in angle brackets')
     promised = hash_in_name(path)
     if promised:

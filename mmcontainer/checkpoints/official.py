@@ -21,7 +21,7 @@ _RELEASED = {
 # Of which no weights were ever published, and how to train them.
 _NEVER_RELEASED = {
     **{f'{name}_imagenette':
-       (f'They come from a small training of ours: python tools/reproduce.py imagenette_{name} '
+       (f'They come from a small training of ours: mmcontainer reproduce imagenette_{name} '
         f'--data-root IMAGENETTE, and then cp work_dirs/reproduce/imagenette_{name}/epoch_8.pth '
         f'checkpoints/{name}_imagenette.pth (docs/results.md).')
        for name in ('container_light', 'r50')},
@@ -49,13 +49,12 @@ def missing_message(path: Union[str, Path]) -> str:
     if path.stem in _RELEASED:
         lines += [
             f'1. Download the official file in a browser: {_RELEASED[path.stem]}.',
-            f'2. Convert it: python tools/convert_checkpoint.py DOWNLOADED_FILE {path}',
+            f'2. Convert it: mmcontainer convert DOWNLOADED_FILE {path}',
             '   (it adds a content hash to the name; the file is found all the same).'
         ]
     elif path.stem in _NEVER_RELEASED:
         lines.append(_NEVER_RELEASED[path.stem])
     else:
         lines.append('Check the path in init_cfg; a relative path starts from the current folder. '
-                     'Official files are converted by: python tools/convert_checkpoint.py '
-                     f'DOWNLOADED_FILE {path}')
+                     f'Official files are converted by: mmcontainer convert DOWNLOADED_FILE {path}')
     return '\n'.join([*lines, _FROM_SCRATCH])

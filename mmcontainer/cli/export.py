@@ -67,8 +67,9 @@ def largest_error(backbone: BaseBackbone, path: Path, batch: int, size: Sequence
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     images = torch.randn(batch, backbone.in_channels, *size)
     outs = session.run(None, {'images': images.numpy()})
-    return max(((torch.from_numpy(out) - expected).abs().max() / expected.std()).item()
-               for out, expected in zip(outs, backbone(images)))
+    errors = [(torch.from_numpy(out) - expected).abs().max() / expected.std()
+              for out, expected in zip(outs, backbone(images))]
+    return torch.stack(errors).max().item()  # NaN if one of them is, unlike Python's max
 
 
 def _export_backbone_only(args, cfg, target: Path) -> None:

@@ -18,11 +18,12 @@ from ..demo.scenes import paint_scene, plan_scene
 from ..engine.deploy import own_backbones
 from ..errors import UserError, as_user_error
 from ..fileio import write_atomically
+from ..pillow_limit import pillow_limit_lifted
 from ..pipeline import ImageError, build_pipeline, decode, tested_dataset
 from ..type_names import type_name
 from ..version import __version__
 from .configs import own_name
-from .images import collect_images, pillow_limit_lifted
+from .images import collect_images
 from .weights import local_file
 
 # Images that are looked at before too few detections count as a failed check.

@@ -1,25 +1,21 @@
 """Finding the images and videos that a command line names, and checking that images are whole."""
 import os
-import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Optional
 
 from PIL import Image, UnidentifiedImageError
 
+from ..pillow_limit import pillow_limit_lifted
 from ..pipeline import ImageError
 from . import videos
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
 # Pillow's own limit. Reading an image of this size and drawing on it takes 1.3 GB.
 MAX_PIXELS = 89_478_485
-# Pillow's limit as it was, and one entry more for every other thread that has lifted it.
-_limits: list[Optional[int]] = []
-_lock = threading.Lock()
 
 
 class ImageFile(NamedTuple):
@@ -126,24 +122,6 @@ def collect_images(names: Iterable[str], recursive: bool = False, excluded: Opti
         found.skipped.append(f'{_count(twice, "image")} named more than once: done once')
     found.images = list(reversed(unique.values()))
     return found
-
-
-@contextmanager
-def pillow_limit_lifted() -> Iterator[None]:
-    """Let Pillow decode images of any size: ``--max-pixels`` is the limit for every decoder.
-
-    The limit is Pillow's, one for all threads: the first lifts it, and the last puts it back.
-    """
-    with _lock:
-        _limits.append(Image.MAX_IMAGE_PIXELS)
-        Image.MAX_IMAGE_PIXELS = None
-    try:
-        yield
-    finally:
-        with _lock:
-            limit = _limits.pop()
-            if not _limits:
-                Image.MAX_IMAGE_PIXELS = limit
 
 
 def check_image(path: str, max_pixels: int = MAX_PIXELS, option: str = '--max-pixels') -> bool:

@@ -74,7 +74,8 @@ def compile_backbone(model: nn.Module) -> None:
         UserError: If PyTorch is too old, the model has no backbone, or there is no compiler for
             the CPU.
     """
-    require('--compile', '2.5.0')
+    # With hooks like PreciseBNHook, 2.5 could not leave the compiled code aside for a while.
+    require('--compile', '2.6.0')
     model = unwrap(model)
     backbone = getattr(model, 'backbone', None)
     if backbone is None:

@@ -212,7 +212,10 @@ def read_curve(work_dir: Path, metric: str) -> list[list[float]]:
     curve = {}
     for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for line in log.read_text(encoding='utf-8').splitlines():
-            point = json.loads(line)
+            try:
+                point = json.loads(line)
+            except ValueError:  # a session that was killed left half a line
+                continue
             if metric in point:
                 curve[point['step']] = round(percent(metric, point[metric]), 4)
     return sorted(map(list, curve.items()))

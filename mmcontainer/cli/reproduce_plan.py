@@ -93,8 +93,9 @@ class Plan:
         """The checkpoint whose numbers count: the best one, if the recipe keeps it, or the last."""
         if not self.cfg.default_hooks.checkpoint.get('save_best'):
             return self.checkpoint
-        # There is one: MMEngine removes the one before it.
-        return next(iter(self.work_dir.glob('best_*.pth')), self.work_dir / 'best_*.pth')
+        # MMEngine removes the one before it; a training that was killed in between leaves both.
+        return max(self.work_dir.glob('best_*.pth'), key=lambda file: file.stat().st_mtime,
+                   default=self.work_dir / 'best_*.pth')
 
     def train_command(self) -> list[str]:
         """Program and arguments of the training; it goes on where there are checkpoints."""
@@ -104,7 +105,7 @@ class Plan:
     def test_command(self) -> list[str]:
         """Program and arguments of the evaluation."""
         return [*self._launch('test', [short_path(self.tested)]),
-                *self._folders(self.work_dir / 'test')]
+                *self._folders(self.work_dir / 'test'), *self._options()]
 
     def _launch(self, tool: str, arguments: list[str]) -> list[str]:
         tools, python = own_folder('configs').resolve().parent / 'tools', short_path(sys.executable)

@@ -176,7 +176,8 @@ def prepare_loading(runner, checkpoint: str, partial: bool = False) -> dict[str,
         check_resumed_settings(runner.cfg, content, checkpoint)
 
     def load_checkpoint(filename: str, *args, **kwargs) -> dict[str, Any]:
-        """Takes the place of Runner.load_checkpoint, which Runner.resume calls too."""
+        """Takes the place of Runner.load_checkpoint, which Runner.resume calls too; once."""
+        del runner.load_checkpoint  # and with it the content, which would stay in memory
         runner.call_hook('after_load_checkpoint', checkpoint=content)
         _load(model, content)
         runner._has_loaded = True

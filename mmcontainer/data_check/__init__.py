@@ -105,7 +105,7 @@ def check_annotations(cfg, splits: Sequence[str]) -> Report:
     if report.problems:
         raise UserError('The data of this config cannot be used:\n' + '\n'.join(
             f'  - {problem}' for problem in report.problems)
-            + '\ntools/check_data.py CONFIG shows all of it.')
+            + '\n`mmcontainer check-data CONFIG` shows all of it.')
     for source, annotations in sound:
         if annotations.repairs:
             target = write_repaired(source.path, annotations.repairs,

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ..config_nodes import evaluators, join_path, loader_datasets
 from ..errors import UserError
+from ..pillow_limit import pillow_limit_lifted
 from ..type_names import type_name
 from .annotations import Annotations
 from .report import Report, counted, listed
@@ -41,7 +42,7 @@ _HELP_IMAGENET = """\
   - train/ and val/ hold one folder of images per class (n01440764/ ...). Images that all lie in one
     folder, as those of the official val archive, need a list beside: meta/val.txt (or train.txt),
     one line "FILE CLASS_NUMBER" per image
-  - meta/train_10pct.txt and the like are made by  tools/make_imagenet_subset.py
+  - meta/train_10pct.txt and the like are made by  mmcontainer imagenet-subset
   - you have images of other classes: docs/imagenet.md says what to change in the config"""
 
 
@@ -200,12 +201,12 @@ def image_size(path: Path, is_turned: bool) -> Optional[tuple[int, int]]:
         tuple[int, int] | None: Height and width as the pipeline loads it; None if it is no image.
     """
     try:
-        with Image.open(path) as image:
+        with pillow_limit_lifted(), Image.open(path) as image:
             width, height = image.size
             turned = is_turned and image.getexif().get(0x112) in _TURNED
             if _is_cut_off(path, image):
                 return None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError):
         return None
     return (width, height) if turned else (height, width)
 

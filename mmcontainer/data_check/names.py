@@ -14,7 +14,7 @@ from .report import counted, listed
 from .sources import Source
 
 # The command that gives a file other numbers for its categories.
-RENUMBER = 'python tools/renumber_categories.py'
+RENUMBER = 'mmcontainer renumber'
 
 
 def quote(names: Iterable[str]) -> str:

@@ -100,21 +100,21 @@ def _draw(runner: Runner, metrics: dict[str, float]) -> tuple[Path, Path]:
 
 
 def _print_next(args: Namespace, checkpoint: Optional[str]) -> None:
-    python, root = python_command(), Path(args.data_dir)
+    command, root = f'{python_command()} -m mmcontainer', Path(args.data_dir)
     picture = root / 'val' / '000001.jpg'
-    commands = [
+    lines = [
         ('detect on pictures of your own',
-         f'{python} tools/infer.py {picture} --config {CONFIG} --checkpoint {checkpoint}'),
+         f'{command} infer {picture} --config {CONFIG} --checkpoint {checkpoint}'),
         ('evaluate again, drawing every picture',
-         f'{python} tools/test.py {CONFIG} {checkpoint} --data-root {root} '
+         f'{command} test {CONFIG} {checkpoint} --data-root {root} '
          f'--show-dir pictures'),
         ('train on COCO (its folder in place of data/coco), without ImageNet weights',
-         f'{python} tools/train.py configs/retinanet/container_light_fpn_1x_coco.py '
+         f'{command} train configs/retinanet/container_light_fpn_1x_coco.py '
          f'--data-root data/coco --from-scratch'),
     ]
     print('\nWhat to run next:')
-    for what, command in commands:
-        print(f'  # {what}\n  {command}')
+    for what, line in lines:
+        print(f'  # {what}\n  {line}')
 
 
 def run_demo(args: Namespace) -> dict[str, float]:

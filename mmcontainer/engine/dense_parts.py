@@ -29,11 +29,14 @@ def deploy_dense_parts(model: nn.Module) -> list[nn.Module]:
     they are what they were. The weights stay where they are, and may change.
 
     Args:
-        model (nn.Module): Any model on a CPU; nothing happens to one elsewhere.
+        model (nn.Module): Any model on a CPU; nothing happens to one elsewhere, nor under
+            ``torch.use_deterministic_algorithms``, since a stopwatch chooses the algorithm.
 
     Returns:
         list[nn.Module]: What was changed; without their attributes ``forward`` all is as before.
     """
+    if torch.are_deterministic_algorithms_enabled():
+        return []
     in_backbone = set(getattr(model, 'backbone', nn.Module()).modules())
     convs = [module for module in model.modules()
              if module not in in_backbone and _is_eligible(module)]

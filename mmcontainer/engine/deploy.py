@@ -25,7 +25,8 @@ class DeployHook(Hook):
     """Let validation and tests run on deployed copies of this package's backbones.
 
     The model itself stays as it is: training goes on with it, checkpoints hold its weights, and
-    other hooks may exchange them before and after a validation (EMA). Neck and heads compute in
+    other hooks may exchange them before and after a validation (EMA). Only a test deploys a
+    compiled backbone itself, which cannot be trained any more. Neck and heads compute in
     another way meanwhile (:func:`deploy_dense_parts`). Add it to any config as
     ``custom_hooks = [dict(type='DeployHook')]``.
     """
@@ -52,7 +53,7 @@ class DeployHook(Hook):
                  for kept in (module._forward_hooks, module._forward_pre_hooks)}
         try:
             copied = copy.deepcopy(backbone, hooks)
-        except RuntimeError as error:  # of maps with gradients that something in it holds
+        except Exception as error:  # a lock, an open file, maps with gradients: whatever it holds
             runner.logger.warning(f'The backbone is evaluated as it was trained, which is slower: '
                                   f'it cannot be copied ({error}).')
             return

@@ -69,4 +69,4 @@ class StopWhenDivergedHook(Hook):
         raise UserError(
             f'Training has diverged {when}: {what}. Nothing of it was saved. {good} Try a lower '
             'learning rate, a longer warm-up, optim_wrapper.clip_grad=dict(max_norm=...), no '
-            '--amp; and look at the data (tools/check_data.py CONFIG).')
+            '--amp; and look at the data (`mmcontainer check-data CONFIG`).')

@@ -143,7 +143,8 @@ def compare(expected: Sequence[Detections], found: Sequence[Detections], score_t
             total.box = max(total.box, float(boxes[j]))
             total.score = max(total.score, float(scores[j]))
             if ours.masks is not None:
-                total.mask = max(total.mask, float(np.abs(theirs.masks[j] - ours.masks[i]).max()))
+                difference = np.abs(theirs.masks[j] - ours.masks[i]).max()
+                total.mask = float(np.maximum(total.mask, difference))  # NaN stays
         limits = [score_thr]
         for side in (ours, theirs):
             if len(side.scores) >= number:

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from ..torch_compat import is_compiling
+
 
 class _StatisticsUntouched:
     """Lets batch norms in training mode normalise as before but keep their running statistics.
@@ -36,8 +38,10 @@ def recompute(module: nn.Module, x: Tensor, *args) -> Tensor:
     """
     if not x.requires_grad:
         return module(x, *args)
-    return checkpoint(module, x, *args, use_reentrant=False,
-                      context_fn=lambda: (nullcontext(), _StatisticsUntouched(module)))
+    # Compiled code updates statistics once by itself, and torch.compile cannot trace a context.
+    context = {} if is_compiling() else dict(
+        context_fn=lambda: (nullcontext(), _StatisticsUntouched(module)))
+    return checkpoint(module, x, *args, use_reentrant=False, **context)
 
 
 class Stage(Sequential):

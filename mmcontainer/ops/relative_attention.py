@@ -22,6 +22,7 @@ from ..torch_compat import is_exporting
 from .autograd import plain_gradients
 from .capture import is_transformed
 from .explicit import relative_bias
+from .precision import without_autocast
 
 FORMS = ('auto', 'dense', 'toeplitz')
 # Largest matrix of biases, in entries, that 'auto' builds: beyond it, memory costs more time.
@@ -40,8 +41,9 @@ def relative_attention(query: Tensor,
         query, key, value (Tensor): (B, M, N, D).
         table (Tensor): (M, 2H - 1, 2W - 1), see :func:`relative_bias`.
         grid_size (Sequence[int]): (H, W).
-        form (str): 'dense' builds the matrix of biases; 'toeplitz' never does, in either pass, but
-            for gradients that are differentiated again. 'auto' chooses by size; under
+        form (str): 'dense' builds the matrix of biases; 'toeplitz' never does on a CPU, in either
+            pass, but for gradients that are differentiated again (on GPUs fused attention may copy
+            biases whose rows are not aligned). 'auto' chooses by size; under
             ``torch.func`` it is 'dense', in exported models the explicit form.
 
     Returns:
@@ -135,25 +137,31 @@ class _ToeplitzAttention(torch.autograd.Function):
             found = plain_gradients(partial(_dense, height=height, width=width), saved[:4],
                                     ctx.needs_input_grad, grad)
             return *found, None, None
-        # Half precision would lose the sums over thousands of positions.
-        dtype = torch.promote_types(grad.dtype, torch.float32)
-        query, key, value, table, out, grad = (t.to(dtype) for t in (*saved, grad))
-        unrolled, biases = _row_biases(table, height, width)
-        to_unrolled = torch.zeros_like(unrolled)
-        to_query, to_key, to_value = (torch.zeros_like(t) for t in (query, key, value))
-        key, value = key.flip(2), value.flip(2)
-        for image in range(len(query)):
-            for row in range(height):
-                here = slice(row * width, (row + 1) * width)
-                _add_row_gradients(
-                    *(t[image, :, here] for t in (query, out, grad)), key[image], value[image],
-                    biases[row], to_query[image, :, here], to_key[image], to_value[image],
-                    to_unrolled[:, :, row:row + height])
-        to_table = torch.zeros_like(table)
-        for column in range(width):
-            to_table[:, :, column:column + width] += to_unrolled[:, column]
-        gradients = to_query, to_key.flip(2), to_value.flip(2), to_table
-        return (*(g.to(t.dtype) for g, t in zip(gradients, saved)), None, None)
+        with without_autocast(grad.device.type):
+            return (*_gradients(saved, grad, height, width), None, None)
+
+
+def _gradients(saved: Sequence[Tensor], grad: Tensor, height: int, width: int) -> list[Tensor]:
+    """Gradients of query, key, value and table, row by row."""
+    # Half precision would lose the sums over thousands of positions.
+    dtype = torch.promote_types(grad.dtype, torch.float32)
+    query, key, value, table, out, grad = (t.to(dtype) for t in (*saved, grad))
+    unrolled, biases = _row_biases(table, height, width)
+    to_unrolled = torch.zeros_like(unrolled)
+    to_query, to_key, to_value = (torch.zeros_like(t) for t in (query, key, value))
+    key, value = key.flip(2), value.flip(2)
+    for image in range(len(query)):
+        for row in range(height):
+            here = slice(row * width, (row + 1) * width)
+            _add_row_gradients(
+                *(t[image, :, here] for t in (query, out, grad)), key[image], value[image],
+                biases[row], to_query[image, :, here], to_key[image], to_value[image],
+                to_unrolled[:, :, row:row + height])
+    to_table = torch.zeros_like(table)
+    for column in range(width):
+        to_table[:, :, column:column + width] += to_unrolled[:, column]
+    gradients = to_query, to_key.flip(2), to_value.flip(2), to_table
+    return [g.to(t.dtype) for g, t in zip(gradients, saved)]
 
 
 def _add_row_gradients(query: Tensor, out: Tensor, grad: Tensor, key: Tensor, value: Tensor,

@@ -5,6 +5,7 @@ from typing import Optional
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor, nn
 
 from ..engine.deploy import unwrap
@@ -59,6 +60,14 @@ class DINOHook(Hook):
                 'DINO cannot accumulate gradients (optim_wrapper.accumulative_counts='
                 f'{wrapper._accumulative_counts}): batch norms, centre and teacher would see a '
                 'part of the batch only. Use fewer images per step and --auto-scale-lr.')
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise ConfigError(
+                'The schedules of DINO count epochs (the last layer is frozen in the first, the '
+                f'temperature of the teacher rises), which {type(runner.train_loop).__name__} does '
+                "not tell: set train_cfg=dict(by_epoch=True, max_epochs=...).")
+        if self.evaluates_untrained and runner.val_loop is None:
+            raise ConfigError('evaluates_untrained=True of DINOHook needs val_dataloader, val_cfg '
+                              'and val_evaluator.')
         self._model = model
         wrapper.clip_func = clip_each_tensor
         # There, gradients are unscaled and clipped, in every precision.

@@ -338,6 +338,22 @@ def test_compiles_as_one_graph_with_the_same_gradients(cls):
 
 @needs_compile
 @pytest.mark.no_cover
+@pytest.mark.parametrize('cls', DEFAULTS)
+def test_checkpointing_compiles(cls):
+    """Statistics move once there, too."""
+    plain = _build(cls, _shallow(cls)).double()
+    recomputing = cls(_shallow(cls), with_cp=True).double()
+    recomputing.load_state_dict(plain.state_dict())
+    image = _images(64, 64, dtype=torch.float64)
+    for forward in (plain, torch.compile(recomputing, backend='aot_eager', fullgraph=True)):
+        sum(out.square().mean() for out in forward(image)).backward()
+    torch.testing.assert_close([p.grad for p in recomputing.parameters()],
+                               [p.grad for p in plain.parameters()])
+    torch.testing.assert_close(recomputing.state_dict(), plain.state_dict())
+
+
+@needs_compile
+@pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize(('cls', 'stage'), [(backbones.CoTNet, 0), (backbones.CoAtNet, 2)])
 def test_compiles_to_machine_code(cls, stage):

@@ -177,6 +177,7 @@ def test_class_token_and_map_come_from_the_same_tokens():
     tokens = maps.norm(tokens)
     torch.testing.assert_close(token(image)[0], tokens[:, 0])
     torch.testing.assert_close(maps(image)[0][:, :, 1, 2], tokens[:, 1 + 1 * size[1] + 2])
+    assert maps(image)[0].is_contiguous(), 'as mmcv needs it'
 
 
 @pytest.mark.parametrize(('arch', 'kwargs', 'message'), [

@@ -17,6 +17,7 @@ from mmcontainer.checkpoints import (
     load_backbone,
     save_with_hash,
 )
+from mmcontainer.checkpoints.files import resolve_path
 from mmcontainer.engine import StrictPretrained
 
 OFFICIAL = 'container_v1_light'
@@ -154,7 +155,7 @@ def test_strict_pretrained_says_where_the_weights_are(tmp_path):
 
     released = message_of('container_light_in1k.pth')
     assert 'https://drive.google.com/file/d/' in released
-    assert ('python tools/convert_checkpoint.py DOWNLOADED_FILE '
+    assert ('mmcontainer convert DOWNLOADED_FILE '
             f'{tmp_path / "container_light_in1k.pth"}') in released
     assert '--from-scratch' in released
     never_released = message_of('container_light_paper_in1k.pth')
@@ -204,6 +205,14 @@ def test_damaged_files_are_recognised(tmp_path):
     (tmp_path / 'b.pth').write_bytes(content[:-200])
     with pytest.raises(RuntimeError, match='incomplete download'):
         load_backbone(Container(), tmp_path / 'b.pth')
+
+
+def test_a_file_of_a_longer_name_does_not_stand_for_another(tmp_path):
+    save_with_hash({'x': torch.ones(1)}, tmp_path / 'a-finetuned.pth')
+    with pytest.raises(FileNotFoundError, match='There is no file'):
+        resolve_path(tmp_path / 'a.pth')
+    save_with_hash({'x': torch.zeros(1)}, tmp_path / 'a.pth')
+    assert len(resolve_path(tmp_path / 'a.pth').stem) == len('a-12345678')
 
 
 def test_two_hashed_files_are_not_guessed_between(tmp_path):

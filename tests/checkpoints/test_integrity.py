@@ -103,6 +103,12 @@ def test_safetensors(tmp_path, monkeypatch):
     safetensors.save_file(WEIGHTS, path)
     assert torch.equal(read_weights(path)[0]['weight'], WEIGHTS['weight'])
     content = path.read_bytes()
+    # The length of its header makes it begin as a page of HTML would: with ' <'.
+    length = int.from_bytes(content[:8], 'little')
+    spaces = b' ' * (0x3c20 - length)
+    path.write_bytes((0x3c20).to_bytes(8, 'little') + content[8:8 + length] + spaces
+                     + content[8 + length:])
+    assert torch.equal(read_weights(path)[0]['weight'], WEIGHTS['weight'])
     path.write_bytes(content[:-10])
     with pytest.raises(CorruptCheckpointError, match='safetensors cannot read it'):
         load_file(path)

@@ -205,7 +205,7 @@ def test_listed_images_need_no_folders_of_classes(tmp_path):
     cfg = image_folders(tmp_path, metainfo=None)
     cfg.train_dataloader.dataset.ann_file = 'meta/train_10pct.txt'
     fill(tmp_path, 'train/1.jpg', 'val/1.jpg', 'meta/val.txt')
-    with pytest.raises(UserError, match='(?s)train_10pct.txt: missing.*make_imagenet_subset'):
+    with pytest.raises(UserError, match='(?s)train_10pct.txt: missing.*imagenet-subset'):
         check_data(cfg)
     fill(tmp_path, 'meta/train_10pct.txt')
     check_data(cfg)

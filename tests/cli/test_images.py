@@ -7,13 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmcontainer.cli.images import (
-    ImageError,
-    check_image,
-    collect_images,
-    pillow_limit_lifted,
-    readable,
-)
+from mmcontainer.cli.images import ImageError, check_image, collect_images, readable
+from mmcontainer.pillow_limit import pillow_limit_lifted
 
 
 def names(found):

@@ -1,5 +1,6 @@
 """The plan of ``tools/reproduce.py``: batches, commands, checks, hash; and its ledger."""
 import json
+import os
 import re
 from argparse import Namespace
 
@@ -86,6 +87,8 @@ def test_changes_of_the_recipe_are_part_of_the_run(small):
     # Accumulation counts on from what the user wants.
     assert words[-4:] == ['randomness.seed=3', 'optim_wrapper.optimizer.lr=0.1',
                           'param_scheduler.0.end=20', 'optim_wrapper.accumulative_counts=4']
+    # A model of other parts is tested with these parts.
+    assert found.test_command()[-5:] == words[-5:]
     assert found.hash != plan('retinanet_container_light', gpus=2, small=small).hash
     assert found.work_dir.name == ('retinanet_container_light,seed=3,lr=0.1,end=5'
                                    + '_small' * small)
@@ -102,6 +105,9 @@ def test_the_best_checkpoint_is_tested_if_the_recipe_keeps_it(tmp_path):
         found.test_command())
     found.work_dir.mkdir(parents=True)
     (found.work_dir / 'best_accuracy_top1_epoch_7.pth').touch()
+    # A training that was killed left the one before it.
+    (found.work_dir / 'best_accuracy_top1_epoch_5.pth').touch()
+    os.utime(found.work_dir / 'best_accuracy_top1_epoch_5.pth', (1, 1))
     assert found.test_command()[3].endswith('best_accuracy_top1_epoch_7.pth')
     assert found.checkpoint.name == 'epoch_300.pth' and not found.is_trained
 
@@ -134,7 +140,7 @@ def test_what_is_trained_needs_no_weights_any_more():
 def test_mixed_precision_without_a_gpu_is_among_it():
     with pytest.raises(UserError, match='AmpOptimWrapper') as caught:
         check_plan(plan('imagenet_container_light_10pct'), is_dry=True)
-    assert 'make_imagenet_subset' in str(caught.value)
+    assert 'imagenet-subset' in str(caught.value)
 
 
 def test_dino_does_not_accumulate():

@@ -134,6 +134,7 @@ def test_what_was_checked_is_loaded(trained, tmp_path):
     content = prepare_loading(runner, str(path))
     torch.save({'state_dict': {}}, path)
     runner.load_or_resume()
+    assert 'load_checkpoint' not in vars(runner), 'nor the content of the file'
     torch.testing.assert_close(
         dict(runner.model.state_dict()), dict(content['state_dict']), rtol=0, atol=0)
     torch.save({'model': content['state_dict']}, path)  # MMEngine would take nothing of it

@@ -69,7 +69,7 @@ def test_detectors_take_the_backbone_of_the_classifier(name, tmp_path, monkeypat
                for key, value in build(Config.fromfile(path)).state_dict().items()}
     cfg = Config.fromfile(CONFIGS / 'bccd' / f'retinanet_{name}_1xb4_12e_bccd.py')
     checkpoint = Path(cfg.model.backbone.init_cfg.checkpoint)
-    assert f'reproduce.py imagenette_{name} ' in missing_message(checkpoint)
+    assert f'mmcontainer reproduce imagenette_{name} ' in missing_message(checkpoint)
     checkpoint.parent.mkdir()
     torch.save(dict(state_dict=weights), checkpoint)
     backbone = build(cfg).backbone

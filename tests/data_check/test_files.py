@@ -145,6 +145,14 @@ def turned(path):
     Image.new('RGB', (HEIGHT, WIDTH)).save(path, exif=exif)
 
 
+def test_images_of_any_size_are_opened(data, make_config, tmp_path):
+    """OpenCV reads what Pillow takes for an attack, a scan of a map, say."""
+    width, height = 20_000, 10_000
+    Image.new('1', (width, height)).save(tmp_path / 'images' / 'a.png')
+    data['images'][0].update(file_name='a.png', width=width, height=height)
+    check_annotations(make_config(data), ['train'])
+
+
 def test_photographs_are_stated_as_the_pipeline_turns_them(data, make_config, refusal, tmp_path):
     turned(tmp_path / 'images' / 'b.jpg')
     check_annotations(make_config(data), ['train'])

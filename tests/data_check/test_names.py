@@ -160,7 +160,7 @@ def test_one_name_twice_in_the_file(tmp_path, write_json, items):
     path = write_json('train.json', items, objects=[items[-1]['id']] * 7)
     problem = the_problem(config(tmp_path, classes=('cells', )), ['train'])
     assert f'{items[-1]["id"]} (7 objects)' in problem and str(items[0]['id']) in problem
-    assert f'renumber_categories.py {path}' in problem
+    assert f'mmcontainer renumber {path}' in problem
 
 
 def test_one_id_twice(red_blue, write_json):
@@ -197,7 +197,7 @@ def test_files_in_different_order(red_blue, write_json):
     path = write_json('val.json', categories('blue', 'red'))
     problem = the_problem(config(red_blue))
     assert "label 0 is 'red' there and 'blue' here" in problem
-    assert f'renumber_categories.py {path} NEW_FILE --names "red" "blue"' in problem
+    assert f'mmcontainer renumber {path} NEW_FILE --names "red" "blue"' in problem
 
 
 def test_the_order_of_ids_does_not_matter(red_blue, write_json):
@@ -211,7 +211,7 @@ def test_ids_that_do_not_ascend(red_blue, write_json, key):
     cfg = config(red_blue)
     cfg.val_evaluator[key] = True
     problem = the_problem(cfg)
-    assert f'{key}=True' in problem and f'renumber_categories.py {path}' in problem
+    assert f'{key}=True' in problem and f'mmcontainer renumber {path}' in problem
 
 
 def test_metainfo_that_differs_between_splits(red_blue):

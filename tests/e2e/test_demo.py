@@ -21,6 +21,7 @@ from mmengine.registry import MODELS  # noqa: E402
 
 from mmcontainer.demo import CLASSES, ShapesParams  # noqa: E402
 from mmcontainer.demo import run as demo  # noqa: E402
+from mmcontainer_command import COMMANDS  # noqa: E402
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 CPU = dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
@@ -70,15 +71,14 @@ def test_demo_does_all_it_says(finished):
 def test_the_commands_it_names_work(finished, tool_server):
     """Those that need no other data are run as printed; the COCO one only has to exist."""
     folder, out = finished
-    commands = re.findall(r'^  (\S+ tools/\S+ .*)$', out, re.MULTILINE)
+    commands = re.findall(r'^  \S+ -m mmcontainer (.*)$', out, re.MULTILINE)
     assert len(commands) == 3
     for command in commands:
-        python, tool, *args = command.split()
-        assert (REPO_ROOT / tool).is_file()
+        name, *args = command.split()
         if 'coco.py' in command:
             assert (REPO_ROOT / args[0]).is_file()
             continue
-        Tools(folder, tool_server)(REPO_ROOT / tool, *args, env=CPU)
+        Tools(folder, tool_server)(COMMANDS[name], *args, env=CPU)
 
 
 @pytest.mark.slow

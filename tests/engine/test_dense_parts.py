@@ -87,6 +87,15 @@ def test_everything_can_go_back():
     assert all(set(vars(module)) == names for module, names in before.items())
 
 
+def test_nothing_is_chosen_by_the_clock_where_results_have_to_be_the_same():
+    model = _build(RETINANET)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert deploy_dense_parts(model) == []
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_a_second_call_changes_no_convolution_again():
     model = _build(RETINANET)
     first = deploy_dense_parts(model)

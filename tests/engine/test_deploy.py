@@ -1,5 +1,6 @@
 """Deployed backbones in a detector: in place, and as copies during an evaluation."""
 import copy
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -120,11 +121,13 @@ def test_hooks_write_where_they_did(evaluation):
     assert recorder.seen == 4  # without deployment, and with it
 
 
-def test_a_backbone_that_cannot_be_copied_stays(evaluation):
-    def keep_a_map(backbone):
-        backbone.features = backbone(torch.randn(1, 3, 32, 32))[0]
+@pytest.mark.parametrize('value', ['map', 'lock'])
+def test_a_backbone_that_cannot_be_copied_stays(evaluation, value):
+    def keep(backbone):
+        backbone.kept = threading.Lock() if value == 'lock' else backbone(
+            torch.randn(1, 3, 32, 32))[0]
 
-    _, warnings = evaluation(keep_a_map)
+    _, warnings = evaluation(keep)
     assert len(warnings) == 1 and 'cannot be copied' in warnings[0]
 
 

@@ -100,6 +100,14 @@ def test_comparison_finds_differences():
                    Detections(boxes[:1], scores[:1], labels[:1])):
         assert not compare(one, [change], 0.05, 100).is_equal
         assert not compare([change], one, 0.05, 100).is_equal
+    masks = np.full((2, 4, 4), 0.5, np.float32)
+    with_masks = Detections(boxes, scores, labels, masks)
+    assert compare([with_masks], [with_masks], 0.05, 100).is_equal
+    for number in (0.6, np.nan):
+        change = masks.copy()
+        change[1, 2, 3] = number
+        change = Detections(boxes, scores, labels, change)
+        assert not compare([with_masks], [change], 0.05, 100).is_equal
     # Rounding decides about a score at the threshold.
     assert compare(one, [Detections(boxes[:1], scores[:1], labels[:1])], 0.49995, 100).is_equal
 

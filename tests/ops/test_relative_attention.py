@@ -82,6 +82,16 @@ def test_other_precisions(dtype, tolerance):
         assert (a - b).abs().max() <= tolerance * b.abs().max()
 
 
+def test_backward_inside_of_autocast():
+    inputs = [t.detach().float().requires_grad_() for t in _inputs(2, 3, (5, 7), 8)]
+    found = []
+    for is_on in (False, True):
+        out = relative_attention(*inputs, (5, 7), form='toeplitz')
+        with torch.autocast('cpu', torch.bfloat16, enabled=is_on):
+            found.append(torch.autograd.grad(out.square().sum(), inputs))
+    torch.testing.assert_close(*found)
+
+
 @needs_torch('2.5.0', 'fused attention with biases')
 def test_the_matrix_is_never_built():
     size, heads = (24, 30), 4

@@ -101,6 +101,14 @@ def test_accumulated_gradients_are_refused(tmp_path):
         runner.train()
 
 
+@pytest.mark.parametrize('changes, message', [
+    (dict(train_cfg=dict(by_epoch=False, max_iters=2), param_scheduler=[]), 'count epochs'),
+    (dict(custom_hooks=[dict(type='DINOHook', evaluates_untrained=True)]), 'needs val_dataloader')])
+def test_settings_that_do_not_fit_are_refused(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make_runner(tmp_path, Recorder(), **changes).train()
+
+
 @pytest.mark.parametrize('crops, message', [
     (torch.zeros(3, 3, 16, 16), 'found 1'), ([torch.zeros(3, 3, 16, 16)], 'found 1')])
 def test_too_few_crops(crops, message):

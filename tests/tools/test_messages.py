@@ -30,7 +30,7 @@ def test_nothing_is_there_yet(call):
     code, text = call('train.py', CONFIG)
     assert code == 2 and 'Traceback' not in text
     for hint in ('checkpoints/container_light_in1k.pth', 'drive.google.com',
-                 'tools/convert_checkpoint.py', '--from-scratch', 'data/coco/',
+                 'mmcontainer convert', '--from-scratch', 'data/coco/',
                  'instances_train2017.json', 'val2017/', ': missing', '--data-root', 'make demo'):
         assert hint in text
 

@@ -1,7 +1,8 @@
 """Forms of the layers for inference, which take the place of the training forms.
 
-Nothing outside of this folder works in place, in chunks, with fused operators or in a memory format
-of its own. :func:`deploy` is the only way in; every form here gives the numbers of the layer it
+Layers outside of this folder work neither in place nor with fused operators (a memory format is
+chosen in ``memory_format``, and the MLP of convolutions recomputes its hidden maps in training,
+``ops.mlp``). :func:`deploy` is the only way in; every form here gives the numbers of the layer it
 replaces, up to rounding, and has the names of its parameters except for the norms'.
 """
 from torch import nn

@@ -1,7 +1,7 @@
 """Fixed linear steps folded into a neighbouring convolution.
 
-Every function returns a new convolution and leaves its arguments alone, so that a module changes
-only once all of its parts are known to fold.
+What folds returns new convolutions and leaves its arguments alone, so that a module changes only
+once all of its parts are known to fold.
 """
 import copy
 
