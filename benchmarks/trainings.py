@@ -14,6 +14,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmcontainer.backbones import Container
 from mmcontainer.cli.console import build_runner, quiet_libraries
 from mmcontainer.cli.imagenet_subset import list_images
 from mmcontainer.cli.train import prepare_config
@@ -23,6 +24,9 @@ from mmcontainer.fileio import write_atomically
 
 DETECTOR = 'configs/retinanet/container_light_fpn_demo_shapes.py'
 WARM_UP = 5
+# With --tiny: a block per stage.
+TINY = {'model.backbone.type': 'Container',
+        'model.backbone.arch': {**Container.arch_settings['light'], 'depths': (1, 1, 1, 1)}}
 # The loader alone is watched for so many seconds.
 LOADER_SECONDS = 10.
 CLASSIFIER = """
@@ -152,8 +156,12 @@ def train_demo(args: argparse.Namespace) -> None:
     """The demo's detector in float32 and bfloat16, for as long as the demo trains it."""
     _prepare(args)
     folder, results = make_shapes(args), []
-    options = {'model.test_cfg.score_thr': 0., 'train_cfg.max_epochs': 1,
-               'param_scheduler.1.T_max': 1, 'param_scheduler.1.end': 1} if args.tiny else {}
+    options = {
+        **TINY, 'model.test_cfg.score_thr': 0., 'train_cfg.max_epochs': 1,
+        'param_scheduler.1.T_max': 1, 'param_scheduler.1.end': 1,
+        'train_dataloader.batch_size': 2, 'train_dataloader.dataset.indices': 4,
+        'val_dataloader.dataset.indices': 2, 'test_dataloader.dataset.indices': 2,
+    } if args.tiny else {}
     for amp in (None, 'bf16'):
         results.append(train(args, 'demo', DETECTOR, folder, amp, options))
         write_trainings(args.out / 'demo.json', results)
@@ -163,7 +171,7 @@ def _paint_folder(folder: Path) -> Path:
     """A folder of a few random images of two classes, for ``--tiny``."""
     import mmcv
     generator = np.random.default_rng(0)
-    for split, number in (('train', 6), ('val', 2)):
+    for split, number in (('train', 2), ('val', 1)):
         for name in ('dark', 'light'):
             for index in range(number):
                 picture = generator.integers(0, 120, (64, 64, 3), dtype=np.uint8)
@@ -178,10 +186,12 @@ def train_classifier(args: argparse.Namespace) -> None:
     folder = _paint_folder(args.out / 'data' / 'images') if args.tiny else args.images
     classes = tuple(list_images(folder / 'train'))
     config = args.out / 'classifier_config.py'
-    text = CLASSIFIER.format(number=len(classes), classes=classes, batch=4 if args.tiny else 128,
+    text = CLASSIFIER.format(number=len(classes), classes=classes, batch=2 if args.tiny else 128,
                              workers=0 if args.tiny else 8, epochs=2 if args.tiny else 6)
     config.write_text(text, encoding='utf-8')
-    results = []
+    # In the config, arch is the name of one.
+    arch = dict(TINY['model.backbone.arch'], _delete_=True)
+    options, results = {**TINY, 'model.backbone.arch': arch} if args.tiny else {}, []
     for amp in (None, 'bf16'):
-        results.append(train(args, 'classifier', str(config), folder, amp, {}))
+        results.append(train(args, 'classifier', str(config), folder, amp, options))
         write_trainings(args.out / 'classifier.json', results)

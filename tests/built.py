@@ -12,6 +12,25 @@ CLASSES = [value for value in vars(backbones).values() if isinstance(value, type
 ALL_ARCHS = [pytest.param(cls, arch, id=f'{cls.__name__}-{arch}') for cls in CLASSES
              if cls is not backbones.ContainerLight for arch in cls.arch_settings]
 
+_SIZES = ('depths', 'embed_dims', 'widths', 'stem_width', 'mlp_ratios')
+
+
+def _kinds():
+    """One row of those that differ in numbers of blocks and channels only.
+
+    What holds for every kind of stem, block and position embedding, and was computed for one row,
+    need not be computed for its wider and deeper sisters.
+    """
+    kinds = {}
+    for param in ALL_ARCHS:
+        cls, arch = param.values
+        row = {key: value for key, value in cls.arch_settings[arch].items() if key not in _SIZES}
+        kinds.setdefault(f'{cls} {row}', param)
+    return list(kinds.values())
+
+
+KINDS = _kinds()
+
 
 def build_empty(cfg):
     """Build the model of a config without memory for its weights, and without computing them.

@@ -2,8 +2,10 @@
 import copy
 import functools
 import os
+import runpy
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,18 +53,30 @@ def _global_registers():
             if '_instance_dict' in kind.__dict__]
 
 
-@pytest.fixture(autouse=True)
-def nothing_global_is_left(configs_are_parsed_once):
-    """Tests run in any order: the default scope of one is not that of the next.
-
-    A logger would even write into the captured output of a test that has ended, which is closed.
-    And all backbones share one ``forward``, which torch.compile compiles eight times at most.
-    """
+@contextmanager
+def _registers_restored():
     before = {id(register): dict(register) for register in _global_registers()}
     yield
     for register in _global_registers():
         register.clear()
         register.update(before.get(id(register), {}))
+
+
+@pytest.fixture(autouse=True, scope='module')
+def nothing_global_is_left_by_fixtures_of_a_file():
+    with _registers_restored():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_global_is_left(configs_are_parsed_once, nothing_global_is_left_by_fixtures_of_a_file):
+    """Tests run in any order: the default scope of one is not that of the next.
+
+    A logger would even write into the captured output of a test that has ended, which is closed.
+    And all backbones share one ``forward``, which torch.compile compiles eight times at most.
+    """
+    with _registers_restored():
+        yield
     if 'torch._dynamo' in sys.modules:
         sys.modules['torch._dynamo'].reset()
 
@@ -107,6 +121,28 @@ def run_tool(tmp_path, tool_server):
 def launch_tool(tmp_path):
     """Return a function that launches a tool: see ``Tools``. At least one test per tool does so."""
     return Tools(tmp_path)
+
+
+@pytest.fixture
+def call_tool(tmp_path, monkeypatch, capsys):
+    """Return a function that runs a tool in this process, in an empty folder.
+
+    It is for mistakes: what they leave behind is a message, and libraries need not be imported for
+    each. It returns what was printed.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(REPO_ROOT / 'tools')  # as for any script that Python runs
+
+    def call(tool, *arguments, code=2):
+        path = str(REPO_ROOT / 'tools' / tool)
+        monkeypatch.setattr(sys, 'argv', [path, *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(path, run_name='__main__')
+        output = ''.join(capsys.readouterr())
+        assert caught.value.code == code, output
+        return output
+
+    return call
 
 
 @pytest.fixture

@@ -9,8 +9,12 @@ from mmengine.model import revert_sync_batchnorm
 
 from benchmarks.small_detectors import CLASSES, CONFIGS, CONTAINER, COTNET, small_config
 from mmcontainer.cli.configs import build_model
+from mmcontainer.export.comparison import compare, predict, run_file
 
-__all__ = ['CLASSES', 'CONFIGS', 'CONTAINER', 'COTNET', 'noise', 'small_config', 'small_detector']
+__all__ = ['CLASSES', 'CONFIGS', 'CONTAINER', 'COTNET', 'OpenVinoSession', 'check_all_sizes',
+           'check_operators', 'noise', 'small_config', 'small_detector']
+# (batch, height, width); of the smallest, the upper levels of a pyramid have one cell.
+IMAGES = ((2, 100, 140), (1, 97, 75), (3, 128, 64), (1, 64, 64), (2, 200, 333))
 
 
 def spread(model):
@@ -37,3 +41,36 @@ def noise(batch, height, width):
             y, x = generator.integers(0, (height - 20, width - 20))
             image[y:y + 40, x:x + 30] = generator.integers(120, 256, size=3)
     return images
+
+
+def check_operators(path):
+    """Load an ONNX file: standard operators, any size, and no traces of where it was made."""
+    import onnx
+    file = onnx.load(path)
+    onnx.checker.check_model(file)
+    assert {node.domain for node in file.graph.node} == {''}
+    assert not any(node.metadata_props or node.doc_string for node in file.graph.node)
+    sides = file.graph.input[0].type.tensor_type.shape.dim
+    assert [side.dim_param or side.dim_value for side in sides] == ['batch', 'height', 'width', 3]
+    return file
+
+
+def check_all_sizes(model, session, score_thr=0., number=1000):
+    """Compare a session of a file with the detector; it has these two settings."""
+    for batch, height, width in IMAGES:
+        images = noise(batch, height, width)
+        result = compare(predict(model, images, score_thr), run_file(session, images), score_thr,
+                         number)
+        assert result.is_equal and result.detections >= 20, (height, width, result)
+
+
+class OpenVinoSession:
+    """A file in OpenVINO, called as onnxruntime is; docs/deploy.md has the same few lines."""
+
+    def __init__(self, openvino, path):
+        # Without the hint CPUs with bfloat16 units compute in that: scores then differ by 1e-3.
+        self.model = openvino.compile_model(path, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+
+    def run(self, names, feed):
+        found = self.model(feed)
+        return [found[name] for name in names or [out.any_name for out in self.model.outputs]]

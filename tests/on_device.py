@@ -40,9 +40,11 @@ def build(cls, arch, tiny, **kwargs):
 
 
 def precisions(device):
-    """Those of ``PRECISIONS`` that PyTorch has on a device."""
-    can_all = device.type == 'cuda' or HAS_CPU_FLOAT16
-    return [name for name in PRECISIONS if can_all or name != 'float16']
+    """Those of ``PRECISIONS`` that a device has; on a CPU, TF32 is float32."""
+    if device.type == 'cuda':
+        return list(PRECISIONS)
+    return [name for name in PRECISIONS if name != 'tf32' and (HAS_CPU_FLOAT16
+                                                               or name != 'float16')]
 
 
 @contextmanager

@@ -53,6 +53,10 @@ def set_data_root(cfg, root: str) -> None:
             of another folder than its data sets'.
     """
     old = _common_root(cfg)
+    if not join_path(old).parts:
+        raise UserError(f'--data-root: the data sets of this config read from {old!r}, the current '
+                        'folder, so that names of files cannot be told from other words. Set '
+                        'data_root of each data set in a config of your own.')
     new = Path(root).expanduser()
 
     def rebase(text: str) -> str:

@@ -74,6 +74,12 @@ def largest_error(backbone: BaseBackbone, path: Path, batch: int, size: Sequence
 
 def _export_backbone_only(args, cfg, target: Path) -> None:
     """Compare with PyTorch before anything stays, at two sizes if the file takes any."""
+    detectors = dict(score_thr='--score-thr', max_per_img='--max-per-img', no_nms='--no-nms',
+                     check_images='--check-images')
+    given = [option for name, option in detectors.items() if getattr(args, name)]
+    if given:
+        raise UserError(f'{", ".join(given)} is about detections, and --backbone-only exports a '
+                        'backbone, which makes none: leave one of the two out.')
     backbone = _build_backbone(cfg).eval()
     with as_user_error():
         load_backbone(backbone, args.checkpoint)

@@ -167,7 +167,11 @@ def make_plan(args) -> Plan:
     cfg, data_root, ledger = load_config(str(config), changes), args.data_root, LEDGER
     if args.small:
         small_config(cfg)
-        cfg.merge_from_dict(changes)
+        try:
+            cfg.merge_from_dict(changes)
+        except KeyError as error:
+            raise UserError(f'--cfg-options: the shortened recipe of --small lacks what is to be '
+                            f'changed ({error.args[0]}).') from error
         config, data_root = work_dir / 'small.py', str(work_dir / 'data')
         ledger = work_dir / LEDGER.name
     # A remainder is refused by check_plan.

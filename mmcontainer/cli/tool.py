@@ -43,8 +43,8 @@ def user_message(error: BaseException) -> Optional[str]:
     """Return the text to show for a mistake in a config or command line, None for a defect.
 
     Mistakes are what was raised as a message (:class:`UserError` and the errors of checkpoints),
-    a full disk, and what MMEngine raises for names, arguments and schedules of a config that it
-    cannot use.
+    a full disk, a file that may not be read or written, and what MMEngine raises for names,
+    arguments and schedules of a config that it cannot use.
     """
     module, text = raised_in(error), str(error)
     if isinstance(error, _MESSAGES):
@@ -53,6 +53,8 @@ def user_message(error: BaseException) -> Optional[str]:
         what = f' ({error.filename} could not be written)' if error.filename else ''
         return (f'The disk is full{what}: free some space and run this again. What was saved '
                 'before is whole.')
+    if isinstance(error, PermissionError) and error.filename:
+        return f'{error.filename} cannot be read or written: {error.strerror}.'
     if isinstance(error, ValueError) and module.startswith('mmengine.optim.scheduler'):
         return (f'param_scheduler of the config does not work: {text}. A schedule without an end '
                 'lasts until train_cfg.max_epochs, which must be later than its begin.')
@@ -124,7 +126,8 @@ def _explain(error: BaseException) -> Optional[int]:
     message = user_message(error)
     if message is None:
         return None
-    if os.environ.get('LOCAL_RANK', '0') == '0':  # once per machine
+    # Once per machine of torchrun. Processes of Slurm and MPI may be tools of their own.
+    if os.environ.get('LOCAL_RANK', '0') == '0':
         print(f'error: {message}', file=sys.stderr)
     return EXIT_USER_ERROR
 

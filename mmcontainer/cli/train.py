@@ -33,7 +33,7 @@ from .weights import check_pretrained_weights, local_file, prepare_loading
 
 
 def say(text: str) -> None:
-    """Print once, not once per process."""
+    """Print once, not once per process of torchrun."""
     if os.environ.get('RANK', '0') == '0':
         print(text, flush=True)
 

@@ -222,6 +222,10 @@ def _flaws_of_boxes(boxes: np.ndarray, image: np.ndarray,
                         'or height; [x, y, width, height] is expected')
         return problems, notes
     lost = image < 0
+    if lost.all():
+        problems.append(f'none of {counted(total, "object")} belongs to an image that is in the '
+                        'file: are the images those of another split?')
+        return problems, notes
     if lost.any():
         notes.append(f'{counted(int(lost.sum()), "object")} of images that are not in the file are '
                      'dropped.')

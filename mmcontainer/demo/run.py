@@ -1,6 +1,6 @@
 """``tools/demo.py``: generate data, train a detector on them, evaluate it, draw what it does.
 
-Training takes the very path of ``tools/train.py``.
+The runner is built as by ``tools/train.py``.
 """
 import contextlib
 import time
@@ -25,7 +25,7 @@ CONFIG = 'configs/retinanet/container_light_fpn_demo_shapes.py'
 SCORE_THR = 0.4
 _NUM_PICTURES = 6
 # Too few images to learn anything: tests use it to see that all parts work together.
-_SMOKE = ShapesParams(num_train=16, num_val=8)
+_SMOKE = ShapesParams(num_train=8, num_val=4)
 
 
 def find_device() -> tuple[str, str]:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from built import ALL_ARCHS, CLASSES
+from built import ALL_ARCHS, CLASSES, KINDS
 from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -20,24 +20,6 @@ import mmcontainer.backbones as backbones
 # no batch norms.
 DEFAULTS = [pytest.param(cls, id=cls.__name__) for cls in CLASSES
             if cls not in (backbones.ContainerLight, backbones.ContainerPAM)]
-SIZES = ('depths', 'embed_dims', 'widths', 'stem_width', 'mlp_ratios')
-
-
-def _kinds():
-    """One row of those that differ in numbers of blocks and channels only.
-
-    What holds for every kind of stem, block and position embedding, and was computed for one row,
-    need not be computed for its wider and deeper sisters.
-    """
-    kinds = {}
-    for param in ALL_ARCHS:
-        cls, arch = param.values
-        row = {key: value for key, value in cls.arch_settings[arch].items() if key not in SIZES}
-        kinds.setdefault(f'{cls} {row}', param)
-    return list(kinds.values())
-
-
-KINDS = _kinds()
 FROZEN_NORM = dict(type='BN', requires_grad=False)
 
 
@@ -321,11 +303,16 @@ def test_trace_generalises_to_other_sizes(cls):
                     found, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
 
 
+def _few_blocks(cls):
+    """One or two of each kind: compilation takes seconds for every block."""
+    return {**_shallow(cls), 'depths': (2, 1, 2, 1) if cls is backbones.CoAtNet else (2, 1, 1, 1)}
+
+
 @needs_compile
 @pytest.mark.no_cover
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_compiles_as_one_graph_with_the_same_gradients(cls):
-    model = _build(cls, _shallow(cls)).double()
+    model = _build(cls, _few_blocks(cls)).double()
     image = _images(75, 96, dtype=torch.float64)
     results = []
     for forward in (model, torch.compile(model, backend='aot_eager', fullgraph=True)):
@@ -341,8 +328,8 @@ def test_compiles_as_one_graph_with_the_same_gradients(cls):
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_checkpointing_compiles(cls):
     """Statistics move once there, too."""
-    plain = _build(cls, _shallow(cls)).double()
-    recomputing = cls(_shallow(cls), with_cp=True).double()
+    plain = _build(cls, _few_blocks(cls)).double()
+    recomputing = cls(_few_blocks(cls), with_cp=True).double()
     recomputing.load_state_dict(plain.state_dict())
     image = _images(64, 64, dtype=torch.float64)
     for forward in (plain, torch.compile(recomputing, backend='aot_eager', fullgraph=True)):

@@ -69,7 +69,7 @@ def test_machine_is_described():
 
 
 @pytest.mark.parametrize(('suite', 'passes', 'dtype'), [
-    (backbones.SUITE, 'inference', 'float32'), (detectors.SUITE, 'training step', 'bfloat16')])
+    (backbones.SUITE, 'inference', 'bfloat16'), (detectors.SUITE, 'training step', 'float32')])
 def test_networks(suite, passes, dtype, monkeypatch):
     monkeypatch.setattr(networks, 'measure_gemm', lambda *args: 1.)
     work = networks.Workload(passes, 2, (32, 40), dtype)

@@ -127,8 +127,10 @@ def test_documented_names_have_the_documented_number(arch):
     assert len(_d2_backbone(backbone, arch)) == ENTRIES[arch]
 
 
-@pytest.mark.parametrize('detector', DETECTORS)
-@pytest.mark.parametrize('arch', FIXTURES)
+# Names of backbones and heads do not depend on each other.
+@pytest.mark.parametrize(('arch', 'detector'), [
+    *((arch, 'cascade_mask_rcnn') for arch in FIXTURES),
+    *(('cotnet-50', detector) for detector in DETECTORS if detector != 'cascade_mask_rcnn')])
 def test_a_detectron2_detector_fills_ours_completely(repo_root, arch, detector):
     official = _d2_detector(arch, detector)
     ours = convert({'model': official, 'iteration': 89999})

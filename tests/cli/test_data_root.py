@@ -1,4 +1,6 @@
 """Redirecting a config's data, and the message about what is missing."""
+import copy
+
 import pytest
 from mmengine.config import Config
 
@@ -94,6 +96,14 @@ def test_folders_below_the_root_keep_their_place():
     set_data_root(cfg, '/x')
     roots = [item.data_root for item in iter_datasets(cfg.train_dataloader.dataset)]
     assert roots == ['/x/a/', '/x/b/']
+
+
+def test_the_current_folder_is_no_root_to_replace():
+    cfg = make_config(leaf(root='./'))
+    before = copy.deepcopy(cfg)
+    with pytest.raises(UserError, match="read from './', the current folder"):
+        set_data_root(cfg, '/x')
+    assert cfg.to_dict() == before.to_dict()
 
 
 def test_several_roots_are_refused():

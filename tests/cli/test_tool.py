@@ -159,6 +159,11 @@ def test_full_disk(capsys):
     assert code == 2 and 'The disk is full (a.pth could not be written)' in text
 
 
+def test_a_file_that_may_not_be_written(capsys):
+    code, text = run(fail(PermissionError(errno.EACCES, 'Permission denied', 'a.json')), capsys)
+    assert code == 2 and 'a.json cannot be read or written: Permission denied' in text
+
+
 def test_sigterm_ends_like_ctrl_c(capsys):
     before = signal.getsignal(signal.SIGTERM)
     try:

@@ -105,6 +105,7 @@ def _one(key, **changes):
     (_each('annotations', bbox=[0.1, 0.1, 0.5, 0.5]), 'all boxes lie between 0 and 1'),
     (_each('annotations', bbox=[5, 5, 0, 0]), 'none of 4 boxes is at least 1 x 1 pixel'),
     (_each('annotations', bbox=[50, 50, 200, 200]), 'stick out of their images'),
+    (_each('annotations', image_id=9), 'none of 4 objects belongs to an image that is in the file'),
     (_each('annotations', iscrowd=1), 'no object is left to train on'),
     (_one('annotations', segmentation=[[0, 0, 1e9, 0, 1e9, 1e9]]),
      '1 of 4 objects have polygons with coordinates that are infinite, not a number or beyond'),

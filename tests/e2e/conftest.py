@@ -59,6 +59,7 @@ HEADS = {
         bbox_head=dict(in_channels=16, fc_out_channels=16, num_classes=2),
         mask_roi_extractor=dict(out_channels=16),
         mask_head=dict(in_channels=16, conv_out_channels=16, num_convs=1, num_classes=2)),
+    train_cfg=dict(rpn_proposal=dict(max_per_img=100), rcnn=dict(sampler=dict(num=64))),
     test_cfg=dict(rcnn=dict(score_thr=0.))""",
     'smca_detr': """num_queries=10, test_cfg=dict(max_per_img=10),
     positional_encoding=dict(num_feats=8),
@@ -144,17 +145,20 @@ def read_losses():
 
 @pytest.fixture(scope='session')
 def trained(tiny_data, tiny_config, tmp_path_factory, tool_server):
-    """Return a function that trains a detector once: (config, checkpoint, work_dir, output)."""
+    """Return a function that trains a detector once: (config, checkpoint, work_dir, output).
+
+    With ``launched``, by a process that imports the libraries itself.
+    """
     done = {}
 
-    def train(detector='retinanet'):
-        if detector not in done:
+    def train(detector='retinanet', launched=False):
+        key = detector, launched
+        if key not in done:
             work_dir, config = tmp_path_factory.mktemp(detector), tiny_config(detector)
-            # One detector is trained by a process that imports the libraries itself.
-            run = Tools(work_dir, None if detector == 'retinanet' else tool_server)
+            run = Tools(work_dir, None if launched else tool_server)
             output = run('train.py', config, '--data-root', tiny_data, '--work-dir', work_dir,
                          '--from-scratch', '--cfg-options', 'randomness.seed=0')
-            done[detector] = (config, work_dir / 'epoch_3.pth', work_dir, output)
-        return done[detector]
+            done[key] = (config, work_dir / 'epoch_3.pth', work_dir, output)
+        return done[key]
 
     return train

@@ -35,7 +35,7 @@ def test_names_are_right_although_classes_are_swapped(
     run_tool('train.py', config, '--work-dir', tmp_path, '--data-root', tiny_data, '--from-scratch')
     checkpoint = tmp_path / 'epoch_12.pth'
     run_tool('infer.py', tiny_data / 'train2017', '--config', config, '--checkpoint', checkpoint,
-             '--score-thr', 0, '--out-dir', tmp_path / 'found', '--device', 'cpu')
+             '--score-thr', 0, '--out-dir', tmp_path / 'found', '--device', 'cpu', '--no-pictures')
     data = json.loads((annotations / 'instances_train2017.json').read_text())
     names = {category['id']: category['name'] for category in data['categories']}
     right = 0

@@ -26,7 +26,8 @@ model = dict(
         bbox_head=dict(in_channels=16, conv_out_channels=16, fc_out_channels=16, num_classes=2),
         mask_roi_extractor=dict(out_channels=16),
         mask_head=dict(in_channels=16, conv_out_channels=16, num_classes=2)),
-    test_cfg=dict(rcnn=dict(score_thr=0.)))
+    train_cfg=dict(rpn_proposal=dict(max_per_img=100), rcnn=dict(sampler=dict(num=64))),
+    test_cfg=dict(rcnn=dict(score_thr=0., max_per_img=10)))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
@@ -78,7 +79,7 @@ def test_one_process(run_tool, config, tiny_data, tmp_path):
                       '--work-dir', 'test', env=CPU)
     assert dict(re.findall(pattern, output)) == evaluated and len(evaluated) == 12
     run_tool('infer.py', tiny_data / 'val2017' / '000.jpg', '--config', config, '--checkpoint',
-             checkpoint, '--out-dir', 'found', '--score-thr', 0, env=CPU)
+             checkpoint, '--out-dir', 'found', '--score-thr', 0, '--no-pictures', env=CPU)
     assert json.loads((tmp_path / 'found' / '000.json').read_text())['detections']
 
 
@@ -112,11 +113,12 @@ class SaveBuffers(Hook):
 custom_imports = dict(
     imports=['mmcontainer', 'mmcontainer.detectors', 'save_buffers'], allow_failed_imports=False)
 custom_hooks = [*custom_hooks, dict(type='SaveBuffers')]
+train_cfg['max_iters'] = 3
 """)
     output = run_tool('dist_train.sh', config, 2, '--data-root', tiny_data, *TRAIN,
                       env=dict(CPU, PORT=port, PYTHONPATH=str(tmp_path)))
     assert output.count('Warning: SyncBN becomes BN') == 1
-    for iteration, equal in ((2, False), (3, True), (6, True)):
+    for iteration, equal in ((2, False), (3, True)):
         first, second = (torch.load(tmp_path / f'rank{rank}_{iteration}.pth') for rank in (0, 1))
         statistics = [key for key in first if 'running' in key]
         assert statistics

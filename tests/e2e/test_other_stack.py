@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.slow
 # What authors' files look like: weights beside the state of a training, NumPy's numbers too.
 OFFICIAL = 'container_v1_light'
 SAVE = f'''
-import argparse
+import argparse, sys
+sys.path.append({str(Path(__file__).parents[1])!r})
 import numpy as np
 import torch
 from golden_rule import make_state_dict
@@ -29,7 +31,7 @@ torch.save({{'model': make_state_dict({OFFICIAL!r}, 3, 0.6),
 
 
 @pytest.fixture(params=['from this stack', 'from the other'])
-def stacks(request, repo_root, tmp_path):
+def stacks(request, repo_root, tmp_path, tool_server):
     """Two functions that launch tools: on the stack that writes, and on that which reads."""
     other = os.environ.get('MMCONTAINER_OTHER_PYTHON')
     if not other:
@@ -39,9 +41,8 @@ def stacks(request, repo_root, tmp_path):
     pythons = [sys.executable, other]
     if request.param == 'from the other':
         pythons.reverse()
-    paths = os.pathsep.join(map(str, (repo_root, repo_root / 'tests')))
-    return [partial(Tools(tmp_path, python=python), env=dict(PYTHONPATH=paths))
-            for python in pythons]
+    return [partial(Tools(tmp_path, tool_server if python == sys.executable else None, python),
+                    env=dict(PYTHONPATH=str(repo_root))) for python in pythons]
 
 
 def test_a_training_is_tested_and_resumed(stacks, tiny_config, tiny_data, read_losses, tmp_path):

@@ -45,7 +45,7 @@ def files(tmp_path):
     return sorted(path.name for path in tmp_path.iterdir())
 
 
-def test_a_file_that_keeps_its_ap_stays(toy, tmp_path, launch_tool):
+def test_a_file_that_keeps_its_ap_stays(toy, tmp_path, launch_tool, call_tool):
     output = launch_tool('quantize.py', *toy, '--num-images', 4)
     assert 'calibrated on 4 images' in output and 'times as fast' in output
     rows = re.findall(r'^(float32|int8) +([\d.]+) +(\d+) +([\d.]+)$', output, re.MULTILINE)
@@ -53,7 +53,7 @@ def test_a_file_that_keeps_its_ap_stays(toy, tmp_path, launch_tool):
     assert files(tmp_path) == ['pictures', 'toy.onnx', 'toy_int8.onnx']
     info = onnxruntime.InferenceSession(str(tmp_path / 'toy_int8.onnx')).get_modelmeta()
     assert json.loads(info.custom_metadata_map['mmcontainer'])['quantization']['images'] == 4
-    again = launch_tool('quantize.py', tmp_path / 'toy_int8.onnx', *toy[1:], code=2)
+    again = call_tool('quantize.py', tmp_path / 'toy_int8.onnx', *toy[1:])
     assert 'is quantised already' in again
 
 
@@ -70,7 +70,7 @@ def test_a_file_that_loses_ap_does_not_stay(toy, tmp_path, run_tool):
     assert files(tmp_path) == ['pictures', 'q', 'toy.onnx']
 
 
-def test_mistakes_are_messages(toy, tmp_path, run_tool):
+def test_mistakes_are_messages(toy, tmp_path, call_tool):
     file, _, pictures, _, annotations = toy
     (tmp_path / 'text.onnx').write_text('no ONNX file')
     write_detector(tmp_path / 'other.onnx', format=None)
@@ -92,17 +92,17 @@ def test_mistakes_are_messages(toy, tmp_path, run_tool):
             ({5: '--output', 6: file}, 'is the file to read'),
             ({5: '--output', 6: tmp_path / 'int8.bin'}, '.onnx')):
         arguments = {**dict(enumerate(toy)), **changed}
-        output = run_tool('quantize.py', *arguments.values(), code=2)
+        output = call_tool('quantize.py', *arguments.values())
         assert message in output and 'Traceback' not in output, output
     assert files(tmp_path) == before
 
 
-def test_a_detector_that_finds_nothing_cannot_be_judged(toy, tmp_path, run_tool):
+def test_a_detector_that_finds_nothing_cannot_be_judged(toy, tmp_path, call_tool):
     content = json.loads(toy[4].read_text())
     for entry in content['annotations']:
         entry['category_id'] = 8
     toy[4].write_text(json.dumps(content))
-    output = run_tool('quantize.py', *toy, code=2)
+    output = call_tool('quantize.py', *toy)
     assert 'AP 0.0000' in output and 'no loss could be told' in output
     assert files(tmp_path) == ['pictures', 'toy.onnx']
 

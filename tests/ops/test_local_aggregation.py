@@ -95,12 +95,14 @@ def check_triton_kernels():
         cases.append((*(values[key] for key in ('input', 'weight', 'grad_output')), *window))
     torch.manual_seed(0)
     for groups, heads, size, dilation, dtype in (
-            (3, 1, (20, 15), 1, torch.float32), (40, 1, (4, 3), 2, torch.float32),
+            (3, 1, (20, 15), 2, torch.float32), (40, 1, (4, 3), 2, torch.float32),
             (2, 2, (5, 6), 1, torch.bfloat16), (2, 1, (1, 4), 3, torch.float16)):
         cases.append((*random_case(2, 3, groups, heads, size, 3, dtype), 3, dilation))
     for x, weight, grad, *window in cases:
         expected = exact(x, weight, grad, *window)
-        for layout in (torch.Tensor.contiguous, channels_last):
+        # The interpreter takes its time. Groups come in blocks in channels_last only.
+        layouts = torch.Tensor.contiguous, channels_last
+        for layout in layouts[1:] if weight.shape[2] == 40 else layouts:
             x, weight, grad = map(layout, (x, weight, grad))
             assert triton_form.fits(x, weight)
             found = (triton_form.aggregate(x, weight, *window),

@@ -318,7 +318,7 @@ def test_ctrl_c_leaves_nothing_half_written(run, script, tmp_path, monkeypatch):
 @pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals(repo_root, tmp_path, number, code, unmeasured):
     write_detector(tmp_path / 'a.onnx')
-    save_video(tmp_path / 'clip.avi', count=3000, size=(480, 640), codec='MJPG')
+    save_video(tmp_path / 'clip.avi', count=1000, size=(480, 640), codec='MJPG')
     process = subprocess.Popen(
         [sys.executable, repo_root / 'tools' / 'onnx_detect.py', 'a.onnx', 'clip.avi'],
         cwd=tmp_path, env=unmeasured, stderr=subprocess.PIPE, text=True)
