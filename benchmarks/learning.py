@@ -39,10 +39,11 @@ All networks of a table have the same data, augmentation, optimizer, schedule an
 iterations, after the last of which the numbers were found: on the validation images, of BCCD on the
 test images. They differ in what they cost: see the minutes. "Half-way" is after half of the epochs
 of one training, on the validation images, of BCCD too. "Minutes" are those that processors worked
-on a training, or a GPU was held; of trainings before 2026-11-30, though, those that passed, while
-other programs ran beside: DW-3 is faster than the table says. Where one seed is all there is, two
-points of difference mean nothing: 3925 images alone make the standard error of an accuracy of 72 %
-0.7.
+on a training, or a GPU was held; of the first ones (without `cpu_seconds` in the ledger:
+Container-Light, ResNet-50 and DW-3 on Imagenette, Container-Light on BCCD), though, those that
+passed, while other programs ran beside: DW-3 is faster than the table says. Where one seed is all
+there is, two points of difference mean nothing: 3925 images alone make the standard error of an
+accuracy of 72 % 0.7.
 
 ## Data
 
