@@ -41,10 +41,8 @@ def build(cls, arch, tiny, **kwargs):
 
 def precisions(device):
     """Those of ``PRECISIONS`` that a device has; on a CPU, TF32 is float32."""
-    if device.type == 'cuda':
-        return list(PRECISIONS)
-    return [name for name in PRECISIONS if name != 'tf32' and (HAS_CPU_FLOAT16
-                                                               or name != 'float16')]
+    missing = {'tf32'} if HAS_CPU_FLOAT16 else {'tf32', 'float16'}
+    return [name for name in PRECISIONS if device.type == 'cuda' or name not in missing]
 
 
 @contextmanager

@@ -79,7 +79,7 @@ cores = len(os.sched_getaffinity(0))
 print(max(1, min(cores, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 31)))')}
 
 has() { "$venv/bin/python" -c "import importlib.util as u, sys; sys.exit(not u.find_spec('$1'))"; }
-# Compiled once, the libraries are imported in half of the time, also where Python may not write.
+# Where Python may not write bytecode, libraries are then imported in half of the time.
 install() {
     "$UV" pip install --compile-bytecode "${options[@]}" "$@" || fail \
         'Not complete, see above. Run it again when the cause is mended: what was downloaded is' \

@@ -44,7 +44,7 @@ def resolve_path(path: Union[str, Path]) -> Path:
     if path.is_file():
         return path
     hashed = [p for p in path.parent.glob(f'{path.stem}-*{path.suffix}')
-              if p.stem == f'{path.stem}-{hash_in_name(p)}']
+              if hash_in_name(p) and p.stem.rpartition('-')[0] == path.stem]
     if len(hashed) > 1:
         raise FileNotFoundError(f'{path} does not exist and several files could stand for it: '
                                 f'{", ".join(sorted(map(str, hashed)))}. Keep one, or name one.')

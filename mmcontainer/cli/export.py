@@ -74,9 +74,9 @@ def largest_error(backbone: BaseBackbone, path: Path, batch: int, size: Sequence
 
 def _export_backbone_only(args, cfg, target: Path) -> None:
     """Compare with PyTorch before anything stays, at two sizes if the file takes any."""
-    detectors = dict(score_thr='--score-thr', max_per_img='--max-per-img', no_nms='--no-nms',
-                     check_images='--check-images')
-    given = [option for name, option in detectors.items() if getattr(args, name)]
+    given = [f'--{name.replace("_", "-")}'
+             for name in ('score_thr', 'max_per_img', 'no_nms', 'check_images')
+             if getattr(args, name) is not None and getattr(args, name) is not False]
     if given:
         raise UserError(f'{", ".join(given)} is about detections, and --backbone-only exports a '
                         'backbone, which makes none: leave one of the two out.')

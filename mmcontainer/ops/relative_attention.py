@@ -41,10 +41,9 @@ def relative_attention(query: Tensor,
         query, key, value (Tensor): (B, M, N, D).
         table (Tensor): (M, 2H - 1, 2W - 1), see :func:`relative_bias`.
         grid_size (Sequence[int]): (H, W).
-        form (str): 'dense' builds the matrix of biases; 'toeplitz' never does on a CPU, in either
-            pass, but for gradients that are differentiated again (on GPUs fused attention may copy
-            biases whose rows are not aligned). 'auto' chooses by size; under
-            ``torch.func`` it is 'dense', in exported models the explicit form.
+        form (str): 'dense' builds the matrix of biases; 'toeplitz' never does, in either pass
+            (measured on CPUs), but for gradients that are differentiated again. 'auto' chooses by
+            size; under ``torch.func`` it is 'dense', in exported models the explicit form.
 
     Returns:
         Tensor: (B, M, N, D).

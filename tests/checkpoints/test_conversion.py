@@ -209,6 +209,7 @@ def test_damaged_files_are_recognised(tmp_path):
 
 def test_a_file_of_a_longer_name_does_not_stand_for_another(tmp_path):
     save_with_hash({'x': torch.ones(1)}, tmp_path / 'a-finetuned.pth')
+    (tmp_path / 'a-.pth').touch()
     with pytest.raises(FileNotFoundError, match='There is no file'):
         resolve_path(tmp_path / 'a.pth')
     save_with_hash({'x': torch.zeros(1)}, tmp_path / 'a.pth')

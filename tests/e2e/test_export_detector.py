@@ -1,7 +1,7 @@
 """tools/export_onnx.py on whole detectors, as a user runs it, then tools/onnx_detect.py."""
 import hashlib
 import json
-from contextlib import suppress
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -106,7 +106,7 @@ def test_a_detector_is_exported_and_checked(tmp_path, run_tool):
     model = small_detector('mask_rcnn')
     model.roi_head.test_cfg.update(score_thr=0.02, max_per_img=30)
     check_all_sizes(model, session, 0.02, 30)
-    with suppress(ImportError):
+    if find_spec('openvino') is not None:
         import openvino
         check_all_sizes(model, OpenVinoSession(openvino, str(out)), 0.02, 30)
     check_programs(tmp_path, out, 0.03, [

@@ -78,7 +78,7 @@ def test_mistakes_leave_no_file(tmp_path, call_tool):
     for arguments, message in (
             ((config, weights, tmp_path / 'b.onnx'), 'does not fit ContainerLight'),
             ((config, weights, tmp_path / 'b.pt'), 'ends with .onnx'),
-            ((config, weights, tmp_path / 'b.onnx', '--score-thr', 0.3), 'is about detections'),
+            ((config, weights, tmp_path / 'b.onnx', '--score-thr', 0), '--score-thr is about'),
             ((config, tmp_path / 'none.pth', tmp_path / 'b.onnx'), 'none.pth'),
             (('configs/retinanet/r50_fpn_1x_coco.py', weights, tmp_path / 'b.onnx'),
              'no backbone of this package')):

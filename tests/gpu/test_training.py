@@ -8,6 +8,7 @@ import torch.distributed as dist
 from on_device import DEFAULTS, build, computing, name_of, relative_errors
 from torch.nn.parallel import DistributedDataParallel
 
+from benchmarks.trainings import TINY
 from mmcontainer.cli.console import build_runner
 from mmcontainer.cli.train import prepare_config, prepare_loading
 from mmcontainer.demo import ShapesParams, generate_shapes
@@ -69,9 +70,7 @@ def _train(repo_root, shapes, work_dir, epochs, amp, tiny, resume=None):
         # MMEngine would go on with the visualizer of the first training, and in its files.
         'visualizer.name': work_dir.name}
     if tiny:
-        from mmcontainer.backbones import Container
-        arch = {**Container.arch_settings['light'], 'depths': (1, 1, 1, 1)}
-        options.update({'model.backbone.type': 'Container', 'model.backbone.arch': arch})
+        options.update(TINY)
     cfg = prepare_config(Namespace(
         config=str(repo_root / 'configs/retinanet/container_light_fpn_demo_shapes.py'),
         work_dir=str(work_dir), data_root=str(shapes), cfg_options=options, from_scratch=False,
