@@ -30,7 +30,7 @@ def clip_each_tensor(parameters: Iterable[nn.Parameter], max_norm: float) -> Ten
 class DINOHook(Hook):
     """Move the teacher after every step, clip tensor by tensor, and freeze the last layer at first.
 
-    ``optim_wrapper.clip_grad=dict(max_norm=3.)`` says how far every gradient is clipped; MMEngine
+    ``optim_wrapper.clip_grad=dict(max_norm=3.0)`` says how far every gradient is clipped; MMEngine
     would clip the norm of all of them together. Frozen means without gradient, so that there is
     neither decay nor a state of the optimizer.
 
@@ -40,8 +40,9 @@ class DINOHook(Hook):
             is due to the training; logged as epoch 0.
 
     Raises:
-        ConfigError: The model is no DINO, or gradients are accumulated: batch norms, centre and
-            teacher would see a part of the batch, which is another training.
+        ConfigError: The model is no DINO, ``clip_grad`` is missing or of another kind, or gradients
+            are accumulated: batch norms, centre and teacher would see a part of the batch, which is
+            another training.
     """
 
     def __init__(self, freeze_last_layer: int = 1, evaluates_untrained: bool = False):
@@ -60,6 +61,11 @@ class DINOHook(Hook):
                 'DINO cannot accumulate gradients (optim_wrapper.accumulative_counts='
                 f'{wrapper._accumulative_counts}): batch norms, centre and teacher would see a '
                 'part of the batch only. Use fewer images per step and --auto-scale-lr.')
+        if set(wrapper.clip_grad_kwargs or {}) != {'max_norm'}:
+            raise ConfigError(
+                'DINO clips the L2 norm of every gradient, and freezes where it clips: set '
+                "optim_wrapper.clip_grad=dict(max_norm=3.0), or float('inf') to clip nothing; "
+                f'found {wrapper.clip_grad_kwargs}.')
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise ConfigError(
                 'The schedules of DINO count epochs (the last layer is frozen in the first, the '
@@ -69,9 +75,9 @@ class DINOHook(Hook):
             raise ConfigError('evaluates_untrained=True of DINOHook needs val_dataloader, val_cfg '
                               'and val_evaluator.')
         self._model = model
-        wrapper.clip_func = clip_each_tensor
-        # There, gradients are unscaled and clipped, in every precision.
-        wrapper.optimizer.register_step_pre_hook(self._freeze)
+        # Called right before the step, with unscaled gradients in every precision. Hooks of the
+        # optimizer do not last: torch.compile of PyTorch 2.1 replaces its step without them.
+        wrapper.clip_func = self._clip_and_freeze
 
     def before_train_epoch(self, runner) -> None:
         """Tell the model the epoch, on which the teacher's temperature depends."""
@@ -79,10 +85,12 @@ class DINOHook(Hook):
         if self.evaluates_untrained and runner.iter == 0:
             runner.val_loop.run()
 
-    def _freeze(self, *args) -> None:
+    def _clip_and_freeze(self, parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+        norm = clip_each_tensor(parameters, max_norm)
         if self._model.epoch < self.freeze_last_layer:
             for parameter in self._model.head.last_layer.parameters():
                 parameter.grad = None
+        return norm
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Move the teacher."""
