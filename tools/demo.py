@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train, evaluate and draw a Container-Light detector on generated data, within ten minutes."""
+"""Train, evaluate and draw a Container-Light detector on generated data, in about ten minutes."""
 import os
 
 # Before torch is imported: threads that wait shall soon sleep, not spin. Measured on two cores, a

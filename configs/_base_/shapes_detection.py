@@ -1,5 +1,5 @@
 # The generated data set of `python -m mmcontainer.demo.shapes data/shapes`, boxes only, and a
-# schedule that learns it from random weights within ten minutes on two CPU cores.
+# schedule that learns it from random weights in about ten minutes on two CPU cores.
 _base_ = [
     'mmdet::_base_/datasets/coco_detection.py', './schedule_1x_adamw.py', './default_runtime.py'
 ]

@@ -1,5 +1,5 @@
 # The demo: Container-Light in RetinaNet, from scratch, on the generated data set of
-# `python -m mmcontainer.demo.shapes data/shapes`, within ten minutes on two CPU cores.
+# `python -m mmcontainer.demo.shapes data/shapes`, in about ten minutes on two CPU cores.
 # The backbone is the full one; what follows it is cut to the size of the task.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py', '../_base_/shapes_detection.py',

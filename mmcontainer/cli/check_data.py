@@ -28,5 +28,5 @@ def report_data(args) -> int:
     report.notes += [f'{source.label}: training and testing read a copy: '
                      f'{describe(annotations.repairs)}.'
                      for source, annotations in sound if annotations.repairs]
-    print('\n'.join(report.lines()) or 'Nothing here is checked: no COCO or VOC data sets.')
+    print('\n'.join(report.lines()) or 'No annotations to check: no COCO or VOC data sets.')
     return 2 if report.problems else 0

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, Optional
 
 from mmengine.registry import MODELS
 
+from ..compat import current_stack
 from ..errors import UserError
 
 _SCOPES = ('mmengine', 'mmdet', 'mmpretrain', 'mmseg')
-# Libraries that a stack need not have, and how to get one.
-INSTALL = {'mmseg': 'pip install onedl-mmsegmentation==1.4.2 (docs/segmentation.md)'}
+# Libraries that a stack need not have, and what of each fits which stack.
+OPTIONAL = {'mmseg': {'onedl': 'onedl-mmsegmentation==1.4.2', 'upstream': 'mmsegmentation==1.2.2'}}
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Arguments of torch's DataLoader that make no sense, and are errors, without worker processes.
 _OF_WORKERS = ('persistent_workers', 'prefetch_factor', 'multiprocessing_context')
@@ -48,6 +49,11 @@ def _looks_old(key: str, value: Any) -> bool:
     if key == 'data' and isinstance(value, dict):
         return 'samples_per_gpu' in value or any(isinstance(part, dict) for part in value.values())
     return isinstance(value, _OLD_KEYS[key][0])
+
+
+def how_to_install(library: str) -> str:
+    """The command that installs one of ``OPTIONAL`` beside what is installed."""
+    return f'pip install {OPTIONAL[library][current_stack()]} (docs/segmentation.md)'
 
 
 def _is_number(value: Any) -> bool:
@@ -136,12 +142,12 @@ def _wrong_counts(cfg) -> Iterator[str]:
 
 def _wrong_scope(cfg) -> Iterator[str]:
     scope = cfg.get('default_scope')
-    if isinstance(scope, str) and scope in INSTALL:
+    if isinstance(scope, str) and scope in OPTIONAL:
         try:
             importlib.import_module(scope)
         except (ImportError, AssertionError) as error:  # the latter if it refuses this mmcv
             yield (f'default_scope is {scope!r}, which cannot be imported ({error}): '
-                   f'{INSTALL[scope]}.')
+                   f'{how_to_install(scope)}.')
         return
     if scope is None or scope in MODELS.children:
         return

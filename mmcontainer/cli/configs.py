@@ -15,9 +15,10 @@ from torch import nn
 from ..compat import own_folder
 from ..errors import UserError, as_user_error
 from .config_check import (
-    INSTALL,
+    OPTIONAL,
     check_old_keys,
     check_values,
+    how_to_install,
     import_custom_modules,
     without_workers,
 )
@@ -117,8 +118,8 @@ def _describe(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f'text in UTF-8 is expected, found another encoding or no text: {error}{place}'
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    library = next((name for name in INSTALL if f'{name} is not installed' in str(error)), None)
-    advice = '' if library is None else f'. To have it: {INSTALL[library]}'
+    library = next((name for name in OPTIONAL if f'{name} is not installed' in str(error)), None)
+    advice = '' if library is None else f'. To have it: {how_to_install(library)}'
     return f'{type(error).__name__}: {text}{place}{advice}'
 
 

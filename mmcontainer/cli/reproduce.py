@@ -21,6 +21,7 @@ from .console import quiet_libraries
 from .reproduce_ledger import (
     LEDGER,
     append_entry,
+    config_hash,
     describe_code,
     describe_environment,
     find_entry,
@@ -88,7 +89,8 @@ def _run(plan: Plan, run: dict[str, Any]) -> None:
     found = _read_metrics(plan.work_dir / 'test')
     entry = dict(
         row=plan.row.name, small=plan.is_small, published=dict(plan.row.published), found=found,
-        config=plan.row.config, config_hash=plan.hash, gpus=plan.gpus, images=plan.images,
+        config=plan.row.config, config_hash=plan.hash,
+        recipe_hash=config_hash(plan.cfg, with_seed=False), gpus=plan.gpus, images=plan.images,
         accumulate=plan.accumulate, changes=plan.changes, options=plan.options,
         curve=[point for point in read_curve(plan.work_dir, next(iter(found))) if point[0]],
         seconds=run['seconds'], cpu_seconds=run.get('cpu_seconds'), sessions=run['sessions'],

@@ -96,16 +96,20 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def config_hash(cfg) -> str:
+def config_hash(cfg, with_seed: bool = True) -> str:
     """A hash of all that a config says, bases and options included, whatever its formatting.
 
     Args:
         cfg (Config): Its keys are sorted, so that their order does not matter.
+        with_seed (bool): Whether ``randomness`` counts; without, trainings that differ in the seed
+            alone have the same hash.
 
     Returns:
         str: 16 hexadecimal digits.
     """
-    text = json.dumps(cfg.to_dict(), sort_keys=True, default=_name)
+    content = {key: value for key, value in cfg.to_dict().items()
+               if with_seed or key != 'randomness'}
+    text = json.dumps(content, sort_keys=True, default=_name)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

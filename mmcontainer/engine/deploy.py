@@ -27,8 +27,8 @@ class DeployHook(Hook):
     The model itself stays as it is: training goes on with it, checkpoints hold its weights, and
     other hooks may exchange them before and after a validation (EMA). Only a test deploys a
     compiled backbone itself, which cannot be trained any more. Neck and heads compute in
-    another way meanwhile (:func:`deploy_dense_parts`). Add it to any config as
-    ``custom_hooks = [dict(type='DeployHook')]``.
+    another way meanwhile (:func:`deploy_dense_parts`). ``dict(type='DeployHook')`` among
+    the ``custom_hooks`` of a config adds it.
     """
     priority = 'LOWEST'  # behind the hooks that change weights or statistics before a validation
 

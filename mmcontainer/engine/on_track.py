@@ -39,7 +39,8 @@ class OnTrackHook(Hook):
     compared, which the hook says once.
 
     ``tools/train.py`` adds the hook to the configs of this package of which numbers are published.
-    In any other config: ``custom_hooks = [dict(type='OnTrackHook', run='mask_rcnn/...')]``.
+    In any other config, add ``dict(type='OnTrackHook', run='mask_rcnn/...')`` to ``custom_hooks``.
+    A list of one's own starts with ``*_base_.custom_hooks``, because it replaces that of the base.
 
     Args:
         run (str): Name of a published run, see :func:`mmcontainer.paper.curves.load_curves`.

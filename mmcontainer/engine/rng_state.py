@@ -96,7 +96,7 @@ class RNGStateHook(Hook):
     based training it skips data in ways that differ between its versions: there only the generators
     of the main process are restored, which covers drop path.
 
-    Add it as ``custom_hooks = [dict(type='RNGStateHook')]``.
+    ``dict(type='RNGStateHook')`` among the ``custom_hooks`` of a config adds it.
     """
 
     # After all hooks that prepare an epoch, before CheckpointHook (VERY_LOW) saves.

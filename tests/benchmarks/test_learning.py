@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from benchmarks import learning
+from benchmarks import imagenette_weights, learning
+from mmcontainer.checkpoints import read_weights
 from mmcontainer.cli.reproduce_ledger import LEDGER
 from mmcontainer.errors import UserError
 
@@ -14,9 +16,9 @@ VERSIONS = dict(torch='2.12')
 
 
 def entry(row, value, run, metric='accuracy/top1', **more):
-    return dict(row=row, found={metric: value}, run=run, seconds=dict(train=600.), threads=2,
+    return dict(row=row, found={metric: value}, run=run, seconds=dict(train=600.),
                 hardware='2 cores of a CPU', date='2026-11-29T10:00:00+00:00', versions=VERSIONS,
-                **more)
+                **{**dict(threads=2, recipe_hash='new'), **more})
 
 
 @pytest.fixture
@@ -24,13 +26,18 @@ def sections(tmp_path):
     ledger = tmp_path / 'ledger.jsonl'
     entries = [
         entry('imagenette_container_light', 10., '0'),  # the same seed again: the latest counts
+        # Of before the recipe, or the pretrained weights, were changed.
+        entry('imagenette_container_light', 5., '7', changes={'randomness.seed': 2},
+              recipe_hash='old'),
+        entry('imagenette_container_light', 5., '8', changes={'randomness.seed': 3},
+              weights={'checkpoints/x.pth': '0123'}),
         entry('imagenette_container_light', 70., '1', curve=[[1, 30.], [2, 60.], [4, 70.]]),
         entry('imagenette_container_light', 72., '2', changes={'randomness.seed': 1},
               cpu_seconds=dict(train=2400.)),
         entry('imagenette_container_light', 99., '3',
               changes={'optim_wrapper.optimizer.lr': 1.}),
         entry('imagenette_container_light', 1., '4', small=True),
-        entry('imagenette_r50', 75.5, '5', curve=[[3, 50.], [5, 75.5]]),
+        entry('imagenette_r50', 75.5, '5', curve=[[3, 50.], [5, 75.5]], threads=None),  # a GPU
         entry('bccd_r50', 20., '6', metric='coco/bbox_mAP')]
     ledger.write_text(''.join(f'{json.dumps(one)}\n' for one in entries))
     return {one.key: one for one in learning.load_experiments(ledger)}
@@ -40,13 +47,13 @@ def test_a_table_has_the_best_first_and_only_what_belongs_to_it(sections):
     lines = list(learning.render_experiment(sections['table_1']))
     table = [line for line in lines if line.startswith('| ')]
     assert table[1:] == [
-        '| ResNet-50 | 75.5 | - | 20 | 78.5 |',
-        '| Container-Light | 71.0 ± 1.4 (2 seeds) | 60.0 | 30 | 82.0 |']
+        '| ResNet-50 | 75.5 | - | 10 | 78.5 |',
+        '| Container-Light | 71.0 ± 1.4 (2 seeds) | 60.0 | 40 | 82.0 |']
     assert 'Where: 2 cores of a CPU, torch 2.12, 2026-11-29.' in lines
     assert 'Not run yet: Container; DW-3; DeiT-S.' in lines
     assert lines[-2:] == ['python tools/reproduce.py imagenette_deit_s --data-root DIR', '```']
     table = list(learning.render_experiment(sections['table_4']))
-    assert '| ResNet-50 | 20.0 | - | 20 | 36.5 |' in table
+    assert '| ResNet-50 | 20.0 | - | - | 36.5 |' in table
     assert not any('.png' in line for line in table)
 
 
@@ -55,7 +62,8 @@ def test_a_picture_needs_two_curves(sections):
     by_epoch, by_minute = figure.axes
     assert [line.get_label() for line in by_epoch.lines] == ['ResNet-50', 'Container-Light']
     assert list(by_epoch.lines[1].get_xdata()) == [25., 50., 100.]
-    assert list(by_minute.lines[1].get_xdata()) == [5., 10., 20.]
+    assert list(by_minute.lines[1].get_xdata()) == [10., 20., 40.]
+    assert by_minute.lines[1].get_color() == by_epoch.lines[1].get_color()
     assert learning.draw(sections['table_4']) is None
 
 
@@ -68,7 +76,8 @@ def test_a_broken_ledger_is_named(tmp_path):
 def test_the_script_on_the_page_makes_coco_files(tmp_path):
     script, = re.findall('```python\n(.*?)```', learning.render([]), re.DOTALL)
     (tmp_path / 'to_coco.py').write_text(script)
-    for name, things in (('a', [('dog', 1, 2, 31, 42)]), ('b', [('cat', 5, 5, 9, 9)] * 2)):
+    for name, things in (('a', [('dog', 1, 2, 31, 42)]),
+                         ('b', [('bus', 1, 1, 9, 9)] + [('cat', 5, 5, 9, 9)] * 2)):
         objects = ''.join(
             f'<object><name>{kind}</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>'
             f'<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>'
@@ -84,6 +93,24 @@ def test_the_script_on_the_page_makes_coco_files(tmp_path):
     assert content['annotations'][2] == dict(
         id=3, image_id=2, iscrowd=0, category_id=2, bbox=[1., 2., 30., 40.], area=1200.)
     assert content['categories'] == [dict(id=1, name='cat'), dict(id=2, name='dog')]
+
+
+def test_weights_for_detectors_keep_nothing_that_never_learned(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    keys = [f'backbone.stages.{stage}.blocks.0.aggregation.static.weight' for stage in (2, 3)]
+    trained = {**{key: torch.ones(8, 1, 5, 5) for key in keys}, 'head.fc.weight': torch.ones(10, 8),
+               'backbone.norm.num_batches_tracked': torch.tensor(3)}
+    file = tmp_path / 'work_dirs/reproduce/imagenette_container_light/epoch_8.pth'
+    file.parent.mkdir(parents=True)
+    torch.save(dict(state_dict=trained, optimizer=dict(state=torch.ones(1000))), file)
+    imagenette_weights.write()
+    found, content = read_weights('checkpoints/container_light_imagenette.pth')
+    assert found.keys() == trained.keys() and content.keys() == {'state_dict'}
+    assert found['head.fc.weight'].dtype == torch.half
+    assert found['backbone.norm.num_batches_tracked'] == 3
+    assert found[keys[0]].sum() == 8 * 25
+    assert found[keys[1]].sum() == found[keys[1]][..., 1:-1, 1:-1].sum() == 8 * 9
+    assert 'To train it: python tools/reproduce.py imagenette_r50' in capsys.readouterr().out
 
 
 def test_the_page_is_up_to_date(repo_root):

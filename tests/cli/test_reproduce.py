@@ -198,6 +198,9 @@ def test_hash_depends_on_values_and_not_on_their_order():
     other.optim_wrapper.optimizer.lr = lr
     assert config_hash(cfg) == config_hash(other)
     assert re.fullmatch('[0-9a-f]{16}', config_hash(cfg))
+    other.randomness = dict(seed=1)
+    assert config_hash(cfg) != config_hash(other)
+    assert config_hash(cfg, with_seed=False) == config_hash(other, with_seed=False)
     # A class stands for its name, whatever its address in memory.
     hashes = set()
     for _ in range(2):

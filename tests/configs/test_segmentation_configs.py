@@ -11,6 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcontainer.analysis.report import report_flops
+from mmcontainer.cli import config_check
 from mmcontainer.cli.configs import build_model, load_config
 from mmcontainer.cli.data_root import set_data_root
 from mmcontainer.cli.models import check_channels
@@ -164,8 +165,11 @@ def test_channels_of_an_auxiliary_head_are_checked_too():
 
 @pytest.mark.skipif(find_spec('mmseg') is not None, reason='MMSegmentation is installed')
 @pytest.mark.parametrize('name', CONFIGS)
-def test_what_to_do_without_mmsegmentation(name):
-    with pytest.raises(UserError, match='mmseg is not installed.*pip install onedl-mmsegm'):
+@pytest.mark.parametrize('stack, package', [
+    ('onedl', 'onedl-mmsegmentation==1.4.2'), ('upstream', 'mmsegmentation==1.2.2')])
+def test_what_to_do_without_mmsegmentation(monkeypatch, name, stack, package):
+    monkeypatch.setattr(config_check, 'current_stack', lambda: stack)
+    with pytest.raises(UserError, match=f'mmseg is not installed.*pip install {package}'):
         load(name)
 
 
