@@ -15,7 +15,7 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 
-from mmcontainer.machine import cpu_name, git, instruction_set, read_proc
+from mmcontainer.machine import cpu_flags, cpu_name, git, read_proc
 
 GEMM_SIZE = 2048
 GEMM_REPEATS = 5
@@ -181,6 +181,17 @@ def code_state() -> str:
 
 # Taken when the modules are read: files may change during a long run.
 CODE = code_state()
+
+
+def instruction_set() -> str:
+    """What vector arithmetic an x86 CPU has: processors of one name differ; else an empty string.
+
+    'AVX2', 'AVX-512', 'AVX-512 with bfloat16' or 'AMX' (products of bfloat16 tiles).
+    """
+    names = dict(amx_bf16='AMX', avx512_bf16='AVX-512 with bfloat16', avx512f='AVX-512',
+                 avx2='AVX2')
+    flags = cpu_flags()
+    return next((name for flag, name in names.items() if flag in flags), '')
 
 
 def describe_machine(device: torch.device, gemm: Optional[Mapping[str, float]] = None) -> dict:

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 
 from mmcontainer.cli.reproduce_ledger import LEDGER, read_ledger
 from mmcontainer.errors import UserError
-from mmcontainer.fileio import write_atomically
-from mmcontainer.paper.documents import ROOT, markdown
+from mmcontainer.fileio import write_atomically, write_text
 from mmcontainer.paper.rows import Row, load_rows
 
+from .documents import ROOT, markdown
 from .plots import new_axes
 
 PAGE = ROOT / 'docs' / 'results.md'
@@ -288,8 +288,7 @@ def write(ledger: Path = ROOT / LEDGER) -> None:
         if figure is not None:
             write_atomically(picture_path(experiment), lambda file, figure=figure: figure.savefig(
                 file, metadata=dict(Software=None)))
-    text = render(experiments)
-    write_atomically(PAGE, lambda file: Path(file).write_text(text, encoding='utf-8'))
+    write_text(PAGE, render(experiments))
 
 
 if __name__ == '__main__':

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from mmcontainer.cli.tool import run_tool
 from mmcontainer.errors import UserError
-from mmcontainer.fileio import write_atomically
+from mmcontainer.fileio import write_text
 
 from .qualify_report import render
 
@@ -122,8 +122,7 @@ def write_report(out: Path, about: dict, results: Sequence[dict]) -> None:
     files = {'report.json': json.dumps(report, indent=1) + '\n',
              'report.md': render(out, report)}
     for name, text in files.items():
-        write_atomically(out / name, lambda file, text=text: Path(file).write_text(
-            text, encoding='utf-8'))
+        write_text(out / name, text)
 
 
 def describe(args: argparse.Namespace) -> dict:

@@ -14,7 +14,7 @@ from typing import Optional
 
 from mmcontainer.cli.tool import run_tool
 from mmcontainer.errors import UserError
-from mmcontainer.fileio import write_atomically
+from mmcontainer.fileio import write_text
 
 from . import report_text
 from .floors import (
@@ -266,7 +266,7 @@ def main() -> None:
     parser.parse_args()
     cases = load_results()
     text = render(cases)
-    write_atomically(PAGE, lambda file: Path(file).write_text(text, encoding='utf-8'))
+    write_text(PAGE, text)
     for path in draw(select(cases, suite='backbones'), PAGE.parent / IMAGES):
         print(path)
     print(PAGE)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Optional
 
 from mmcontainer.errors import UserError
-from mmcontainer.fileio import write_atomically
+from mmcontainer.fileio import write_text
 
 # A case is what is measured in one run; measuring it again replaces it as a whole.
 CASE_KEY = ('suite', 'name', 'passes', 'batch', 'size', 'dtype')
@@ -52,7 +52,7 @@ def save_cases(path: Path, cases: Sequence[dict]) -> None:
     path = Path(path)
     text = json.dumps(dict(cases=merge_cases(load_cases(path), cases)), indent=1) + '\n'
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: Path(file).write_text(text, encoding='utf-8'))
+    write_text(path, text)
 
 
 def speedup(row: dict, reference: Optional[dict]) -> Optional[float]:

@@ -20,7 +20,7 @@ from mmcontainer.cli.imagenet_subset import list_images
 from mmcontainer.cli.train import prepare_config
 from mmcontainer.demo import ShapesParams, generate_shapes
 from mmcontainer.engine.amp import is_mixed, keep_float32
-from mmcontainer.fileio import write_atomically
+from mmcontainer.fileio import write_text
 
 DETECTOR = 'configs/retinanet/container_light_fpn_demo_shapes.py'
 WARM_UP = 5
@@ -135,7 +135,7 @@ def train(args: argparse.Namespace, name: str, config: str, data_root: Path, amp
 def write_trainings(path: Path, results: list[dict]) -> None:
     """The file of a part, anew after every training."""
     text = json.dumps(dict(trainings=results), indent=1) + '\n'
-    write_atomically(path, lambda file: Path(file).write_text(text, encoding='utf-8'))
+    write_text(path, text)
 
 
 def _prepare(args: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Mistakes of the person at the keyboard, told apart from defects of the program."""
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Optional
 
 
@@ -14,6 +15,12 @@ class UserError(Exception):
 
 class ConfigError(UserError, ValueError):
     """A value of a config that cannot work, noticed by code that may run without any tool."""
+
+
+def did_you_mean(word: str, known: Iterable[str], number: int = 3) -> str:
+    """A question, with a space before it, that names what comes closest; empty if nothing does."""
+    close = get_close_matches(word, sorted(known), n=number)
+    return f' Did you mean {" or ".join(map(repr, close))}?' if close else ''
 
 
 @contextmanager

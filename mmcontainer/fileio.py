@@ -38,6 +38,11 @@ def write_atomically(target: Path, write: Callable[[str], Any]) -> None:
     _sync_folder(target.parent)
 
 
+def write_text(target: Path, text: str) -> None:
+    """Write a file of text; see :func:`write_atomically`."""
+    write_atomically(target, lambda file: Path(file).write_text(text, encoding='utf-8'))
+
+
 def _sync_folder(folder: Path) -> None:
     """Let the new name reach the disk as well, where a file system can do that."""
     with suppress(OSError):

@@ -29,22 +29,11 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _cpu_flags() -> set[str]:
+def cpu_flags() -> set[str]:
     """What Linux says that an x86 CPU has; empty elsewhere."""
     with suppress(OSError, RuntimeError):
         return set(read_proc('/proc/cpuinfo', 'flags').split())
     return set()
-
-
-def instruction_set() -> str:
-    """What vector arithmetic an x86 CPU has: processors of one name differ; else an empty string.
-
-    'AVX2', 'AVX-512', 'AVX-512 with bfloat16' or 'AMX' (products of bfloat16 tiles).
-    """
-    names = dict(amx_bf16='AMX', avx512_bf16='AVX-512 with bfloat16', avx512f='AVX-512',
-                 avx2='AVX2')
-    flags = _cpu_flags()
-    return next((name for flag, name in names.items() if flag in flags), '')
 
 
 def lacks_int8_products() -> bool:
@@ -52,7 +41,7 @@ def lacks_int8_products() -> bool:
 
     Without it, the sums of two products are cut off at 16 bits.
     """
-    flags = _cpu_flags()
+    flags = cpu_flags()
     return bool(flags) and not flags & {'avx512_vnni', 'avx_vnni', 'amx_int8'}
 
 

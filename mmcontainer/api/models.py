@@ -1,6 +1,5 @@
 """Backbones by name: ``mmcontainer.create_model``, and the same for timm."""
 from collections.abc import Mapping
-from difflib import get_close_matches
 from fnmatch import fnmatch
 from functools import cache, partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from ..backbones import BaseBackbone, CoAtNet, Container, ContainerPAM, CoTNet
 from ..checkpoints import load_backbone
 from ..cli.tool import user_errors
 from ..config_nodes import constructor_arguments
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 
 # timm's names of our arguments.
 _ALIASES = {'in_chans': 'in_channels'}
@@ -74,7 +73,7 @@ def create_model(name: str,
         [(1, 128, 8, 12), (1, 512, 2, 3)]
     """
     if name not in _table():
-        raise UserError(f'There is no model {name!r}.{_suggestion(str(name), _table())} '
+        raise UserError(f'There is no model {name!r}.{did_you_mean(str(name), _table())} '
                         'mmcontainer.list_models() has all names.')
     if not features_only:
         raise UserError(f'{name}: {_CLASSIFIER}')
@@ -97,12 +96,7 @@ def _check_names(name: str, cls: type, arguments: Mapping[str, Any]) -> None:
             raise UserError(f'{name} takes no {key}: {_SETTLED[key]}.')
         if key not in known:
             raise UserError(f'{name} takes no {key!r}.'
-                            f'{_suggestion(key, known - _SETTLED.keys())}')
-
-
-def _suggestion(word: str, known) -> str:
-    close = get_close_matches(word, sorted(known), n=3)
-    return f' Did you mean {" or ".join(map(repr, close))}?' if close else ''
+                            f'{did_you_mean(key, known - _SETTLED.keys())}')
 
 
 # ---------------------------------------------------------------- timm

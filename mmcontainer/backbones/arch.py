@@ -1,8 +1,8 @@
 """Architecture rows: a name of a table, or a dict with the same keys."""
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any, Optional, Union
 
+from ..errors import did_you_mean
 from .arguments import check_row
 
 
@@ -27,10 +27,9 @@ def resolve_arch(arch: Union[str, Mapping],
     """
     if isinstance(arch, str):
         if arch not in settings:
-            guess = get_close_matches(arch, settings, n=1)
-            hint = f' Did you mean {guess[0]!r}?' if guess else ''
             raise ValueError(f'Unknown arch {arch!r} of {owner}; expected one of '
-                             f'{", ".join(map(repr, settings))}, or a dict.{hint}')
+                             f'{", ".join(map(repr, settings))}, or a dict.'
+                             f'{did_you_mean(arch, settings, 1)}')
         arch = settings[arch]
     defaults = defaults or {}
     expected = set(next(iter(settings.values()))) | set(defaults)

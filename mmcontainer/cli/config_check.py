@@ -3,7 +3,6 @@ import importlib
 import math
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from importlib.util import find_spec
 from numbers import Real
 from typing import Any, NamedTuple, Optional
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple, Optional
 from mmengine.registry import MODELS
 
 from ..compat import current_stack
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 
 _SCOPES = ('mmengine', 'mmdet', 'mmpretrain', 'mmseg')
 # Libraries that a stack need not have, and what of each fits which stack.
@@ -152,10 +151,9 @@ def _wrong_scope(cfg) -> Iterator[str]:
     if scope is None or scope in MODELS.children:
         return
     if not isinstance(scope, str) or not scope.isidentifier() or find_spec(scope) is None:
-        close = get_close_matches(str(scope), _SCOPES, n=1)
         yield (f'default_scope is {scope!r}; the name of an installed library is expected, '
                f'{", ".join(map(repr, _SCOPES[1:]))} for example.'
-               + (f' Did you mean {close[0]!r}?' if close else ''))
+               + did_you_mean(str(scope), _SCOPES, 1))
 
 
 def check_values(cfg) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Union
 
 from ..errors import UserError
-from ..fileio import write_atomically
+from ..fileio import write_text
 
 _SPLITS = {'train', 'val', 'test', 'meta'}
 
@@ -97,7 +97,7 @@ def write_subset(folder: Union[str, Path], share: float, seed: int, out: Union[s
     chosen = [choose_share(names, share, seed) for names in images.values()]
     lines = [f'{name} {number}\n' for number, names in enumerate(chosen) for name in names]
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, lambda file: Path(file).write_text(''.join(lines), encoding='utf-8'))
+    write_text(out, ''.join(lines))
     total = sum(len(names) for names in images.values())
     return (f'{len(lines)} of {total} images ({len(lines) / total:.1%}) of {len(images)} classes, '
             f'seed {seed} -> {out}')

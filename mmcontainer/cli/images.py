@@ -9,6 +9,7 @@ from typing import NamedTuple, Optional
 
 from PIL import Image, UnidentifiedImageError
 
+from ..data_check.report import counted
 from ..pillow_limit import pillow_limit_lifted
 from ..pipeline import ImageError
 from . import videos
@@ -48,10 +49,6 @@ def readable(path) -> str:
     return os.fsencode(path).decode('utf-8', 'backslashreplace')
 
 
-def _count(number: int, noun: str) -> str:
-    return f'{number} {noun}{"" if number == 1 else "s"}'
-
-
 def _walk(folder: str, recursive: bool, excluded: Optional[str], found: ImageFiles,
           with_videos: bool) -> None:
     """Add the images of a folder, and its videos; say what else is in it."""
@@ -82,11 +79,11 @@ def _walk(folder: str, recursive: bool, excluded: Optional[str], found: ImageFil
     parts = []
     if others:
         kinds = ', '.join(f'{number} {suffix}' for suffix, number in sorted(others.items()))
-        number = _count(sum(others.values()), 'file')
+        number = counted(sum(others.values()), 'file')
         parts.append(f'{number} without the suffix of an image '
                      f'{"or a video " if with_videos else ""}({kinds})')
     if skipped_folders:
-        parts.append(_count(skipped_folders, 'folder') + (
+        parts.append(counted(skipped_folders, 'folder') + (
             ' (links, or the one of the results)' if recursive else ' (--recursive enters them)'))
     if parts:
         found.skipped.append(f'{readable(folder)}: left out {" and ".join(parts)}')
@@ -119,7 +116,7 @@ def collect_images(names: Iterable[str], recursive: bool = False, excluded: Opti
     unique = {os.path.abspath(image.path): image for image in reversed(found.images)}
     twice = len(found.images) - len(unique)
     if twice:
-        found.skipped.append(f'{_count(twice, "image")} named more than once: done once')
+        found.skipped.append(f'{counted(twice, "image")} named more than once: done once')
     found.images = list(reversed(unique.values()))
     return found
 

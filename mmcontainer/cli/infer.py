@@ -11,14 +11,14 @@ import torch
 from ..api.detector import Detector
 from ..api.results import Detections
 from ..errors import UserError
-from ..fileio import write_atomically
+from ..fileio import write_atomically, write_text
 from ..pipeline import ImageError
 from .coco_results import RESULTS, CocoResults
 from .configs import load_config
 from .console import quiet_libraries
 from .images import ImageFile, check_image, collect_images, readable
 from .progress import image_progress
-from .result_files import OutputNames, as_json, check_folder, write_picture, write_text, writing
+from .result_files import OutputNames, as_json, check_folder, write_picture, writing
 from .tool import user_message
 from .videos import Video, count_images, frame_name, video_writer
 

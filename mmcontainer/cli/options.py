@@ -1,6 +1,5 @@
 """Checking ``--cfg-options``: MMEngine adds a misspelt key to the config and ignores it."""
 import inspect
-from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Optional
 
@@ -9,7 +8,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ..config_nodes import constructor_arguments, find_class
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 
 # Read from the top level of a config, beside the arguments of Runner.
 _TOP_LEVEL = {
@@ -36,11 +35,6 @@ class OptionAction(DictAction):
             if any(value.count(left) != value.count(right) for left, right in ('()', '[]')):
                 parser.error(f'argument {option_string}: unbalanced brackets in {value!r}')
         super().__call__(parser, namespace, values, option_string)
-
-
-def _suggest(word: str, known: Iterable[str]) -> str:
-    close = get_close_matches(word, sorted(known), n=3, cutoff=0.6)
-    return f' Did you mean {" or ".join(map(repr, close))}?' if close else ''
 
 
 def _untyped_arguments(section: str) -> Optional[set[str]]:
@@ -70,7 +64,7 @@ def _check_new_key(parent: dict, key: str, where: str, scope: str) -> None:
     known |= set(parent)
     if not accepts_any or get_close_matches(key, known, n=1, cutoff=_MISSPELT):
         raise UserError(f'--cfg-options {where}.{key}: {owner} has no {key!r}.'
-                        f'{_suggest(key, known)}')
+                        f'{did_you_mean(key, known)}')
 
 
 def _check_top_level(key: str, cfg) -> None:
@@ -84,7 +78,7 @@ def _check_top_level(key: str, cfg) -> None:
         raise UserError(f'--cfg-options {key}=... would change nothing: {key!r} is a variable of '
                         'the config file, whose value has been used already. Name the places where '
                         'it is used, for example train_dataloader.dataset.pipeline.')
-    raise UserError(f'--cfg-options: there is no {key!r} in the config.{_suggest(key, known)}')
+    raise UserError(f'--cfg-options: there is no {key!r} in the config.{did_you_mean(key, known)}')
 
 
 def check_options(cfg, options: dict) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from ..engine.checkpoint_hook import numbered_checkpoints
 from ..engine.summary import table
 from ..errors import UserError
-from ..fileio import write_atomically
+from ..fileio import write_text
 from ..paper.rows import Row, load_rows, percent
 from .config_changes import weight_hashes
 from .console import quiet_libraries
@@ -130,8 +130,7 @@ def _read_state(plan: Plan) -> dict[str, Any]:
 
 
 def _write_state(plan: Plan, run: dict[str, Any]) -> None:
-    write_atomically(plan.work_dir / _STATE,
-                     lambda file: Path(file).write_text(json.dumps(run), encoding='utf-8'))
+    write_text(plan.work_dir / _STATE, json.dumps(run))
 
 
 def _execute(plan: Plan, run: dict[str, Any], step: str, command: list[str]) -> None:

@@ -82,11 +82,6 @@ def as_json(content: Any) -> str:
     return json.dumps(content, indent=1, allow_nan=False)
 
 
-def write_text(target: Path, text: str) -> None:
-    """Write a file of text."""
-    write_atomically(target, lambda file: Path(file).write_text(text, encoding='utf-8'))
-
-
 def write_picture(target: Path, picture: np.ndarray) -> None:
     """Write a picture, (H, W, 3) in RGB."""
     write_atomically(target, lambda file: mmcv.imwrite(picture[..., ::-1], file))

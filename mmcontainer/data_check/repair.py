@@ -10,7 +10,7 @@ import numpy as np
 
 from ..config_nodes import iter_dicts
 from ..errors import UserError
-from ..fileio import write_atomically
+from ..fileio import write_text
 from .coco_file import fill_in_areas
 from .names import quote
 from .sources import Source
@@ -62,7 +62,7 @@ def write_repaired(path: Path, repairs: Sequence[str], folder: Path) -> Path:
     text = json.dumps(content)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, lambda file: Path(file).write_text(text, encoding='utf-8'))
+        write_text(target, text)
     except OSError as error:
         raise UserError(f'{path} needs a repaired copy ({describe(repairs)}), but it cannot be '
                         f'written to {folder}: {error.strerror}.') from error
@@ -146,6 +146,6 @@ def renumber_file(source: str, target: str, names: Optional[Sequence[str]] = Non
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f'{source} cannot be read as a COCO annotation file: {error!r}') from error
     text = json.dumps(content)
-    write_atomically(target, lambda file: Path(file).write_text(text, encoding='utf-8'))
+    write_text(target, text)
     lines = [f'{category["id"]:>4}  {category["name"]}' for category in content['categories']]
     return '\n'.join([f'{target}: categories are now', *lines])

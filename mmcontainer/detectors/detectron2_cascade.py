@@ -17,19 +17,6 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 
-class _ScaleGradient(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by a number."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.scale, None
-
-
 @MODELS.register_module()
 class Detectron2CascadeRoIHead(CascadeRoIHead):
     """MMDetection's ``CascadeRoIHead`` with detectron2's training and test scores.
@@ -158,7 +145,8 @@ class Detectron2CascadeRoIHead(CascadeRoIHead):
         extractor = self.bbox_roi_extractor[stage]
         features = extractor(x[:extractor.num_inputs], rois)
         # Every head learns from its whole loss, the maps from the mean of the stages.
-        features = _ScaleGradient.apply(features, 1 / self.num_stages)
+        if features.requires_grad:
+            features.register_hook(lambda gradient: gradient * (1 / self.num_stages))
         logits, deltas = self.bbox_head[stage](features)
         return dict(cls_score=logits.softmax(-1) if probabilities else logits,
                     bbox_pred=deltas, bbox_feats=features)

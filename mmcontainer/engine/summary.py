@@ -232,6 +232,8 @@ class SummaryHook(Hook):
     def before_train_epoch(self, runner) -> None:
         self._begin = time.monotonic()
 
+    before_val_epoch = before_test_epoch = before_train_epoch
+
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         interval = _log_interval(runner)
         if self._first and interval > 1 and is_main_process():
@@ -240,16 +242,10 @@ class SummaryHook(Hook):
                                f'A line follows after every {interval}.')
         self._first = False
 
-    def before_val_epoch(self, runner) -> None:
-        self._begin = time.monotonic()
-
     def after_val_epoch(self, runner, metrics=None) -> None:
         when = (f'epoch {runner.epoch}' if isinstance(runner.train_loop, EpochBasedTrainLoop)
                 else f'iteration {runner.iter}')
         self._report(runner, f'Validation after {when}', runner.val_loop, metrics)
-
-    def before_test_epoch(self, runner) -> None:
-        self._begin = time.monotonic()
 
     def after_test_epoch(self, runner, metrics=None) -> None:
         self._report(runner, 'Test', runner.test_loop, metrics)

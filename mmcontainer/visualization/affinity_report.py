@@ -11,7 +11,7 @@ from ..checkpoints import load_backbone
 from ..cli.configs import build_model, load_config
 from ..cli.paths import check_writable_folder
 from ..errors import UserError, as_user_error
-from ..fileio import write_atomically
+from ..fileio import write_text
 from .affinity import (
     AffinityRows,
     Mixture,
@@ -110,7 +110,6 @@ def _write_rows(rows: AffinityRows, image: NetworkInput, path: Path, folder: Pat
 def _write_mixtures(mixtures: list[Mixture], target: Path, source: str) -> None:
     save(draw_mixtures(mixtures, f'alpha dynamic + beta static, {source}'), target)
     content = dict(source=source, blocks=[mixture._asdict() for mixture in mixtures])
-    write_atomically(target.with_suffix('.json'), lambda file: Path(file).write_text(
-        json.dumps(content, indent=1), encoding='utf-8'))
+    write_text(target.with_suffix('.json'), json.dumps(content, indent=1))
     learned = sum(mixture.learned for mixture in mixtures)
     print(f'alpha and beta of {len(mixtures)} blocks ({learned} learned) -> {target}, .json')

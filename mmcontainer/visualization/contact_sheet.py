@@ -35,25 +35,20 @@ def predict(model: torch.nn.Module, dataset, indices: Sequence[int]) -> list[Det
 
 def draw_contact_sheet(samples: Sequence[DetDataSample], dataset_meta: dict,
                        out: Union[str, Path], score_thr: float = 0.3,
-                       pairs_per_row: int = 2, title: str = '') -> None:
+                       title: str = '') -> None:
     """Draw ground truth and detections side by side.
 
     Args:
-        samples: Predictions on test images, see :func:`predict`. Their test pipeline must load
-            annotations after resizing, as MMDetection's do: then both are in pixels of the file.
+        samples: Predictions on test images, at least one, see :func:`predict`. Their test pipeline
+            must load annotations after resizing, as MMDetection's do: then both are in pixels of
+            the file.
         dataset_meta: ``classes`` (names) and ``palette`` (one RGB colour per class).
         out: PNG file to write.
         score_thr: Detections below this score are left out.
-        pairs_per_row: Pictures per row; each takes two columns.
         title: Text above the sheet.
-
-    Raises:
-        ValueError: If there are no samples.
     """
-    if not samples:
-        raise ValueError('a contact sheet needs at least one picture, but samples is empty')
     visualizer = DetectionVisualizer(dataset_meta, sides=(_TILE, _TILE), alpha=1.0)
-    pairs_per_row = min(pairs_per_row, len(samples))
+    pairs_per_row = min(2, len(samples))  # each takes two columns
     rows = -(-len(samples) // pairs_per_row)
     figure = Figure(figsize=(2 * pairs_per_row * _TILE_INCHES, rows * _TILE_INCHES + 0.7),
                     dpi=100, layout='constrained')

@@ -73,32 +73,24 @@ def check_choice(model: nn.Module, layer: Optional[int], head: Union[int, str],
     return layer
 
 
-def collect_queries(model: nn.Module, image: NetworkInput, layer: int,
-                    head: Union[int, str] = 'mean', queries: Optional[Sequence[int]] = None,
-                    number: int = 3) -> list[QueryAttention]:
-    """Run a detector once and build the wanted rows of one layer's explicit cross-attention.
-
-    There is one result for each group of keys, of which a single-scale SMCA-DETR has one.
-
-    Args:
-        model (SMCADETR): Or its multi-scale form, in evaluation mode, on the device of the image.
-        image (NetworkInput): The image.
-        layer (int): Decoder layer.
-        head (int | str): Number of a head, or 'mean'.
-        queries (Sequence[int], optional): Their numbers; those with the best scores without it.
-        number (int): How many then.
-    """
-    return collect_layers(model, image, [layer], head, queries, number)
-
-
 @torch.no_grad()
 def collect_layers(model: nn.Module, image: NetworkInput, layers: Sequence[int],
                    head: Union[int, str] = 'mean', queries: Optional[Sequence[int]] = None,
                    number: int = 3,
                    features: Optional[tuple[Tensor]] = None) -> list[QueryAttention]:
-    """Do what :func:`collect_queries` does for several layers, and run the detector once.
+    """Run a detector once and build the wanted rows of explicit cross-attention.
 
-    With ``features``, which ``model.extract_feat`` gives for the image, only the rest runs.
+    There is one result for each layer and group of keys; a single-scale SMCA-DETR has one group.
+
+    Args:
+        model (SMCADETR): Or its multi-scale form, in evaluation mode, on the device of the image.
+        image (NetworkInput): The image.
+        layers (Sequence[int]): Of the decoder.
+        head (int | str): Number of a head, or 'mean'.
+        queries (Sequence[int], optional): Their numbers; those with the best scores without it.
+        number (int): How many then.
+        features (tuple[Tensor], optional): What ``model.extract_feat`` gives for the image; only
+            the rest runs then.
     """
     height, width = image.inputs.shape[-2:]
     shown = image.picture.shape[:2]

@@ -10,7 +10,7 @@ from ..api.detector import load_detector
 from ..errors import UserError
 from .figures import draw_cells, draw_picture, new_grid, save
 from .network_input import NetworkInput, prepare_image
-from .query_attention import QueryAttention, check_choice, collect_queries
+from .query_attention import QueryAttention, check_choice, collect_layers
 
 _MAPS = {'before': 'attention without the Gaussian', 'gaussian': 'the Gaussian',
          'after': 'attention'}
@@ -104,7 +104,7 @@ def visualize_queries(args, cfg, path: Path, device: str) -> None:
     for head in heads:
         layer = check_choice(model, layer, head, queries)
     image = prepare_image(cfg, model.data_preprocessor, path)
-    results = [(head, collect_queries(model, image, layer, head, queries)) for head in heads]
+    results = [(head, collect_layers(model, image, [layer], head, queries)) for head in heads]
     folder = Path(args.out_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     source = f'{Path(args.config).stem}, {Path(args.checkpoint).name}'

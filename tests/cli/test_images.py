@@ -128,13 +128,6 @@ def test_every_kind_of_pixel(tmp_path, mode, suffix):
     assert check(path) is None
 
 
-def test_thin_images_are_no_trouble_yet(tmp_path):
-    for size in ((3000, 1), (1, 5000)):
-        path = tmp_path / 'thin.jpg'
-        Image.new('RGB', size).save(path)
-        assert check(path) is None
-
-
 def test_what_pillow_does_not_know_is_left_to_the_decoder(tmp_path):
     path = tmp_path / 'a.jpg'
     for content in (b'', b'no picture', b'\xff\xd8\xff'):

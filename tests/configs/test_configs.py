@@ -18,8 +18,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmcontainer.analysis.flops import count_flops
-from mmcontainer.backbones import BaseBackbone, Container
-from mmcontainer.paper import load_tables
+from mmcontainer.backbones import BaseBackbone
 
 NAME = re.compile(r'(?P<backbone>.+?)(?P<fpn>_fpn)?_(?P<schedule>\d+x|\d+e)_coco$')
 DETECTORS = {'retinanet': 'RetinaNet', 'mask_rcnn': 'MaskRCNN', 'faster_rcnn': 'FasterRCNN',
@@ -262,50 +261,8 @@ def test_cotnet_detector_with_every_part_trains(repo_root):
     assert all(p.grad is None for p in model.backbone.layer1.parameters())
 
 
-@pytest.mark.parametrize(('detector', 'config', 'row'), [
-    ('retinanet', 'container_light_paper', 'container_light'),
-    ('retinanet', 'r50', 'r50'),
-    ('mask_rcnn', 'container_light_paper', 'container_light'),
-    ('mask_rcnn', 'r50', 'r50'),
-])
-def test_sizes_equal_the_paper(repo_root, detector, config, row):
-    published = load_tables()['detection_1x'][detector][row]
-    model = _build(Config.fromfile(repo_root / f'configs/{detector}/{config}_fpn_1x_coco.py'))
-    count = count_flops(model, (1, 3, 800, 1280))
-    assert round(count.trainable_parameters / 1e6, 1) == published['params']
-    # The paper's 180 G of Mask R-CNN R50 is another paper's count; by this one it is 260 G.
-    flops = 260 if (detector, row) == ('mask_rcnn', 'r50') else published['flops']
-    assert abs(count.flops / 1e9 - flops) <= 0.5
-
-
-def test_exact_sizes_of_the_paper_model(repo_root):
-    published = load_tables()['classification']['container_light']
-    model = _build(Config.fromfile(
-        repo_root / 'configs/retinanet/container_light_paper_fpn_1x_coco.py'))
-    assert round(count_flops(model, (1, 3, 800, 1280)).parameters / 1e6, 2) == 29.74
-    backbone = count_flops(Container('light-paper', final_norm=True), (1, 3, 224, 224))
-    classifier = 512 * 1000 + 1000
-    assert round((backbone.parameters + classifier) / 1e6, 3) == 20.008
-    assert round((backbone.parameters + classifier) / 1e6, 1) == published['params']
-    flops = (backbone.flops + 512 * 1000) / 1e9
-    assert round(flops, 3) == 3.137 and flops < published['flops']
-
-
-def test_exact_sizes_of_the_released_model(repo_root):
-    published = load_tables()['classification']['container_light_released']
-    count = count_flops(Container('light', final_norm=True), (1, 3, 224, 224))
-    assert round((count.parameters + 513000) / 1e6, 1) == published['params']
-    assert round(count.flops / 1e9, 2) == published['flops']
-
-
-def test_metafile_lists_every_config(repo_root):
+def test_metafile_lists_every_collection(repo_root):
     index = yaml.safe_load((repo_root / 'model-index.yml').read_text())
     metafile, = [yaml.safe_load((repo_root / name).read_text()) for name in index['Import']]
     collections = {collection['Name'] for collection in metafile['Collections']}
     assert {model['In Collection'] for model in metafile['Models']} == collections
-    listed = [repo_root / model['Config'] for model in metafile['Models']]
-    assert sorted(listed) == sorted(
-        path for path in (repo_root / 'configs').glob('[!_]*/*.py') if 'demo' not in path.stem)
-    for path, model in zip(listed, metafile['Models']):
-        family = '' if path.parent.name == 'detr' else f'{path.parent.name}_'
-        assert model['Name'] == family + path.stem

@@ -19,7 +19,6 @@ from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from mmcontainer.analysis.report import report_flops
 from mmcontainer.paper import load_tables
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / 'configs' / 'imagenet').glob(
@@ -251,12 +250,6 @@ def test_subset_differs_by_its_list_only(path):
     assert share in load_tables()['data_efficiency']
     command = ' '.join(path.read_text().replace('#', '').split())
     assert f'--share {share:g} --out DIR/meta/train_{percent}pct.txt' in command
-
-
-def test_flops_are_those_of_224_pixels():
-    text = report_flops('mmcontainer::imagenet/container_light_paper_8xb128_in1k.py')
-    assert 'one image of 224 x 224' in text
-    assert text.endswith('FLOPs: 3.1 G  Params: 20.0 M')
 
 
 def test_configs_of_the_documentation(repo_root, tmp_path):

@@ -2,8 +2,6 @@
 import json
 from types import SimpleNamespace
 
-import mmcv
-import numpy as np
 import pytest
 from mmengine.config import Config
 
@@ -91,21 +89,6 @@ def test_another_order_is_repaired(red_blue):
         metainfo = cfg[f'{split}_dataloader'].dataset.metainfo
         assert tuple(metainfo.classes) == ('red', 'blue')
         assert metainfo.palette == [(255, 0, 0), (0, 0, 255)]
-
-
-def test_repaired_names_are_those_of_mmdetections_labels(red_blue):
-    from mmdet.registry import DATASETS
-    mmcv.imwrite(np.zeros((64, 64, 3), np.uint8), str(red_blue / '1.jpg'))
-    cfg = config(red_blue, classes=('blue', 'red'))
-
-    def names():
-        dataset = DATASETS.build(cfg.train_dataloader.dataset)
-        return [dataset.metainfo['classes'][instance['bbox_label']]
-                for instance in dataset.get_data_info(0)['instances']]
-
-    assert names() == ['blue', 'red']  # the objects are red and blue: MMDetection ignores the order
-    check(cfg)
-    assert names() == ['red', 'blue']
 
 
 @pytest.mark.parametrize(('classes', 'hint'), [

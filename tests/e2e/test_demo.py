@@ -1,11 +1,6 @@
 """The demo, from an empty folder to pictures."""
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import matplotlib.image
@@ -88,34 +83,6 @@ def test_running_again_reuses_the_data_and_gives_the_same_numbers(finished, run_
     assert 'are there already' in run_smoke(folder)
     assert len(list((folder / 'work_dirs/demo').glob('*/vis_data'))) == 2
     assert scalars(folder) == before
-
-
-@pytest.mark.slow
-def test_another_seed_gives_other_numbers(finished, run_smoke):
-    folder, _ = finished
-    before = scalars(folder)
-    run_smoke(folder, '--seed', '1')
-    assert scalars(folder) != before
-
-
-@pytest.mark.slow
-def test_ctrl_c_is_one_line(tmp_path, unmeasured):
-    script = str(REPO_ROOT / 'tools' / 'demo.py')
-    process = subprocess.Popen([sys.executable, '-u', script, '--smoke', '--epochs', '500'],
-                               cwd=tmp_path, env={**unmeasured, **CPU}, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               start_new_session=True)
-    for line in process.stdout:
-        if 'Saving checkpoint' in line:
-            break
-    else:
-        pytest.fail(f'the demo ended by itself: {process.stderr.read()[-2000:]}')
-    time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.rstrip().splitlines()[-1] == 'Interrupted.'
-    assert 'Traceback' not in errors
 
 
 def test_foreign_data_folder_is_refused(tmp_path, run_smoke):

@@ -9,7 +9,6 @@ import torch
 from mmcontainer import Detector
 from mmcontainer.cli.configs import build_model, load_config
 from mmcontainer.cli.infer import infer
-from mmcontainer.errors import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -67,13 +66,3 @@ def test_det_inferencer_works_with_our_configs(saved, tiny_data):
         assert one.bbox == [round(value, 3) for value in theirs['bboxes'][index]]
         if one.mask is not None:
             assert one.mask['counts'] == theirs['masks'][index]['counts']
-
-
-def test_weights_that_do_not_fit(saved, tmp_path):
-    (tmp_path / 'text.pth').write_text('no weights')
-    for checkpoint, message in (('gone.pth', 'There is no checkpoint gone.pth'),
-                                (tmp_path / 'text.pth', 'text.pth')):
-        with pytest.raises(UserError, match=message):
-            Detector(saved[0], checkpoint, device='cpu')
-    with pytest.raises(UserError, match='does not belong to this config'):
-        Detector('mmcontainer::retinanet/container_light_fpn_1x_coco.py', saved[1], device='cpu')

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from tool_server import Tools
 
-from mmcontainer.checkpoints import load_file
 from mmcontainer.demo import MAP_CLASSES, ShapesParams, generate_shapes, write_maps
 
 pytest.importorskip('mmseg', reason='needs MMSegmentation: make test-seg')
@@ -131,16 +130,6 @@ def test_resuming(segmenter, config, shapes, run_tool, tmp_path, read_losses):
     assert len(again) == ITERATIONS - INTERVAL
     assert again == {iteration: whole[iteration] for iteration in again}
     assert tables(output)[-1] == tables(training)[-1]
-
-
-def test_mixed_precision(config, shapes, run_tool, tmp_path, read_losses):
-    options = ('train_cfg.max_iters=4', 'train_cfg.val_interval=4', 'param_scheduler.1.end=60',
-               'default_hooks.checkpoint.interval=4')
-    run_tool('train.py', config, '--data-root', shapes, '--work-dir', 'work', '--amp', 'bf16',
-             '--cfg-options', *options, env=dict(CUDA_VISIBLE_DEVICES=''))
-    assert all(0 < values['loss'] < 10 for values in read_losses(tmp_path / 'work').values())
-    state = load_file(tmp_path / 'work' / 'iter_4.pth')['state_dict']
-    assert {str(value.dtype) for value in state.values()} == {'torch.float32', 'torch.int64'}
 
 
 def test_what_is_wrong_is_said_before_training(segmenter, config, shapes, run_tool):

@@ -122,13 +122,6 @@ def test_ctrl_c(repo_root, tiny_config, tiny_data, tmp_path, unmeasured):
     assert errors.strip().endswith('Interrupted.') and 'Traceback' not in errors
 
 
-def test_flops(run_tool):
-    output = run_tool(
-        'get_flops.py', 'mmcontainer::retinanet/container_light_paper_fpn_1x_coco.py',
-        '--shape', 800, 1280)
-    assert re.search(r'(?m)^FLOPs: 218\.\d G  Params: 29\.7 M\n', output)
-
-
 def test_tools_of_mmdetection(trained, run_tool, tiny_data, tmp_path):
     """They take our configs, also those based on mmcontainer:: (README shows how)."""
     config, checkpoint, work_dir, _ = trained('retinanet')

@@ -1,11 +1,11 @@
 """The rows to reproduce: complete, equal to the published tables, and what the documents show."""
 import pytest
-import yaml
 from mmengine.config import Config
 
+from benchmarks import documents
 from mmcontainer.config_nodes import iter_dicts
 from mmcontainer.errors import UserError
-from mmcontainer.paper import documents, load_tables
+from mmcontainer.paper import load_tables
 from mmcontainer.paper.rows import load_rows, percent
 
 ROWS = load_rows()
@@ -90,26 +90,12 @@ def test_row_is_what_its_config_says(repo_root, row):
 
 
 def test_documents_are_up_to_date():
-    assert not documents.outdated(), 'run python -m mmcontainer.paper.documents --write'
+    assert not documents.outdated(), 'run python -m benchmarks.documents --write'
 
 
 def test_a_table_is_replaced_and_the_rest_stays():
-    text = ('before\n<!-- table: x (mmcontainer.paper.documents) -->\nold\n<!-- end -->\nafter\n')
+    text = ('before\n<!-- table: x (benchmarks.documents) -->\nold\n<!-- end -->\nafter\n')
     assert documents.fill(text, {'x': lambda: ['new', 'lines']}) == text.replace(
         'old', 'new\nlines')
     with pytest.raises(UserError, match='table: y'):
         documents.fill(text, {'y': list})
-
-
-def test_results_of_the_model_index(repo_root):
-    """What the papers state, marked as theirs; and MMEngine's reader finds the configs."""
-    metafile = yaml.safe_load((repo_root / 'configs' / 'metafile.yml').read_text())
-    models = {model['Config']: model for model in metafile['Models']}
-    for row in WITH_CONFIG:
-        results = models[f'configs/{row.config}'].get('Results', [])
-        found = [value for result in results for value in result['Metrics'].values()]
-        assert found == [value for metric, value in row.published.items()
-                         if metric in documents._INDEXED]
-        for result in results:
-            assert set(result) == {'Task', 'Dataset', 'Metrics', 'Published', 'Measured Here'}
-            assert result['Measured Here'] is False and row.paper in result['Published']

@@ -54,8 +54,3 @@ def test_any_number_of_pictures_and_none_detected(tmp_path, number):
     picture = matplotlib.image.imread(tmp_path / 'sheet.png')
     grey = np.abs(picture[..., :3] - 128 / 255).max(-1) < 0.02
     assert grey.mean() > 0.2
-
-
-def test_no_pictures():
-    with pytest.raises(ValueError, match='at least one picture'):
-        contact_sheet.draw_contact_sheet([], META, 'never.png')

@@ -11,7 +11,7 @@ from smca_models import build_detector, build_multi_scale
 
 from mmcontainer.errors import UserError
 from mmcontainer.visualization.network_input import Geometry, NetworkInput
-from mmcontainer.visualization.query_attention import check_choice, collect_queries
+from mmcontainer.visualization.query_attention import check_choice, collect_layers
 from mmcontainer.visualization.query_figures import draw_queries, numbers
 
 SIZE = (128, 160)  # 4 x 5 cells
@@ -38,13 +38,13 @@ def test_rows_are_those_the_decoder_attends_with(model, image):
     layer, found = model.decoder.layers[1].cross_attn, {}
     handle = layer.register_forward_hook(
         lambda module, args, out: found.update(args=args, out=out))
-    rows, = collect_queries(model, image, 1, head=2, queries=[4, 7])
+    rows, = collect_layers(model, image, [1], head=2, queries=[4, 7])
     handle.remove()
     query, _, value, *_ = found['args']
     layer.eval()
     heads = []
     for head in range(8):
-        weights = torch.from_numpy(collect_queries(model, image, 1, head, [4, 7])[0].after)
+        weights = torch.from_numpy(collect_layers(model, image, [1], head, [4, 7])[0].after)
         _, _, values = layer.project(query, query, value)
         heads.append(weights.flatten(1) @ values[0, head])
     out = query[0, [4, 7]] + layer.attn.out_proj(torch.cat(heads, dim=-1))
@@ -55,7 +55,7 @@ def test_rows_are_those_the_decoder_attends_with(model, image):
 
 
 def test_the_gaussian_relates_both_softmaxes_and_peaks_at_its_point(model, image):
-    rows, = collect_queries(model, image, 0, head=1, queries=[3])
+    rows, = collect_layers(model, image, [0], head=1, queries=[3])
     product = rows.before[0] * rows.gaussian[0]
     np.testing.assert_allclose(rows.after[0], product / product.sum(), rtol=1e-4)
     row, column = np.unravel_index(rows.gaussian[0].argmax(), (4, 5))
@@ -64,7 +64,7 @@ def test_the_gaussian_relates_both_softmaxes_and_peaks_at_its_point(model, image
 
 
 def test_best_queries_and_boxes_are_the_predicted_ones(model, image):
-    rows, = collect_queries(model, image, 1)
+    rows, = collect_layers(model, image, [1])
     assert rows.head == 'mean over 8 heads' and rows.points.shape == (3, 8, 2)
     assert (np.diff(rows.scores) <= 0).all()
     logits, boxes = model.bbox_head(**model.forward_transformer(
@@ -105,7 +105,7 @@ def test_groups_of_the_multi_scale_detector_add_up_to_its_attention(image):
     layer, found = model.decoder.layers[1].cross_attn, {}
     handle = layer.register_forward_hook(
         lambda module, args, out: found.update(args=args, out=out))
-    mean = collect_queries(model, image, 1, queries=[4, 7])
+    mean = collect_layers(model, image, [1], queries=[4, 7])
     handle.remove()
     assert [rows.before.shape[1:] for rows in mean] == [(8, 10), (8, 10), (4, 5), (2, 3)]
     np.testing.assert_allclose([rows.cell_size for rows in mean],
@@ -117,7 +117,7 @@ def test_groups_of_the_multi_scale_detector_add_up_to_its_attention(image):
     _, _, values = layer.project(query, query, value)
     heads = []
     for head in range(8):
-        groups = collect_queries(model, image, 1, head, [4, 7])
+        groups = collect_layers(model, image, [1], head, [4, 7])
         weights = np.concatenate([rows.weights[:, None] * rows.after.reshape(2, -1)
                                   for rows in groups], axis=1)
         heads.append(torch.from_numpy(weights) @ values[0, head])

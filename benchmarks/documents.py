@@ -1,7 +1,7 @@
 """Write the tables of published numbers into README.md, docs/ and configs/metafile.yml.
 
-    python -m mmcontainer.paper.documents            # names the files that are outdated
-    python -m mmcontainer.paper.documents --write    # writes them anew
+    python -m benchmarks.documents            # names the files that are outdated
+    python -m benchmarks.documents --write    # writes them anew
 
 A table stands between two comments, of which the first names it; all else in a file stays. What the
 tables hold comes from ``rows.yaml`` and ``tables.yaml``.
@@ -10,11 +10,11 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ..errors import UserError
-from ..fileio import write_atomically
-from .rows import Row, load_rows
+from mmcontainer.errors import UserError
+from mmcontainer.fileio import write_text
+from mmcontainer.paper.rows import Row, load_rows
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 _COTNETS = ('cotnet_50', 'cotnet_101', 'cotnext_50', 'cotnext_101', 'se_cotnetd_50',
             'se_cotnetd_101')
 _COTNET_DETECTORS = ('faster_rcnn', 'cascade_rcnn', 'mask_rcnn', 'cascade_mask_rcnn')
@@ -226,7 +226,7 @@ def fill(text: str, tables: dict[str, Callable[[], list[str]]], is_yaml: bool = 
         UserError: The comments of a table are missing.
     """
     for name, make in tables.items():
-        first, last = f'<!-- table: {name} (mmcontainer.paper.documents) -->', '<!-- end -->'
+        first, last = f'<!-- table: {name} (benchmarks.documents) -->', '<!-- end -->'
         if is_yaml:
             first, last = f'# {first[5:-4]}', '# end'
         begin = text.find(f'{first}\n')
@@ -253,15 +253,14 @@ def outdated() -> dict[Path, str]:
 def main() -> int:
     """Command line; the exit code is 1 if files are outdated and not written."""
     parser = argparse.ArgumentParser(
-        prog='python -m mmcontainer.paper.documents', description=__doc__,
+        prog='python -m benchmarks.documents', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--write', action='store_true', help='write the files that are outdated')
     args = parser.parse_args()
     found = outdated()
     for path, text in found.items():
         if args.write:
-            write_atomically(path, lambda file, text=text: Path(file).write_text(
-                text, encoding='utf-8'))
+            write_text(path, text)
         print(f'{path.relative_to(ROOT)}: {"written" if args.write else "outdated"}')
     return 1 if found and not args.write else 0
 
