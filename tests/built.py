@@ -1,6 +1,7 @@
 """The backbones of this package, and models of which only names, shapes and settings matter."""
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 import mmcontainer.backbones as backbones
@@ -46,3 +47,11 @@ def build_empty(cfg):
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
         return MODELS.build(cfg.model)
+
+
+def decays_of(model, optim_wrapper):
+    """Weight decay of the parameters that the optimizer has, {name: decay}."""
+    groups = build_optim_wrapper(model, optim_wrapper).optimizer.param_groups
+    decays = {id(value): group['weight_decay'] for group in groups for value in group['params']}
+    return {name: decays[id(value)] for name, value in model.named_parameters()
+            if id(value) in decays}

@@ -1,4 +1,6 @@
-"""The config of a detector that has a test pipeline, and whose model a test replaces."""
+"""The config of a detector that has a test pipeline, and the arguments of ``tools/infer.py``."""
+from argparse import Namespace
+
 from mmengine.config import Config
 
 TEXT = """
@@ -15,3 +17,12 @@ test_dataloader = dict(dataset=dict(type='CocoDataset', pipeline=[
 def make_config(loader=''):
     """The config, with arguments of the loader."""
     return Config.fromstring(TEXT.format(loader=loader), '.py')
+
+
+def infer_args(*images, **changes):
+    """Arguments of ``tools/infer.py``, some of them changed."""
+    return Namespace(**{**dict(
+        images=list(map(str, images)), config='config.py', checkpoint='x.pth', cfg_options=None,
+        out_dir='out', score_thr=0., device='cpu', recursive=False, max_pixels=10**6,
+        no_deploy=False, amp=None, compile=False, no_pictures=False, coco=False,
+        annotations=None), **changes})

@@ -1,7 +1,6 @@
 """tools/infer.py with a model that marks what is bright; real detectors: tests/e2e."""
 import json
 import os
-from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -13,7 +12,7 @@ from torch import nn
 
 pytest.importorskip('mmcv.ops')
 
-from infer_config import TEXT  # noqa: E402
+from infer_config import TEXT, infer_args  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
@@ -75,11 +74,7 @@ def run(spot, tmp_path, monkeypatch, capsys):
 
     def call(*images, loader='', **options):
         (tmp_path / 'config.py').write_text(TEXT.format(loader=loader))
-        options = {**dict(config='config.py', checkpoint='x.pth', cfg_options=None, out_dir='out',
-                          score_thr=0.3, device='cpu', recursive=False, max_pixels=1_000_000,
-                          no_deploy=False, amp=None, compile=False, no_pictures=False, coco=False,
-                          annotations=None), **options}
-        code = infer(Namespace(images=list(map(str, images)), **options))
+        code = infer(infer_args(*images, **dict(dict(score_thr=0.3), **options)))
         return (code, *capsys.readouterr())
 
     return call

@@ -2,7 +2,6 @@
 import io
 import json
 import os
-from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -14,7 +13,7 @@ from torch import nn
 
 pytest.importorskip('mmcv.ops')
 
-from infer_config import TEXT  # noqa: E402
+from infer_config import TEXT, infer_args  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
@@ -75,10 +74,7 @@ def run(model, tmp_path, monkeypatch, capsys):
 
     def call(*images, loader='', **options):
         (tmp_path / 'config.py').write_text(TEXT.format(loader=loader))
-        options = {**dict(config='config.py', out_dir='out', score_thr=0.05, recursive=False,
-                          max_pixels=10**6, no_pictures=False, coco=False, annotations=None),
-                   **options}
-        code = infer(Namespace(images=list(map(str, images)), **options))
+        code = infer(infer_args(*images, **dict(dict(score_thr=0.05), **options)))
         return (code, *capsys.readouterr())
 
     return call

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from built import build_empty
+from built import build_empty, decays_of
 from learning_rates import stepped_rates
 from mmcv.cnn.bricks import DropPath
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
 from mmcontainer.cli.configs import load_config
@@ -123,10 +122,7 @@ def test_model(name):
 def test_weight_decay_of_every_parameter(name):
     cfg = _load(name)
     model = build_empty(cfg)
-    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
-    decays = {id(parameter): group['weight_decay'] for group in groups
-              for parameter in group['params']}
-    assert {key: decays[id(parameter)] for key, parameter in model.named_parameters()} == {
+    assert decays_of(model, cfg.optim_wrapper) == {
         key: 0. if parameter.ndim == 1 or key.endswith('.bias') else OFFICIAL['weight_decay']
         for key, parameter in model.named_parameters()}
 
@@ -156,6 +152,5 @@ def test_option_does_what_the_table_says(option, value):
     assert (option, value) == ('optim_wrapper.paramwise_cfg.norm_decay_mult', '1.')
     cfg.optim_wrapper.paramwise_cfg.norm_decay_mult = float(value)
     model = build_empty(cfg)
-    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
-    decays = {id(p): group['weight_decay'] for group in groups for p in group['params']}
-    assert {decays[id(p)] for p in model.backbone.norm.parameters()} == {0.05}
+    decays = decays_of(model, cfg.optim_wrapper)
+    assert {decays[f'backbone.norm.{key}'] for key in ('weight', 'bias')} == {0.05}

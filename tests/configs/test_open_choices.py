@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from built import build_empty
+from built import build_empty, decays_of
 from mmcv.cnn.bricks import DropPath
-from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from mmcontainer.cli.configs import load_config
@@ -42,13 +41,12 @@ def _drop_path(cfg):
 def _decay_of_norms(cfg):
     """Weight decays of layer norms; all else decays whatever the option is."""
     model = build_empty(cfg)
-    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
-    decays = {id(p): group['weight_decay'] for group in groups for p in group['params']}
-    in_norms = {id(p) for m in model.modules() if isinstance(m, nn.LayerNorm)
-                for p in m.parameters()}
-    trained = {id(p) for p in model.parameters() if p.requires_grad}
-    assert in_norms and {decays[p] for p in trained - in_norms} == {0.05}
-    found, = {decays[p] for p in in_norms}
+    decays = decays_of(model, cfg.optim_wrapper)
+    in_norms = {f'{prefix}.{name}' for prefix, module in model.named_modules()
+                if isinstance(module, nn.LayerNorm) for name, _ in module.named_parameters()}
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert in_norms and {decays[name] for name in trained - in_norms} == {0.05}
+    found, = {decays[name] for name in in_norms}
     return found
 
 

@@ -1,10 +1,10 @@
 """``mmcontainer.Detector`` finds what the tools find, and MMDetection's DetInferencer does, too."""
-from argparse import Namespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from infer_config import infer_args
 
 from mmcontainer import Detector
 from mmcontainer.cli.configs import build_model, load_config
@@ -31,10 +31,8 @@ def test_same_numbers_as_the_tool(saved, tiny_data, tmp_path, monkeypatch, capsy
     config, checkpoint = saved
     monkeypatch.chdir(tmp_path)
     images = tiny_data / 'val2017'
-    assert infer(Namespace(
-        config=config, checkpoint=checkpoint, cfg_options=None, amp=None, compile=False,
-        no_deploy=False, images=[str(images)], out_dir='found', score_thr=0., device='cpu',
-        recursive=False, max_pixels=10**6, no_pictures=True, coco=False, annotations=None)) == 0
+    assert infer(infer_args(images, config=config, checkpoint=checkpoint, out_dir='found',
+                            no_pictures=True)) == 0
     detector = Detector(config, checkpoint, device='cpu')
     found = detector(images, score_thr=0)
     files = sorted((tmp_path / 'found').glob('*.json'))

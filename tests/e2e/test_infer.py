@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from infer_config import infer_args
 from PIL import Image
 
 from mmcontainer.cli.configs import load_config
@@ -83,9 +84,7 @@ def test_infer_finds_what_test_finds(tiny_config, turned_data, tmp_path, monkeyp
     evaluate(Namespace(**common, work_dir='work', data_root=str(turned_data), launcher='none',
                    verbose=False, out='out.pkl', show_dir='drawn'))
     capsys.readouterr()
-    assert infer(Namespace(**common, images=[str(turned_data / 'val2017')], out_dir='found',
-                           score_thr=0., device='cpu', recursive=False, max_pixels=10**6,
-                           no_pictures=False, coco=False, annotations=None)) == 0
+    assert infer(infer_args(turned_data / 'val2017', **common, out_dir='found')) == 0
     # The classes are the config's, and the annotations of its data set are not there.
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith(' of random.pth; 2 classes, named by the config; on cpu')
@@ -119,11 +118,8 @@ def test_a_video_is_done_as_its_images(tiny_config, tmp_path, monkeypatch):
     video.release()
     for number, image in enumerate(Video('clip.avi')):
         cv2.imwrite(f'{number}.png', image)
-    assert infer(Namespace(
-        config=config, checkpoint='random.pth', cfg_options=None, amp=None, compile=False,
-        no_deploy=False, images=['clip.avi', '0.png', '1.png', '2.png'], out_dir='found',
-        score_thr=0., device='cpu', recursive=False, max_pixels=10**6, no_pictures=True, coco=False,
-        annotations=None)) == 0
+    assert infer(infer_args('clip.avi', '0.png', '1.png', '2.png', config=config,
+                            checkpoint='random.pth', out_dir='found', no_pictures=True)) == 0
     frames = json.loads((tmp_path / 'found' / 'clip.json').read_text())['frames']
     assert len(frames) == 3
     for frame in frames:
