@@ -144,7 +144,8 @@ def alternate(calls: Mapping[str, Callable],
 def available_memory_mb(device: torch.device) -> float:
     """Memory that can still be taken, in MB."""
     if device.type == 'cuda':
-        return torch.cuda.mem_get_info(device)[0] / 2**20
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + cached) / 2**20
     return int(read_proc('/proc/meminfo', 'MemAvailable').split()[0]) / 1024
 
 

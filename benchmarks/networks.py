@@ -15,6 +15,7 @@ from torch import nn
 
 from mmcontainer.analysis import count_flops
 from mmcontainer.cli.tool import run_tool
+from mmcontainer.engine.amp import keep_float32
 from mmcontainer.torch_compat import loss_scaler
 
 from .harness import (
@@ -182,6 +183,8 @@ def start_here(suite: Suite, name: str, work: Workload, inputs: tuple,
                device: torch.device) -> tuple[Optional[Callable], str]:
     """A contestant of this process; or None, and why it is left out."""
     network = suite.build(name, deploy=work.passes == 'inference').to(device)
+    if PRECISIONS[work.dtype] != torch.float32:
+        keep_float32(network)  # as the tools do: mmcv's focal loss knows no bfloat16 on a GPU
     reason = too_big(suite, network, work, device)
     return None if reason else make_call(suite, network, inputs, work, device), reason
 

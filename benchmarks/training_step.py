@@ -49,7 +49,7 @@ from mmengine.hooks import Hook, LoggerHook
 from mmcontainer.cli.console import build_runner
 from mmcontainer.cli.tool import run_tool
 from mmcontainer.cli.train import prepare_config
-from mmcontainer.engine.amp import is_mixed, keep_float32
+from mmcontainer.engine.amp import prepare_mixed_training
 
 from .harness import default_device, describe_machine
 from .store import format_table, save_cases
@@ -180,8 +180,7 @@ def run(args: argparse.Namespace, work_dir: str) -> list[dict]:
     # The config logs once in many steps, of which too few are timed: an upper bound instead.
     cfg.default_hooks.logger.interval = 1
     runner = build_runner(cfg, verbose=True)  # without the time that counting objects takes
-    if is_mixed(runner.optim_wrapper):  # as tools/train.py does
-        keep_float32(runner.model)
+    prepare_mixed_training(runner)  # as tools/train.py does
     mark('build the runner and the model')
     steps = Steps(args.steps)
     runner.register_hook(steps, 'LOWEST')

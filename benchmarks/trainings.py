@@ -19,7 +19,7 @@ from mmcontainer.cli.console import build_runner, quiet_libraries
 from mmcontainer.cli.imagenet_subset import list_images
 from mmcontainer.cli.train import prepare_config
 from mmcontainer.demo import ShapesParams, generate_shapes
-from mmcontainer.engine.amp import is_mixed, keep_float32
+from mmcontainer.engine.amp import prepare_mixed_training
 from mmcontainer.fileio import write_text
 
 DETECTOR = 'configs/retinanet/container_light_fpn_demo_shapes.py'
@@ -117,8 +117,7 @@ def train(args: argparse.Namespace, name: str, config: str, data_root: Path, amp
         auto_scale_lr=False, resume=None, overwrite=True, launcher='none'))
     batch = cfg.train_dataloader.batch_size
     runner = build_runner(cfg)
-    if is_mixed(runner.optim_wrapper):
-        keep_float32(runner.model)
+    prepare_mixed_training(runner)
     hook, start = Throughput(), time.perf_counter()
     runner.register_hook(hook, 'LOWEST')
     runner.train()

@@ -1,4 +1,6 @@
 """The backbones of this package, and models of which only names, shapes and settings matter."""
+from contextlib import contextmanager
+
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
@@ -55,3 +57,13 @@ def decays_of(model, optim_wrapper):
     decays = {id(value): group['weight_decay'] for group in groups for value in group['params']}
     return {name: decays[id(value)] for name, value in model.named_parameters()
             if id(value) in decays}
+
+
+@contextmanager
+def deterministic():
+    """PyTorch refuses what has no deterministic gradient, where it knows that."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -12,7 +12,7 @@ from ..checkpoints import check_file, resolve_path
 from ..checkpoints.integrity import sha256
 from ..checkpoints.official import missing_message
 from ..config_nodes import SPLITS, constructor_arguments, find_class, iter_dicts
-from ..engine.amp import CPUAmpOptimWrapper
+from ..engine.amp import CPUAmpOptimWrapper, gpu_has_bfloat16
 from ..engine.checkpoint_hook import SafeCheckpointHook
 from ..errors import UserError
 from ..type_names import LOADING_TYPES, type_name
@@ -220,7 +220,7 @@ def apply_amp(cfg, precision: str) -> None:
     if precision == 'fp16' and not has_cuda:
         raise UserError('--amp fp16 needs a CUDA GPU, and none was found: on the CPU use --amp '
                         'bf16, or train without --amp.')
-    if precision == 'bf16' and has_cuda and not torch.cuda.is_bf16_supported():
+    if precision == 'bf16' and has_cuda and not gpu_has_bfloat16():
         raise UserError(f'--amp bf16: {torch.cuda.get_device_name()} has no bfloat16; '
                         'use --amp fp16.')
     wrapper = cfg.get('optim_wrapper')

@@ -152,6 +152,9 @@ def build_runner(cfg, verbose: bool = False) -> Runner:
         UserError: An argument that a class of this package refuses.
     """
     kind = RUNNERS.get(cfg.get('runner_type', 'Runner'))
+    if cfg.get('randomness', {}).get('deterministic', False):
+        # Without it cuBLAS refuses, and it is read when a GPU is used for the first time.
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     if verbose:
         with as_user_error():
             return kind.from_cfg(cfg)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from ..data_check import check_annotations, check_data
-from ..engine.amp import is_mixed, keep_float32
+from ..engine.amp import prepare_mixed_training
 from ..engine.deploy import DeployHook
 from ..engine.invalid_loss import StopWhenDivergedHook
 from ..engine.on_track import OnTrackHook
@@ -152,8 +152,7 @@ def _run(cfg, args) -> None:
     if cfg.get('load_from') is not None:
         prepare_loading(runner, cfg.load_from, args.allow_partial_load)
     check_pretrained_weights(runner.model)
-    if is_mixed(runner.optim_wrapper):
-        keep_float32(runner.model)
+    prepare_mixed_training(runner)
     if args.compile:
         compile_backbone(runner.model)
     runner.train()

@@ -84,6 +84,12 @@ def keep_float32(model: nn.Module) -> None:
             module.__class__ = _subclass(cls, names, _in_float32, device_type)
 
 
+def prepare_mixed_training(runner) -> None:
+    """Apply :func:`keep_float32` to the model of a runner that trains in mixed precision."""
+    if is_mixed(runner.optim_wrapper):
+        keep_float32(runner.model)
+
+
 def warn_of_slow_bfloat16() -> None:
     """Say in the log if the CPU has no fast bfloat16, which PyTorch then emulates."""
     if hasattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported') and not (
@@ -91,6 +97,11 @@ def warn_of_slow_bfloat16() -> None:
         print_log('PyTorch emulates bfloat16 on this CPU (x86 needs AVX-512 for it), which takes '
                   'many times as long as float32: leave out --amp bf16.', 'current',
                   logging.WARNING)
+
+
+def gpu_has_bfloat16() -> bool:
+    """Tell whether the GPU has it; ``torch.cuda.is_bf16_supported`` counts emulation, too."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability()[0] >= 8
 
 
 def use_bfloat16(model: nn.Module) -> None:
@@ -103,7 +114,7 @@ def use_bfloat16(model: nn.Module) -> None:
         UserError: If the GPU has no bfloat16.
     """
     device_type = next(model.parameters()).device.type
-    if device_type == 'cuda' and not torch.cuda.is_bf16_supported():
+    if device_type == 'cuda' and not gpu_has_bfloat16():
         raise UserError(f'--amp bf16: {torch.cuda.get_device_name()} has no bfloat16; run without '
                         '--amp.')
     if device_type == 'cpu':

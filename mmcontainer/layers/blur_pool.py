@@ -3,6 +3,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops.autograd import needs_deterministic_gradient
+
+
+def _pad_by_slices(x: Tensor, dim: int, inner: int) -> Tensor:
+    """Put the row or column that lies ``inner`` ones inside of a border before it."""
+    last = x.shape[dim] - 1 - inner
+    return torch.cat([x.narrow(dim, inner, 1), x, x.narrow(dim, last, 1)], dim)
+
 
 class BlurPool(nn.Module):
     """Blur with the binomial 3x3 kernel, then keep every second row and column.
@@ -24,6 +32,10 @@ class BlurPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # A map of one row or column has nothing to reflect; its border is repeated instead.
-        mode = 'reflect' if torch.jit.is_tracing() or min(x.shape[-2:]) > 1 else 'replicate'
-        x = F.pad(x, (1, 1, 1, 1), mode=mode)
+        reflects = torch.jit.is_tracing() or min(x.shape[-2:]) > 1
+        if needs_deterministic_gradient():
+            for dim in (2, 3):
+                x = _pad_by_slices(x, dim, inner=1 if reflects else 0)
+        else:
+            x = F.pad(x, (1, 1, 1, 1), mode='reflect' if reflects else 'replicate')
         return F.conv2d(x, self.kernel.to(x.dtype), stride=2, groups=self.kernel.shape[0])

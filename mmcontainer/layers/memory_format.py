@@ -26,14 +26,16 @@ def prefer_channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if _chooses(x) else x
 
 
-def as_stage_input(x: Tensor) -> Tensor:
+def as_stage_input(x: Tensor, before: Tensor) -> Tensor:
     """``x`` of a norm over channels, which works on (B, H, W, C), as convolutions like it best.
 
-    That memory is channels_last, and on a CPU it stays. Elsewhere the map is made contiguous; so it
-    is for Inductor, which (2.12) cannot order these strides when shapes are dynamic.
+    That memory is channels_last, and on a CPU it stays. Elsewhere the map gets the format of
+    ``before``, which went into the norm, and is made contiguous for Inductor, which (2.12) cannot
+    order these strides when shapes are dynamic.
     """
-    is_free = x.device.type == 'cpu' and not is_compiling()
-    return x if is_free else x.contiguous()
+    if x.device.type == 'cpu':
+        return x.contiguous() if is_compiling() else x
+    return x if not is_captured() and is_nhwc(before) else x.contiguous()
 
 
 def with_channels_last_gradient(x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class PatchEmbed(BaseModule):
 
     Shapes: (B, in_channels, H, W) -> (B, embed_dims, H // patch_size, W // patch_size). On the CPU
     the output has the channels_last memory format, which spares the convolutions that follow it
-    many copies; on other devices it is contiguous.
+    many copies; on other devices it has that of the convolution.
     """
 
     def __init__(self, in_channels: int, embed_dims: int, patch_size: int, init_cfg=None):
@@ -29,4 +29,5 @@ class PatchEmbed(BaseModule):
         self.norm = MapNorm(embed_dims, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return as_stage_input(self.norm(self.proj(x)))
+        x = self.proj(x)
+        return as_stage_input(self.norm(x), x)

@@ -9,10 +9,17 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..ops import biased_attention, merge_heads, relative_attention, relative_bias
+from ..ops.autograd import needs_deterministic_gradient
 from ..torch_compat import is_exporting
 from .map_norm import MapNorm
 from .mbconv import PooledShortcut, build_pool
 from .mlp import ConvMlp
+
+
+def _bicubic_weights(old: int, new: int, like: Tensor) -> Tensor:
+    """Weights of bicubic resizing of a line, (new, old): what it makes of single ones."""
+    lines = torch.eye(old, dtype=like.dtype, device=like.device)[None, None]
+    return F.interpolate(lines, (new, old), mode='bicubic', align_corners=False)[0, 0]
 
 
 class RelativeAttention(BaseModule):
@@ -61,6 +68,10 @@ class RelativeAttention(BaseModule):
         size = tuple(2 * length - 1 for length in grid_size)
         if not torch.jit.is_tracing() and size == tuple(self.table.shape[1:]):
             return self.table
+        if needs_deterministic_gradient():
+            rows, columns = (_bicubic_weights(old, new, self.table)
+                             for old, new in zip(self.table.shape[1:], size))
+            return rows @ self.table @ columns.T
         return F.interpolate(self.table[None], size, mode='bicubic', align_corners=False)[0]
 
     def forward(self, x: Tensor) -> Tensor:

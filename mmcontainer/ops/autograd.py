@@ -16,6 +16,14 @@ def has_own_backward(x: Tensor) -> bool:
     return x.device.type == 'cpu' and torch.is_grad_enabled() and not is_captured()
 
 
+def needs_deterministic_gradient() -> bool:
+    """Tell whether PyTorch refuses gradients that a GPU adds up in any order.
+
+    Those are, among others, of ``F.interpolate`` and of padding by reflection.
+    """
+    return torch.is_grad_enabled() and torch.are_deterministic_algorithms_enabled()
+
+
 def plain_gradients(function: Callable, inputs: Sequence[Optional[Tensor]], needed: Sequence[bool],
                     grad: Tensor) -> tuple[Optional[Tensor], ...]:
     """Gradients that can be differentiated again.

@@ -13,6 +13,7 @@ with dilation d and r = (k - 1) / 2; x is 0 outside the map. Channels that share
 c, c + G, c + 2G ...: strided, not neighbours.
 """
 import functools
+import warnings
 from types import ModuleType
 from typing import Optional
 
@@ -159,9 +160,24 @@ def _form_for(x: Tensor, weight: Tensor) -> ModuleType:
 
 @functools.cache
 def _can_use_triton(device: torch.device, dtype: torch.dtype) -> bool:
-    """Tell whether Triton 3 is there and knows the GPU: from capability 7 on, for bfloat16 8."""
+    """Tell whether Triton 3 works and knows the GPU: from capability 7 on, for bfloat16 8."""
     needed = 8 if dtype == torch.bfloat16 else 7
-    return HAS_TRITON_3 and torch.cuda.get_device_capability(device)[0] >= needed
+    return (HAS_TRITON_3 and torch.cuda.get_device_capability(device)[0] >= needed
+            and _has_triton_driver())
+
+
+@functools.cache
+def _has_triton_driver() -> bool:
+    """Tell whether Triton can launch kernels: it compiles a helper in C first, with headers."""
+    import triton
+    try:
+        triton.runtime.driver.active.utils  # noqa: B018
+    except Exception as error:  # of the compiler, of the linker, of the loader
+        warnings.warn('Triton does not work here, so that PyTorch computes CoT\'s local '
+                      f'aggregation, more slowly: {type(error).__name__}: {error}. It needs a C '
+                      'compiler and the headers of Python.', stacklevel=2)
+        return False
+    return True
 
 
 def _cast_for_autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

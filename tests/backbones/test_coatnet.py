@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from built import deterministic
 from largest_tensor import LargestTensor
 from mmengine.config import Config
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -147,6 +148,19 @@ def test_tables_are_resized_as_timm_resizes_them():
     with torch.no_grad():
         found = layer.resized_table((12, 9))
     torch.testing.assert_close(found.flatten(1).T, expected)
+
+
+def test_resizing_with_a_deterministic_gradient():
+    """On a GPU the gradient of bicubic interpolation is an error in deterministic trainings."""
+    layer = RelativeAttention(64, 64, (7, 7)).double()
+    torch.nn.init.normal_(layer.table)
+    expected = layer.resized_table((12, 5))
+    gradient, = torch.autograd.grad(expected.square().sum(), layer.table)
+    with deterministic():
+        found = layer.resized_table((12, 5))
+    assert 'Upsample' not in type(found.grad_fn).__name__
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), layer.table)[0], gradient)
 
 
 def test_a_resized_table_is_never_stale():

@@ -1,10 +1,11 @@
 """CoTNet beyond parity: sizes, single images, recomputation, ONNX."""
 import pytest
 import torch
+from built import deterministic
 
 from mmcontainer.analysis.flops import count_flops
 from mmcontainer.backbones import CoTNet
-from mmcontainer.layers import CotLayer, GatedConv
+from mmcontainer.layers import BlurPool, CotLayer, GatedConv
 from mmcontainer.paper import load_tables
 
 
@@ -103,3 +104,16 @@ def test_statistics_of_group_norms_are_float32_under_autocast():
 def test_norms_without_parameters(norm_cfg):
     with torch.device('meta'):
         CoTNet(norm_cfg=norm_cfg)
+
+
+@pytest.mark.parametrize('size', [(5, 6), (1, 4)])
+def test_blur_pool_with_a_deterministic_gradient(size):
+    """On a GPU the gradient of padding by reflection is an error in deterministic trainings."""
+    x = torch.randn(2, 3, *size, requires_grad=True)
+    layer = BlurPool(3)
+    expected = layer(x)
+    gradient, = torch.autograd.grad(expected.square().sum(), x)
+    with deterministic():
+        found = layer(x)
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), x)[0], gradient)

@@ -29,7 +29,7 @@ def no_gpu(monkeypatch):
 def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'Test GPU')
-    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: (8, 0))
 
 
 def test_fp16_on_the_cpu_is_refused(no_gpu):
@@ -38,7 +38,7 @@ def test_fp16_on_the_cpu_is_refused(no_gpu):
 
 
 def test_bf16_on_an_old_gpu_is_refused(gpu, monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda: False)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: (7, 5))
     with pytest.raises(UserError, match='Test GPU has no bfloat16'):
         apply_amp(make_config(), 'bf16')
 

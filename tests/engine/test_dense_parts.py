@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from built import deterministic
 from mmcv.cnn import ConvModule
 from mmcv.ops import ModulatedDeformConv2d
 from mmdet.registry import MODELS
@@ -89,11 +90,8 @@ def test_everything_can_go_back():
 
 def test_nothing_is_chosen_by_the_clock_where_results_have_to_be_the_same():
     model = _build(RETINANET)
-    torch.use_deterministic_algorithms(True)
-    try:
+    with deterministic():
         assert deploy_dense_parts(model) == []
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 def test_a_second_call_changes_no_convolution_again():

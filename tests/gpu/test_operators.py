@@ -6,7 +6,7 @@ import pytest
 import torch
 from aggregation_cases import TOLERANCES, assert_close, channels_last, exact, random_case
 from golden_rule import GOLDEN
-from on_device import precision, relative_errors
+from on_device import computing, precisions, relative_errors
 
 from mmcontainer.ops import (
     aggregate,
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.gpu
 
 FIXTURES = sorted(GOLDEN.glob('cot_aggregation__*.npz'))
 GRID = (13, 17)
-# Of float32 with and without TF32, as in test_backbones.py.
-LIMITS = dict(float32=2e-4, tf32=2e-2)
+# Of float32 with and without TF32, as in test_backbones.py, and of autocast.
+LIMITS = dict(float32=2e-4, tf32=2e-2, float16=2e-2, bfloat16=5e-2)
 
 
 @pytest.mark.parametrize('path', FIXTURES, ids=lambda path: path.stem)
@@ -78,7 +78,7 @@ def _attention(query, key, value, form):
 def _relative(query, key, value, table, form):
     if form == 'explicit':
         return relative_affinity(query, key, table, GRID) @ value
-    return relative_attention(query, key, value, table, GRID)
+    return relative_attention(query, key, value, table, GRID, form=form)
 
 
 def _modulated(*inputs, form):
@@ -93,6 +93,10 @@ def _tokens():
     return [torch.randn(2, 4, GRID[0] * GRID[1], 32) for _ in range(3)]
 
 
+def _with_table():
+    return [*_tokens(), torch.randn(4, 2 * GRID[0] - 1, 2 * GRID[1] - 1)]
+
+
 def _queries():
     query, key, value = _tokens()
     point = torch.rand(2, 4, 20, 2) * torch.tensor([float(GRID[1]), float(GRID[0])])
@@ -101,8 +105,8 @@ def _queries():
 
 CASES = {
     'self-attention': (_maps, _attention, 'fast'),
-    'relative attention': (
-        lambda: [*_tokens(), torch.randn(4, 2 * GRID[0] - 1, 2 * GRID[1] - 1)], _relative, 'fast'),
+    'relative attention': (_with_table, _relative, 'dense'),
+    'relative attention, no matrix': (_with_table, _relative, 'toeplitz'),
     'modulated attention': (_queries, _modulated, 'auto'),
     'modulated attention, mask': (_queries, _modulated, 'separable'),
 }
@@ -112,6 +116,8 @@ CASES = {
 @pytest.mark.parametrize('rounding', LIMITS)
 def test_attention(name, rounding, device):
     """Output and the gradients to all inputs, points and scales included."""
+    if rounding not in precisions(torch.device(device)):
+        pytest.skip(f'{rounding} is of no use on this device')
     make_inputs, function, form = CASES[name]
     torch.manual_seed(0)
     inputs = make_inputs()
@@ -122,7 +128,7 @@ def test_attention(name, rounding, device):
         return (out, *torch.autograd.grad(out.square().sum(), inputs))
 
     expected = run(partial(function, form='explicit'), [tensor.double() for tensor in inputs])
-    with precision(rounding):
+    with computing(rounding, torch.device(device)):
         found = run(partial(function, form=form), [tensor.to(device) for tensor in inputs])
     errors = relative_errors(found, expected)
     assert max(errors) < LIMITS[rounding], errors

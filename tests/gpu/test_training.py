@@ -12,6 +12,7 @@ from benchmarks.trainings import TINY
 from mmcontainer.cli.console import build_runner
 from mmcontainer.cli.train import prepare_config, prepare_loading
 from mmcontainer.demo import ShapesParams, generate_shapes
+from mmcontainer.engine.amp import prepare_mixed_training
 
 pytestmark = pytest.mark.gpu
 
@@ -78,6 +79,7 @@ def _train(repo_root, shapes, work_dir, epochs, amp, tiny, resume=None):
     runner = build_runner(cfg)
     if cfg.get('load_from') is not None:
         prepare_loading(runner, cfg.load_from, False)
+    prepare_mixed_training(runner)
     runner.train()
     lines = [json.loads(line) for path in sorted(work_dir.glob('*/vis_data/scalars.json'))
              for line in path.read_text().splitlines()]

@@ -1,8 +1,10 @@
 """Maps and their gradients take the format that convolutions like."""
+import pytest
 import torch
 
 from mmcontainer.layers.memory_format import (
     as_output,
+    as_stage_input,
     prefer_channels_last,
     with_channels_last_gradient,
 )
@@ -35,3 +37,14 @@ def test_what_leaves_is_contiguous_and_its_gradient_continues_in_channels_last()
     assert out.is_contiguous() and torch.equal(out, source)
     out.sum().backward()
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize('device, memory_format, expected', [
+    ('cpu', torch.contiguous_format, torch.channels_last),
+    ('meta', torch.contiguous_format, torch.contiguous_format),
+    ('meta', torch.channels_last, torch.channels_last)])
+def test_a_stage_begins_in_the_format_of_its_convolutions(device, memory_format, expected):
+    """On a GPU, which 'meta' stands for, that is what the caller gave."""
+    before = torch.empty(2, 8, 5, 6, device=device).to(memory_format=memory_format)
+    normed = torch.empty(2, 5, 6, 8, device=device).permute(0, 3, 1, 2)
+    assert as_stage_input(normed, before).is_contiguous(memory_format=expected)

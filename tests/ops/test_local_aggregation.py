@@ -158,3 +158,18 @@ def test_onnx_runs_at_any_size(dynamo, tmp_path):
         x, weight, _ = random_case(batch, 4, 2, 1, size, 3, torch.float32)
         out, = session.run(None, {'x': x.numpy(), 'weight': weight[:, 0].numpy()})
         torch.testing.assert_close(torch.from_numpy(out), model(x, weight[:, 0]))
+
+
+class Broken:
+    @property
+    def active(self):
+        raise RuntimeError('Failed to find C compiler')
+
+
+def test_where_triton_cannot_launch_pytorch_computes(monkeypatch):
+    """It compiles a helper in C when the GPU is used for the first time."""
+    triton = pytest.importorskip('triton')
+    module = sys.modules['mmcontainer.ops.local_aggregation']
+    monkeypatch.setattr(triton.runtime, 'driver', Broken())
+    with pytest.warns(UserWarning, match='Triton does not work here.*Failed to find C compiler'):
+        assert not module._has_triton_driver.__wrapped__()
