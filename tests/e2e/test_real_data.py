@@ -114,12 +114,11 @@ def test_documented_masks_train_on_photographs(documented, real_data, run_tool, 
     output = run_tool('train.py', documented('people'), '--data-root', real_data / 'coco128',
                       '--from-scratch', '--work-dir', 'work', *FEW,
                       'train_dataloader.dataset.indices=1', 'val_dataloader.dataset.indices=1',
-                      'default_hooks.checkpoint.interval=1',
                       'model.test_cfg.rcnn.score_thr=0.')
     loss = re.search(r'Epoch\(train\) \[1\]\[1/1\].* loss_mask: ([\d.]+)', output)
     assert 0.6 < float(loss[1]) < 0.8
     assert re.search(r'coco/segm +-?[\d.]+', output) and '| person' in output
-    assert (tmp_path / 'work' / 'iter_1.pth').is_file() and list(tmp_path.glob('work/best_coco*'))
+    assert (tmp_path / 'work' / 'epoch_1.pth').is_file() and list(tmp_path.glob('work/best_coco*'))
 
 
 def test_documented_config_trains_on_blood_cells(documented, real_data, run_tool):
