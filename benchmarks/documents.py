@@ -266,5 +266,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    from ..cli.tool import run_tool
+    from mmcontainer.cli.tool import run_tool
     run_tool(main)

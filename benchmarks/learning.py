@@ -160,6 +160,7 @@ def _make_run(given: Any, entries: Sequence[dict]) -> Run:
 
     label = given.get('label') or (row.model if row.data in ('Imagenette', 'BCCD', 'VOC')
                                    else f'{row.model}, {row.data}')
+
     def recipe(entry: dict) -> tuple:
         return entry.get('recipe_hash'), entry.get('weights') or {}
 

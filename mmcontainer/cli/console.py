@@ -152,7 +152,7 @@ def build_runner(cfg, verbose: bool = False) -> Runner:
         UserError: An argument that a class of this package refuses.
     """
     kind = RUNNERS.get(cfg.get('runner_type', 'Runner'))
-    if cfg.get('randomness', {}).get('deterministic', False):
+    if (cfg.get('randomness') or {}).get('deterministic'):
         # Without it cuBLAS refuses, and it is read when a GPU is used for the first time.
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     if verbose:
