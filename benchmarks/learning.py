@@ -156,7 +156,9 @@ def _make_run(given: Any, entries: Sequence[dict]) -> Run:
 
     def belongs(entry: dict) -> bool:
         found = {key: value for key, value in (entry.get('changes') or {}).items() if key != _SEED}
-        return entry['row'] == row.name and not entry.get('small') and found == changes
+        # Entries without a hash are of recipes that have been changed since.
+        return (entry['row'] == row.name and not entry.get('small') and found == changes
+                and 'recipe_hash' in entry)
 
     label = given.get('label') or (row.model if row.data in ('Imagenette', 'BCCD', 'VOC')
                                    else f'{row.model}, {row.data}')
