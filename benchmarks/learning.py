@@ -164,7 +164,7 @@ def _make_run(given: Any, entries: Sequence[dict]) -> Run:
                                    else f'{row.model}, {row.data}')
 
     def recipe(entry: dict) -> tuple:
-        return entry.get('recipe_hash'), entry.get('weights') or {}
+        return entry['recipe_hash'], entry.get('weights') or {}
 
     found = [entry for entry in entries if belongs(entry)]
     # Who repeats a training gets it again, and no other seed.

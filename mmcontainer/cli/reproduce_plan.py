@@ -5,7 +5,6 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Optional
 
@@ -16,7 +15,7 @@ from mmengine.hooks import EMAHook
 from ..checkpoints import CorruptCheckpointError, check_file
 from ..compat import own_folder, short_path
 from ..data_check import check_data, examine
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from ..paper.rows import Row, load_rows
 from ..type_names import type_name
 from .config_changes import check_precision, check_pretrained
@@ -138,9 +137,8 @@ def find_row(name: str) -> Row:
     """
     rows = load_rows()
     if name not in rows:
-        close = get_close_matches(name, rows, n=4, cutoff=0.5)
-        hint = f' Did you mean {", ".join(close)}?' if close else ''
-        raise UserError(f'There is no row {name!r}.{hint} --list shows all of them.')
+        raise UserError(f'There is no row {name!r}.{did_you_mean(name, rows, 4)} --list shows all '
+                        'of them.')
     row = rows[name]
     if row.config is None:
         raise UserError(f'{name} ({row.title}; {row.paper}, {row.table}) cannot be reproduced: '

@@ -74,7 +74,7 @@ def run(spot, tmp_path, monkeypatch, capsys):
 
     def call(*images, loader='', **options):
         (tmp_path / 'config.py').write_text(TEXT.format(loader=loader))
-        code = infer(infer_args(*images, **dict(dict(score_thr=0.3), **options)))
+        code = infer(infer_args(*images, **{'score_thr': 0.3, **options}))
         return (code, *capsys.readouterr())
 
     return call

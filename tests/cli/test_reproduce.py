@@ -175,7 +175,7 @@ def test_more_gpus_than_there_are(monkeypatch):
 
 
 def test_a_wrong_name_is_answered_with_close_ones():
-    with pytest.raises(UserError, match='Did you mean retinanet_container_light'):
+    with pytest.raises(UserError, match="Did you mean 'retinanet_container_light'"):
         plan('retinanet_container_lite')
     with pytest.raises(UserError, match='no accuracy was published'):
         plan('imagenet_coatnet_4')
