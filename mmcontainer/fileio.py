@@ -1,4 +1,5 @@
 """Files that are there whole or not at all."""
+import filecmp
 import os
 import secrets
 from collections.abc import Callable
@@ -41,6 +42,13 @@ def write_atomically(target: Path, write: Callable[[str], Any]) -> None:
 def write_text(target: Path, text: str) -> None:
     """Write a file of text; see :func:`write_atomically`."""
     write_atomically(target, lambda file: Path(file).write_text(text, encoding='utf-8'))
+
+
+def is_same_file(one: Path, other: Path) -> bool:
+    """Whether two paths are one file, or files of the same content."""
+    if one.resolve() == other.resolve():
+        return True
+    return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def _sync_folder(folder: Path) -> None:

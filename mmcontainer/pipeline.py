@@ -4,10 +4,13 @@ from typing import Any, Callable
 import cv2
 import numpy as np
 from mmengine.dataset import Compose
+from PIL import Image
 
 from .errors import UserError
 from .type_names import type_name
 
+WIDE_GREY = ("grey with 16 or more bits, of which Pillow makes white all above 255: set "
+             "imdecode_backend='cv2' in LoadImageFromFile, or convert to 8 bits")
 _READS_NOTHING = 'The test pipeline of the config reads no image (LoadImageFromFile does).'
 
 
@@ -45,6 +48,14 @@ def build_pipeline(cfg) -> list[Callable[[dict], Any]]:
     return Compose(steps).transforms
 
 
+def _is_wide_grey(path: str) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.mode.startswith('I')
+    except Exception:  # the loader says what is wrong with it
+        return False
+
+
 def decode(transforms: list, path: str) -> tuple[dict[str, Any], list]:
     """Run the transforms that read an image: those up to the first one that yields pixels.
 
@@ -61,6 +72,8 @@ def decode(transforms: list, path: str) -> tuple[dict[str, Any], list]:
     """
     results = dict(img_path=path, img_id=0)
     for number, transform in enumerate(transforms, start=1):
+        if getattr(transform, 'imdecode_backend', None) == 'pillow' and _is_wide_grey(path):
+            raise ImageError(f'is {WIDE_GREY}')
         try:
             results = transform(results)
         except MemoryError:

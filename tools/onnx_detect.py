@@ -140,7 +140,7 @@ class Detector:
         return inputs, (rows, columns)
 
     def read(self, path: Union[str, Path]) -> np.ndarray:
-        """Decode an image file: (H, W, 3), RGB, uint8, turned upright as EXIF says.
+        """Decode an image file: (H, W, 3), RGB, uint8, turned upright if the library does that.
 
         Raises:
             ValueError: It cannot be read, or is truncated.
@@ -291,12 +291,14 @@ def find_files(names: list[str], recursive: bool, folder: Path):
 
 def read_video(path: Path):
     """Yield the images of a video."""
-    video = cv2.VideoCapture(str(path))
+    video = cv2.VideoCapture(os.path.abspath(path))  # before a colon FFmpeg expects a protocol
     number, stated, (is_read, image) = 0, video.get(cv2.CAP_PROP_FRAME_COUNT), video.read()
     while is_read:
         yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         number, (is_read, image) = number + 1, video.read()
-    if number < max(1, 0.98 * stated - 2):  # some formats state no exact number
+    # Other formats state no number of images, and OpenCV guesses.
+    is_counted = path.suffix.lower() in ('.mp4', '.avi', '.mov', '.m4v')
+    if number < max(1, 0.98 * stated - 2 if is_counted else 0):
         raise ValueError(f'no video, or broken: {number} of its images can be read')
 
 
@@ -340,10 +342,11 @@ class CocoResults:
         try:
             if annotations:
                 self.known = json.loads(Path(annotations).read_text(encoding='utf-8'))
-            self.images = {row['file_name']: row['id'] for row in self.known['images']}
+            self.images = {row['file_name'].replace('\\', '/'): row['id']
+                           for row in self.known['images']}
             categories = {row['name']: row['id'] for row in self.known['categories']}
             self.categories = [categories[name] for name in classes]
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(f'--annotations {annotations} is no COCO file with images and all '
                              f'classes of the model ({type(error).__name__}: {error})') from error
 
@@ -379,8 +382,10 @@ def detect_file(detector: Detector, path: Path, result: Path, args, coco) -> str
     is_video, video, found = path.suffix.lower() in VIDEOS, None, []
     if is_video and cv2 is None:
         raise ValueError('videos need OpenCV: pip install opencv-python-headless')
-    rate = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS) if is_video else 0
+    rate = cv2.VideoCapture(os.path.abspath(path)).get(cv2.CAP_PROP_FPS) if is_video else 0
     rate = rate if 0 < rate < 1000 else 25.  # some state none
+    # MPEG-4 has rates as fractions of whole numbers up to 65535.
+    drawn = round(rate, 3 if rate < 65 else 2 if rate < 655 else 1)
     picture = result.with_name(result.name + ('.mp4' if is_video else '.jpg'))
     data = result.with_name(f'{result.name}.json')
     with nullcontext() if args.no_pictures else whole_file(picture) as file:
@@ -389,7 +394,7 @@ def detect_file(detector: Detector, path: Path, result: Path, args, coco) -> str
             found.append(objects.detections())
             if file and is_video:
                 video = video or cv2.VideoWriter(
-                    str(file), cv2.VideoWriter_fourcc(*'mp4v'), rate, image.shape[1::-1])
+                    str(file), cv2.VideoWriter_fourcc(*'mp4v'), drawn, image.shape[1::-1])
                 video.write(cv2.cvtColor(objects.draw(image), cv2.COLOR_RGB2BGR))
             elif file:
                 write_jpeg(file, objects.draw(image))

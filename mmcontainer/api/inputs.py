@@ -73,7 +73,8 @@ def check_kind(image: Any) -> None:
     elif not isinstance(image, (str, Path)):
         hint = ''
         if type(image).__module__.startswith('PIL.'):
-            hint = " For a picture of Pillow: np.asarray(picture.convert('RGB'))[..., ::-1]."
+            hint = (' For a picture of Pillow: np.asarray(ImageOps.exif_transpose(picture)'
+                    ".convert('RGB'))[..., ::-1].")
         raise UserError('An image is expected, the path of a file or a NumPy array of (height, '
                         f'width, 3), uint8, in BGR; got {type(image).__name__}.{hint}')
     elif Path(image).is_dir() or is_video_file(image):
@@ -83,7 +84,8 @@ def check_kind(image: Any) -> None:
 
 def _check_array(image: np.ndarray) -> None:
     if image.dtype != np.uint8:
-        hint = ' Multiply values from 0 to 1 by 255.' if image.dtype.kind == 'f' else ''
+        hint = (' Divide values up to 65535 by 257.' if image.dtype == np.uint16 else
+                ' Multiply values from 0 to 1 by 255.' if image.dtype.kind in 'fb' else '')
         raise UserError('An image as an array has values from 0 to 255, uint8, in BGR; got '
                         f'{image.dtype}.{hint} Then .astype(np.uint8).')
     if image.shape[2:] not in ((), (3, )) or image.ndim < 2 or not image.size:

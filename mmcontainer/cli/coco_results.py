@@ -32,9 +32,11 @@ class CocoResults:
         try:
             if annotations is not None:
                 self._known = json.loads(Path(annotations).expanduser().read_text('utf-8'))
-            self._left = {image['file_name']: image['id'] for image in self._known['images']}
+            # Windows writes other slashes; MMDetection reads a copy without them.
+            self._left = {image['file_name'].replace('\\', '/'): image['id']
+                          for image in self._known['images']}
             numbers = {category['name']: category['id'] for category in self._known['categories']}
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f'--annotations {annotations}: a COCO file with images and categories '
                             f'is expected ({type(error).__name__}: {error}).') from error
         missing = [name for name in classes if name not in numbers]
@@ -43,32 +45,41 @@ class CocoResults:
                             f'a class of the model; it has {", ".join(map(str, numbers))}.')
         self._categories = [numbers[name] for name in classes]
 
-    def add(self, path: str, found: Detections) -> None:
-        """Add what was found in an image.
+    def add(self, found: dict[str, Detections]) -> None:
+        """Add what was found in an image, or in all images of a video.
 
         Args:
-            path (str): The image; ends with ``file_name`` of its entry in the annotations.
-            found (Detections): What was found.
+            found (dict[str, Detections]): By the paths of the images, which end with ``file_name``
+                of their entries in the annotations.
 
         Raises:
-            ImageError: The annotations have no such image, or it has been added before.
+            ImageError: The annotations have no such image, or it has been added before. Nothing is
+                added then.
             ValueError: Numbers that are no JSON, which else would spoil the whole file.
         """
-        found.to_json()
-        self._results += found.to_coco(self._number(path, found), self._categories)
+        for one in found.values():
+            one.to_json()
+        numbers = self._count(found) if self._annotations is None else self._look_up(found)
+        for number, one in zip(numbers, found.values()):
+            self._results += one.to_coco(number, self._categories)
 
-    def _number(self, path: str, found: Detections) -> int:
-        if self._annotations is None:
-            number = len(self._known['images']) + 1
-            self._known['images'].append(
-                dict(id=number, file_name=readable(path), height=found.height, width=found.width))
-            return number
-        parts = Path(path).absolute().parts
-        endings = ('/'.join(parts[start:]) for start in range(1, len(parts)))
-        name = next((ending for ending in endings if ending in self._left), None)
-        if name is None:
-            raise ImageError(f'{self._annotations} has no such image, or it has been done')
-        return self._left.pop(name)
+    def _count(self, found: dict[str, Detections]) -> list[int]:
+        images = self._known['images']
+        numbers = list(range(len(images) + 1, len(images) + 1 + len(found)))
+        images += [dict(id=number, file_name=readable(path), height=one.height, width=one.width)
+                   for number, (path, one) in zip(numbers, found.items())]
+        return numbers
+
+    def _look_up(self, found: dict[str, Detections]) -> list[int]:
+        names = []
+        for path in found:
+            parts = Path(path).absolute().parts
+            endings = ('/'.join(parts[start:]) for start in range(1, len(parts)))
+            name = next((ending for ending in endings if ending in self._left), None)
+            if name is None:
+                raise ImageError(f'{self._annotations} has no such image, or it has been done')
+            names.append(name)
+        return [self._left.pop(name) for name in names]
 
     def files(self) -> dict[str, Any]:
         """Names of the files to write, and their contents."""

@@ -79,7 +79,7 @@ class _Work:
         several = check_image(file.path, self.args.max_pixels)
         found, picture = self._detect(file.path, readable(file.path))
         if self.coco:
-            self.coco.add(file.path, found)
+            self.coco.add({file.path: found})
         target = self.names(file)
         with writing(target):
             if not self.coco:
@@ -100,6 +100,9 @@ class _Work:
                     frames.append(found)
                     if draw:
                         draw(picture)
+            if self.coco:
+                self.coco.add({frame_name(file.path, number): found
+                               for number, found in enumerate(frames)})
 
         with writing(target):
             if self.args.no_pictures:
@@ -111,8 +114,6 @@ class _Work:
                     video=name, height=frames[0].height, width=frames[0].width, fps=video.rate,
                     frames=[dict(frame=number, detections=found.to_dict()['detections'])
                             for number, found in enumerate(frames)])))
-        for number, found in enumerate(frames if self.coco else ()):
-            self.coco.add(frame_name(file.path, number), found)
         return (f'{name}: {sum(map(len, frames))} objects in {len(frames)} images -> '
                 f'{self._place(target)}')
 
@@ -122,11 +123,29 @@ class _Work:
             return readable(target)
         return readable(self.folder / RESULTS if self.coco else target.with_suffix('.json'))
 
-    def finish(self) -> None:
-        """Write COCO results, if they are wanted."""
-        for name, content in (self.coco.files() if self.coco else {}).items():
-            with writing(self.folder / name):
-                write_text(self.folder / name, as_json(content))
+    def all(self, files: list[ImageFile]) -> int:
+        """Do all files, and tell of each; returns how many could not be done."""
+        failed, seen = 0, set()
+        for file in files:
+            try:
+                print(self.video(file) if file.is_video else self.image(file), flush=True)
+            except UserError:
+                raise
+            except Exception as error:
+                failed += 1
+                print(f'error: {readable(file.path)}: {_failure(error, seen)}', file=sys.stderr,
+                      flush=True)
+        return failed
+
+    def finish(self, is_whole: bool) -> None:
+        """Write COCO results, if they are wanted; those of a part of the inputs as such."""
+        files = self.coco.files() if self.coco else {}
+        for name, content in files.items() if is_whole or files.get(RESULTS) else ():
+            target = self.folder / (name if is_whole else f'unfinished_{name}')
+            with writing(target):
+                write_text(target, as_json(content))
+            if not is_whole:
+                print(f'{readable(target)} holds what had been done', file=sys.stderr, flush=True)
 
 
 def _check_options(args) -> None:
@@ -163,20 +182,15 @@ def infer(args) -> int:
         print(message, flush=True)
     for problem in found.problems:
         print(f'error: {problem}', file=sys.stderr, flush=True)
-    failed, seen = len(found.problems), set()
     total = sum(count_images(file.path) if file.is_video else 1 for file in found.images)
     with image_progress(total) as advance:
         work = _Work(detector, args, found.images, advance)
-        for file in found.images:
-            try:
-                print(work.video(file) if file.is_video else work.image(file), flush=True)
-            except UserError:
-                raise
-            except Exception as error:
-                failed += 1
-                print(f'error: {readable(file.path)}: {_failure(error, seen)}', file=sys.stderr,
-                      flush=True)
-    work.finish()
+        try:
+            failed = len(found.problems) + work.all(found.images)
+        except BaseException:  # what was found before Ctrl-C may have taken hours
+            work.finish(is_whole=False)
+            raise
+    work.finish(is_whole=True)
     if failed:
         print(f'error: {failed} could not be done, see above', file=sys.stderr)
     return 1 if failed else 0

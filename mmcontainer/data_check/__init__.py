@@ -42,9 +42,9 @@ def _examine_file(source: Source, report: Report) -> Optional[Annotations]:
     own.problems += annotations.problems
     own.notes += annotations.notes
     if not annotations.problems:
-        load = find_transform(source, 'LoadImageFromFile')
-        is_turned = load.get('color_type', 'color') in ('color', 'grayscale')
-        check_images(annotations, source.image_folder, own, is_turned)
+        loader = find_transform(source, 'LoadImageFromFile')
+        is_other = not loader and source.config.get('pipeline')
+        check_images(annotations, source.image_folder, own, None if is_other else loader)
     report.problems += [f'{source.label}_dataloader ({source.path}): {text}.'
                         for text in own.problems]
     report.notes += [f'{source.label}: {text}' for text in own.notes]

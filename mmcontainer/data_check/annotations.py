@@ -20,7 +20,7 @@ from .report import counted, listed
 # Smaller files are read faster than anybody notices.
 _WORTH_KEEPING = 20 << 20
 # Part of the name of what is kept: changes with what the fields mean.
-_VERSION = 2
+_VERSION = 3
 
 
 class Category(NamedTuple):
@@ -165,13 +165,17 @@ def parse_voc(path: Path, root: Path, config: dict) -> dict[str, Any]:
         UserError: If the list is empty or no text.
     """
     try:
-        names = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()
-                 if line.strip()]
+        names = path.read_text(encoding='utf-8').splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f'{path} is no text in UTF-8; a list of the names of images is '
                         'expected.') from error
     if not names:
         raise UserError(f'{path} is empty; a list of the names of images is expected.')
+    # MMDetection takes every line as it is for the name of a file.
+    odd = [number for number, name in enumerate(names, start=1) if not name or name != name.strip()]
+    if odd:
+        raise UserError(f'{path} has lines that are blank, or have blanks around a name: '
+                        f'{listed(odd)}. Remove them.')
     folder = root / config.get('ann_subdir', 'Annotations')
     labels, rows, sizes, missing, odd = {}, [], [], [], []
     for number, name in enumerate(names):
@@ -206,7 +210,10 @@ def parse_voc(path: Path, root: Path, config: dict) -> dict[str, Any]:
 
 def _object(item: ElementTree.Element, labels: dict[str, int]) -> tuple:
     """Label, x, y, width, height, and whether it is difficult."""
-    label = labels.setdefault(item.find('name').text, len(labels))
+    name = item.find('name').text
+    if not name:
+        raise ValueError('an object without a name')
+    label = labels.setdefault(name, len(labels))
     box = item.find('bndbox')
     x1, y1, x2, y2 = (float(box.find(key).text) for key in ('xmin', 'ymin', 'xmax', 'ymax'))
     if not (np.isfinite([x1, y1, x2, y2]).all() and x2 > x1 and y2 > y1):

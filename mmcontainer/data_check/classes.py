@@ -2,7 +2,6 @@
 
 These are the names of data sets, their files, the heads of the model, and the evaluators.
 """
-import filecmp
 import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Optional
 
 from ..config_nodes import constructor_arguments, find_class, iter_dicts
 from ..errors import UserError
+from ..fileio import is_same_file
 from .names import RENUMBER, check_coco_names, check_voc_names, line_to_write, quote, saved_meta
 from .report import Report, listed
 from .sources import Source, data_sources
@@ -187,14 +187,6 @@ def _metrics(evaluator) -> Iterator[tuple[dict, Optional[int]]]:
         yield evaluator, None
 
 
-def _same_file(one: Path, other: Path) -> bool:
-    if one.resolve() == other.resolve():
-        return True
-    if not (one.is_file() and other.is_file()):
-        return False  # what is missing is reported elsewhere
-    return filecmp.cmp(one, other, shallow=False)
-
-
 def check_evaluators(cfg, sources: Sequence[Source], report) -> None:
     """Check that evaluators compare with the files that the data sets read.
 
@@ -215,7 +207,7 @@ def check_evaluators(cfg, sources: Sequence[Source], report) -> None:
             path = Path(path).expanduser()
             expected = read if number is None or number >= len(read) else [read[number]]
             where = f'{split}_evaluator: ann_file is {path}, but {split}_dataloader reads'
-            if not any(_same_file(path, own) for own in expected):
+            if not any(is_same_file(path, own) for own in expected):
                 # The file of several data sets together cannot be told from a wrong one.
                 (report.problems if len(expected) == 1 else report.notes).append(
                     f'{where} {listed(expected)}. Detections would be compared with the objects '

@@ -56,6 +56,9 @@ def parse_coco(path: Path) -> dict[str, Any]:
                      np.float64).reshape(-1, 2)
     if not problems and annotations:
         problems, notes = _flaws_of_boxes(boxes, of_image, sizes)
+        for found, more in zip((problems, notes), _flaws_of_copies(images, of_image, category,
+                                                                   boxes)):
+            found += more
     of_object = sizes[of_image] if images else np.zeros((len(annotations), 2))
     segmentations = [item.get('segmentation') for item in annotations]
     area, is_filled = fill_in_areas(annotations, boxes)
@@ -176,19 +179,39 @@ def _flaws_of_links(annotations: Sequence[dict], category: Sequence[Optional[int
     return flaws
 
 
+def _flaws_of_copies(images: Sequence[dict], of_image: np.ndarray, category: Sequence[int],
+                     boxes: np.ndarray) -> tuple[list[str], list[str]]:
+    """Problems and notes about images that are listed more than once."""
+    names = [image['file_name'].replace('\\', '/') for image in images]
+    copies = {name: {} for name in _twice(names)}
+    for number, name in enumerate(names):
+        if name in copies:
+            copies[name][number] = set()
+    for number, label, box in zip(of_image.tolist(), category, boxes.tolist()):
+        if number >= 0 and names[number] in copies:
+            copies[names[number]][number].add((label, *box))
+    # A program that repeats images of rare classes repeats their objects, too.
+    differing = [name for name, objects in copies.items()
+                 if len(set(map(frozenset, filter(None, objects.values())))) > 1]
+    if differing:
+        return [f'{counted(len(differing), "image")} are listed more than once with different '
+                'objects, so that those of one entry would be background in the other: give all '
+                f'objects of an image one image_id: {listed(differing)}'], []
+    return [], [f'{counted(len(copies), "image")} are listed more than once: '
+                f'{listed(copies)}.'] if copies else []
+
+
 def fill_in_areas(annotations: Sequence[dict], boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(N, ) areas of objects, and which of them are those of the boxes because they were missing.
 
-    Where every single area is 0, a program wrote that instead of nothing.
+    Some programs write 0 instead of nothing, and MMDetection drops objects without an area.
 
     Args:
         annotations (Sequence[dict]): N objects.
         boxes (np.ndarray): (N, 4).
     """
     area = np.array([_number(item, 'area') for item in annotations], np.float64)
-    is_missing = ~np.isfinite(area)
-    if not (area[~is_missing] > 0).any():
-        is_missing[:] = True
+    is_missing = ~np.isfinite(area) | (area <= 0) & (boxes[:, 2:] >= 1).all(1)
     return np.where(is_missing, boxes[:, 2] * boxes[:, 3], area), is_missing
 
 

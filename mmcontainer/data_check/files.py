@@ -1,15 +1,19 @@
 """Checks that the files of a config exist, and that images are readable and of the stated size."""
+import io
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+import mmcv
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..config_nodes import evaluators, join_path, loader_datasets
 from ..errors import UserError
 from ..pillow_limit import pillow_limit_lifted
+from ..pipeline import WIDE_GREY
 from ..type_names import type_name
 from .annotations import Annotations
 from .report import Report, counted, listed
@@ -19,7 +23,8 @@ _HEADERS = 4000
 # Above this share of headers the sizes of the whole file are wrong.
 _MANY = 0.1
 _ROUNDED = 0.01  # sizes may differ by so much, as those of copies made smaller do
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
+_ORIENTATION = 0x112  # of EXIF
+_TURNED = (5, 6, 7, 8)  # orientations that exchange height and width
 _ENDINGS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
 # MMPretrain's data sets that read one folder of images per class, unless there is a list of images;
 # with the number of classes that must be there (0: any) where the config does not name them.
@@ -190,29 +195,63 @@ def _is_cut_off(path: Path, image: Image.Image) -> bool:
     return False
 
 
-def image_size(path: Path, is_turned: bool) -> Optional[tuple[int, int]]:
-    """Read the size of an image without decoding it.
+class ImageHeader(NamedTuple):
+    """What a file says of its image.
+
+    Attributes:
+        size (tuple[int, int]): Height and width as the pipeline loads it.
+        mode (str): Pillow's name for the kind of pixels; empty if Pillow does not know the format.
+    """
+    size: tuple[int, int]
+    mode: str
+
+
+@cache
+def _is_exchanged(kind: str, flag: str, backend: str) -> bool:
+    """Whether a decoder gives a turned image of a format another side first than Pillow states.
+
+    Which formats a library turns as EXIF says depends on its version, and Pillow states the size of
+    a TIFF as it is after turning: so one is written and read.
+    """
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[_ORIENTATION] = _TURNED[0]
+    try:
+        Image.new('RGB', (16, 8)).save(file, kind, exif=exif)
+    except (OSError, ValueError, KeyError):  # Pillow reads more formats than it writes
+        return False
+    width, height = Image.open(file).size
+    return mmcv.imfrombytes(file.getvalue(), flag, backend=backend).shape[:2] == (width, height)
+
+
+def read_header(path: Path, loader: dict) -> Optional[ImageHeader]:
+    """Read what a file says of its image, without decoding it where Pillow knows the format.
 
     Args:
         path (Path): The file.
-        is_turned (bool): See :func:`check_images`.
+        loader (dict): Config of the ``LoadImageFromFile`` that will read it.
 
     Returns:
-        tuple[int, int] | None: Height and width as the pipeline loads it; None if it is no image.
+        ImageHeader | None: None if it is no image, or one that ends early.
     """
+    how = loader.get('color_type', 'color'), loader.get('imdecode_backend') or 'cv2'
     try:
         with pillow_limit_lifted(), Image.open(path) as image:
             width, height = image.size
-            turned = is_turned and image.getexif().get(0x112) in _TURNED
-            if _is_cut_off(path, image):
-                return None
+            if image.getexif().get(_ORIENTATION) in _TURNED and _is_exchanged(image.format, *how):
+                width, height = height, width
+            return None if _is_cut_off(path, image) else ImageHeader((height, width), image.mode)
+    except UnidentifiedImageError:
+        try:  # TIFF of floats, say
+            return ImageHeader(mmcv.imfrombytes(path.read_bytes(), *how[:1],
+                                                backend=how[1]).shape[:2], '')
+        except Exception:  # decoders raise all kinds
+            return None
     except (OSError, ValueError, SyntaxError):
         return None
-    return (width, height) if turned else (height, width)
 
 
 def check_images(annotations: Annotations, folder: Path, report: Report,
-                 is_turned: bool = True) -> None:
+                 loader: Optional[dict]) -> None:
     """Check the image files of a data set.
 
     All have to be there and not empty. Of 4000 the header is read: it has to be that of an image,
@@ -223,8 +262,8 @@ def check_images(annotations: Annotations, folder: Path, report: Report,
         annotations (Annotations): With names and sizes.
         folder (Path): What names are relative to.
         report (Report): Gets problems and notes.
-        is_turned (bool): Whether the pipeline turns photographs upright, as their EXIF data says:
-            OpenCV does, unless ``color_type`` of ``LoadImageFromFile`` forbids it.
+        loader (dict, optional): Config of the ``LoadImageFromFile`` that will read them. None if
+            something else does, which may take any kind of file.
     """
     paths = [folder / name.replace('\\', '/') for name in annotations.file_names]
     listing = _list_folders({path.parent for path in paths})
@@ -234,34 +273,40 @@ def check_images(annotations: Annotations, folder: Path, report: Report,
         if files:
             report.problems.append(f'{counted(len(files), "image")} of {len(paths)} are {fate}: '
                                    f'{listed(files)}')
-    if missing or empty:
+    if missing or empty or loader is None:
         return
     step = max(1, len(paths) // _HEADERS)
     sample = range(0, len(paths), step)
-    headers = {number: image_size(paths[number], is_turned) for number in sample}
-    broken = [paths[number] for number, sizes in headers.items() if sizes is None]
+    headers = {number: read_header(paths[number], loader) for number in sample}
+    broken = [paths[number] for number, header in headers.items() if header is None]
     if broken:
         report.problems.append(f'{counted(len(broken), "file")} of {len(headers)} examined are no '
                                f'readable images: {listed(broken)}')
         return
-    _check_sizes(annotations.sizes, headers, paths, report)
+    # Pillow makes white of all above 255.
+    wide = [paths[number] for number, header in headers.items() if header.mode.startswith('I')]
+    if wide and loader.get('imdecode_backend') == 'pillow':
+        report.problems.append(f'{counted(len(wide), "image")} of {len(headers)} examined '
+                               f'are {WIDE_GREY}: {listed(wide)}')
+    sizes = {number: header.size for number, header in headers.items()}
+    _check_sizes(annotations.sizes, sizes, paths, report)
 
 
-def _check_sizes(stated: np.ndarray, headers: dict, paths: list[Path], report: Report) -> None:
-    wrong = [number for number, size in headers.items() if np.isfinite(stated[number]).all()
+def _check_sizes(stated: np.ndarray, sizes: dict, paths: list[Path], report: Report) -> None:
+    wrong = [number for number, size in sizes.items() if np.isfinite(stated[number]).all()
              and (np.abs(stated[number] - size) > np.maximum(2, _ROUNDED * stated[number])).any()]
     if not wrong:
         return
     first = wrong[0]
-    height, width = headers[first]
+    height, width = sizes[first]
     stated_height, stated_width = (f'{value:g}' for value in stated[first])
-    text = (f'{len(wrong)} of {counted(len(headers), "image")} examined have another size than the '
+    text = (f'{len(wrong)} of {counted(len(sizes), "image")} examined have another size than the '
             f'annotations say: {paths[first]} is {width} wide and {height} high, {stated_width} '
             f'and {stated_height} are stated')
-    if all(tuple(stated[number]) == headers[number][::-1] for number in wrong):
+    if all(tuple(stated[number]) == sizes[number][::-1] for number in wrong):
         text += (' (photographs that were annotated as they lie, before viewers turn them, are '
                  "read with color_type='color_ignore_orientation' of LoadImageFromFile)")
-    if len(wrong) > _MANY * len(headers):
+    if len(wrong) > _MANY * len(sizes):
         report.problems.append(f'{text}. Boxes would lie in the wrong place: correct width and '
                                'height, or use the images that were annotated')
     else:

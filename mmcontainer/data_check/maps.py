@@ -6,9 +6,10 @@ import numpy as np
 from PIL import Image
 
 from ..pillow_limit import pillow_limit_lifted
-from .files import image_size
+from .files import read_header
 from .report import Report, counted, listed
 from .sources import Source
+from .usage import find_transform
 
 # So many maps are decoded, spread over the data set: some seconds.
 _DECODED = 200
@@ -36,20 +37,21 @@ def _entries(source: Source, report: Report) -> tuple[list[dict[str, Any]], Opti
     return entries, range(number + bool(dataset.reduce_zero_label)) if number else None
 
 
-def _fault(entry: dict[str, Any], allowed: Optional[range]) -> str:
+def _fault(entry: dict[str, Any], allowed: Optional[range], loader: dict) -> str:
     """Say what is wrong with a map, without its name; an empty string if nothing is."""
     try:
         with pillow_limit_lifted(), Image.open(entry['seg_map_path']) as picture:
             values = np.asarray(picture)
+            values = values.astype(np.uint8) if picture.mode == '1' else values  # 0 and 1
     except (OSError, ValueError, SyntaxError):
         return 'no readable image'
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer):
         return (f'a map has one whole number per pixel, found an array of {values.shape} '
                 f'{values.dtype}: colours have to be replaced by the numbers of classes')
-    expected = image_size(Path(entry['img_path']), is_turned=True)
-    if expected is not None and expected != values.shape:
+    header = read_header(Path(entry['img_path']), loader)
+    if header is not None and header.size != values.shape:
         return (f'{values.shape[1]} wide and {values.shape[0]} high, but its image '
-                f'{expected[1]} and {expected[0]}')
+                f'{header.size[1]} and {header.size[0]}')
     if allowed is None:
         return ''
     wrong = [value for value in np.unique(values).tolist()
@@ -80,7 +82,9 @@ def check_maps(source: Source, report: Report) -> None:
     if report.problems:
         return
     sample = with_maps[::max(1, len(with_maps) // _DECODED)]
-    faults = {entry['seg_map_path']: fault for entry in sample if (fault := _fault(entry, allowed))}
+    loader = find_transform(source, 'LoadImageFromFile')
+    faults = {entry['seg_map_path']: fault for entry in sample
+              if (fault := _fault(entry, allowed, loader))}
     if faults:
         path, fault = next(iter(faults.items()))
         report.problems.append(f'{len(faults)} of {counted(len(sample), "map")} examined cannot be '

@@ -10,13 +10,13 @@ import numpy as np
 
 from ..config_nodes import iter_dicts
 from ..errors import UserError
-from ..fileio import write_text
+from ..fileio import is_same_file, write_text
 from .coco_file import fill_in_areas
 from .names import quote
 from .sources import Source
 
 _WHAT = {
-    'area': 'area = width x height of the box where it was missing, or 0 in all',
+    'area': 'area = width x height of the box where it was missing or not positive',
     'iscrowd': 'iscrowd = 0 where it was missing',
     'id': 'ids of objects are 1, 2, 3 ... (some were missing, 0, no numbers, or occurred twice)',
     'file_name': r'\ in file_name became /',
@@ -71,12 +71,12 @@ def write_repaired(path: Path, repairs: Sequence[str], folder: Path) -> Path:
 
 def read_instead(cfg, source: Source, target: Path) -> None:
     """Let a data set, and the evaluators that compare with its file, read another one."""
-    old = source.path.resolve()
+    old = source.path
     source.config['ann_file'] = str(target)
     # An evaluator may hold several metrics, as MultiDatasetsEvaluator does.
     for _, node in iter_dicts(cfg.get(f'{source.split}_evaluator') or {}, ''):
         own = node.get('ann_file')
-        if isinstance(own, str) and Path(own).expanduser().resolve() == old:
+        if isinstance(own, str) and is_same_file(Path(own).expanduser(), old):
             node['ann_file'] = str(target)
 
 

@@ -8,6 +8,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from ..errors import UserError
 from ..pipeline import build_pipeline, decode
 from .deploy import unwrap
 
@@ -22,11 +23,20 @@ class PictureNames:
         folder (Path): Folder for the pictures.
         images (Iterable[str]): Paths of all images; the folder that they have in common becomes
             ``folder``.
+
+    Raises:
+        UserError: A picture would replace one of the images.
     """
 
     def __init__(self, folder: Path, images: Iterable[str]):
+        images = list(images)
         self.folder = folder
         self._root = os.path.commonpath({os.path.dirname(os.path.abspath(path)) for path in images})
+        replaced = [path for path in map(self, images) if path.exists()]
+        originals = set(map(os.path.realpath, images)) if replaced else set()
+        if originals.intersection(map(os.path.realpath, replaced)):
+            raise UserError(f'{folder} holds images that are tested on: their pictures would '
+                            'replace them. Name another folder.')
 
     def __call__(self, image: str) -> Path:
         """Return the path of the picture for one of the images."""

@@ -2,11 +2,11 @@
 import contextlib
 import importlib.util
 import io
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ..compat import own_folder
 from ..data_check.annotations import read_annotations
+from ..data_check.repair import write_repaired
 from ..errors import UserError
 
 _NAME = 'mmcontainer_onnx_detect'
@@ -69,7 +70,7 @@ def read_ground_truth(annotations: Path, folder: Path, classes: Sequence[str]) -
     """Read annotations, and find the images that they belong to.
 
     Args:
-        annotations (Path): JSON in COCO's layout.
+        annotations (Path): JSON in COCO's layout; repaired as for a test, the file stays as it is.
         folder (Path): Where the images lie.
         classes (Sequence[str]): Names of the classes of the model, each a category of the file.
 
@@ -91,15 +92,16 @@ def read_ground_truth(annotations: Path, folder: Path, classes: Sequence[str]) -
             f'{", ".join(numbers)}. Name the annotations of data that the model was trained for.')
     if not set(read.instances) & {numbers[name] for name in classes}:
         raise UserError(f'{annotations} has no object of the classes of the model.')
-    content = json.loads(Path(annotations).read_text(encoding='utf-8'))
-    images = {image['id']: Path(folder, image['file_name']) for image in content['images']}
+    with TemporaryDirectory() as temporary, contextlib.redirect_stdout(io.StringIO()):
+        # As a test does: ids from 0, say, would give a wrong AP.
+        coco = COCO(str(write_repaired(annotations, read.repairs, Path(temporary))
+                        if read.repairs else annotations))
+    images = {image['id']: Path(folder, image['file_name']) for image in coco.dataset['images']}
     missing = [path for path in images.values() if not path.is_file()]
     if missing:
         raise UserError(f'{len(missing)} of the {len(images)} images of {annotations} are not in '
                         f'{folder}: {missing[0].name}{" and others" if len(missing) > 1 else ""}. '
                         'Name the folder that file_name of the annotations starts from.')
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(str(annotations))
     return GroundTruth(coco, images, [numbers[name] for name in classes],
                        all(entry.get('segmentation') for entry in coco.anns.values()))
 

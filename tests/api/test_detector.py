@@ -215,6 +215,8 @@ def test_arrays_are_bgr_and_stay_as_they_are(detector):
     (Image.new('RGB', (9, 9)), r"got Image\. For a picture of Pillow: np\.asarray"),
     (np.zeros((8, 8, 3)), 'uint8, in BGR; got float64. Multiply'),
     (np.zeros((8, 8, 3), np.int64), 'got int64'),
+    (np.zeros((8, 8, 3), np.uint16), 'got uint16. Divide values up to 65535 by 257. Then .astype'),
+    (np.zeros((8, 8, 3), bool), 'got bool. Multiply'),
     (np.zeros((8, 8, 4), np.uint8), r'some pixels; got \(8, 8, 4\)'),
     (np.zeros(8, np.uint8), r'got \(8,\)'),
     (np.zeros((0, 8, 3), np.uint8), r'some pixels; got \(0, 8, 3\)'),

@@ -159,6 +159,12 @@ def test_every_kind_of_pixel(run, tmp_path, mode, name, loader):
     np.testing.assert_allclose(result['detections'][0]['bbox'], BOX, atol=1)
 
 
+def test_wide_grey_images_are_not_read_as_white(run, tmp_path):
+    Image.fromarray(np.full((60, 80), 900, np.uint16)).save(tmp_path / 'a.png')
+    code, _, errors = run('a.png', loader="imdecode_backend='pillow'")
+    assert code == 1 and "a.png: is grey with 16 or more bits" in errors
+
+
 def test_bad_images_are_reported_and_the_others_done(run, tmp_path):
     folder = tmp_path / 'images'
     folder.mkdir()

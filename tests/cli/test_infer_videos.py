@@ -169,6 +169,40 @@ def test_an_error_leaves_nothing_half_written(run, model, tmp_path, error):
     assert os.listdir(tmp_path / 'out') == []
 
 
+def test_coco_results_until_ctrl_c_are_kept_as_such(run, model, tmp_path):
+    for name in ('a.png', 'b.png', 'c.png'):
+        cv2.imwrite(str(tmp_path / name), frame(0))
+    model.errors = {3: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        run('a.png', 'b.png', 'c.png', coco=True, no_pictures=True)
+    assert files_in('out') == ['unfinished_predictions.json', 'unfinished_predictions_images.json']
+    assert len(json.loads((tmp_path / 'out' / 'unfinished_predictions.json').read_text())) == 4
+
+
+def test_a_rate_that_mpeg_4_cannot_state(run, tmp_path):
+    save_video(tmp_path / 'clip.avi', codec='MJPG', rate=119.873)
+    cv2.imwrite(str(tmp_path / 'z.png'), frame(0))
+    assert run('clip.avi', 'z.png')[0] == 0
+    assert Video(str(tmp_path / 'out' / 'clip.mp4')).rate == pytest.approx(119.87, abs=0.01)
+    assert 'out/z.jpg' in {f'out/{name}' for name in files_in('out')}
+
+
+def test_a_video_that_cannot_be_written_does_not_end_the_run(run, tmp_path, monkeypatch):
+    save_video(tmp_path / 'clip.mp4')
+    cv2.imwrite(str(tmp_path / 'z.png'), frame(0))
+    monkeypatch.setattr(cv2, 'VideoWriter_fourcc', lambda *_: 0)
+    code, _, errors = run('clip.mp4', 'z.png')
+    assert code == 1 and 'clip.mp4: this OpenCV cannot write it as an MP4' in errors
+    assert files_in('out') == ['z.jpg', 'z.json']
+
+
+@pytest.mark.parametrize('name', ['2024-05-01T12:30:00.mp4', 'with space.mp4'])
+def test_odd_names_of_videos(run, tmp_path, name):
+    save_video(tmp_path / 'plain.mp4')
+    os.rename(tmp_path / 'plain.mp4', tmp_path / name)
+    assert run(name)[0] == 0
+
+
 def test_a_disk_that_fills_up(tmp_path, monkeypatch):
     monkeypatch.setattr('mmcontainer.cli.videos.count_images', lambda path: 1)
     with pytest.raises(UserError, match='could not be written completely'):
@@ -184,6 +218,14 @@ def test_a_video_that_ends_early(tmp_path, monkeypatch):
     video.count = 20
     with pytest.raises(ImageError, match='broken: 5 of its 20 images can be read'):
         list(video)
+
+
+def test_formats_that_estimate_their_images(tmp_path):
+    """Their number is the length times a rate, of a screen that was recorded now and then 2.5."""
+    save_video(tmp_path / 'clip.mkv')
+    video = Video(str(tmp_path / 'clip.mkv'))
+    video.count = 20
+    assert len(list(video)) == 5
 
 
 @pytest.mark.parametrize('masks', [False, True])
@@ -216,7 +258,7 @@ def test_coco_results_with_the_numbers_of_annotations(run, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         cv2.imwrite(str(tmp_path / name), frame(0))
     (tmp_path / 'truth.json').write_text(json.dumps(dict(
-        images=[dict(id=7, file_name='x/a.png'), dict(id=9, file_name='b.png')], annotations=[],
+        images=[dict(id=7, file_name='x\\a.png'), dict(id=9, file_name='b.png')], annotations=[],
         categories=[dict(id=90, name='other'), dict(id=5, name='bright')])))
     code, output, errors = run('images', recursive=True, coco=True, annotations='truth.json',
                                no_pictures=True)
@@ -226,6 +268,17 @@ def test_coco_results_with_the_numbers_of_annotations(run, tmp_path):
     found = COCO('truth.json').loadRes('out/predictions.json')
     assert [(ann['image_id'], ann['category_id']) for ann in found.anns.values()] == [
         (9, 5), (9, 90), (7, 5), (7, 90)]
+
+
+def test_a_video_with_frames_that_the_annotations_lack_leaves_nothing(run, tmp_path):
+    save_video(tmp_path / 'clip.mp4', count=3)
+    (tmp_path / 'truth.json').write_text(json.dumps(dict(
+        images=[dict(id=7, file_name='clip.mp4/000000')],
+        categories=[dict(id=1, name='bright'), dict(id=2, name='other')])))
+    code, _, errors = run('clip.mp4', coco=True, annotations='truth.json')
+    assert code == 1 and 'clip.mp4: truth.json has no such image' in errors
+    assert files_in('out') == ['predictions.json']
+    assert json.loads((tmp_path / 'out' / 'predictions.json').read_text()) == []
 
 
 def test_numbers_that_are_no_json_spoil_no_other_result(run, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Ids, areas and masks that training accepts in a file and evaluation does not."""
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -99,6 +100,16 @@ def test_perfect_detections_are_perfect_after_repairs(make, change, text):
     assert text in check_annotations(cfg, ['val']).notes[-1]
     assert perfect_ap(cfg) == pytest.approx(1)
     assert json.loads(Path(cfg.val_evaluator.ann_file).read_text())['annotations'][0]['area'] == 200
+
+
+def test_an_evaluator_with_a_copy_of_the_file_gets_the_repairs(make, tmp_path):
+    data = content()
+    _without('area', 'id')(data)
+    cfg = make(data)
+    cfg.val_evaluator.ann_file = str(tmp_path / 'copy.json')
+    shutil.copy(tmp_path / 'val.json', tmp_path / 'copy.json')
+    check_annotations(cfg, ['val'])
+    assert perfect_ap(cfg) == pytest.approx(1)
 
 
 def test_what_the_repair_of_ids_is_for(make):

@@ -5,6 +5,7 @@ import os
 import cv2
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from PIL import Image
 
@@ -40,7 +41,8 @@ def make_config(tmp_path):
             type='CocoDataset', data_root=str(tmp_path), ann_file='train.json',
             data_prefix=dict(img='images/'), metainfo=dict(classes=CLASSES),
             filter_cfg=dict(filter_empty_gt=True, min_size=32),
-            pipeline=[dict(type='LoadAnnotations', with_mask=masks)]), **dataset}
+            pipeline=[dict(type='LoadImageFromFile'),
+                      dict(type='LoadAnnotations', with_mask=masks)]), **dataset}
         wrapped = dict(type='RepeatDataset', times=2, dataset=dict(
             type='ConcatDataset', datasets=[leaf]))
         return Config(dict(default_scope='mmdet', work_dir=str(tmp_path / 'work'), model={},
@@ -164,6 +166,60 @@ def test_photographs_are_stated_as_the_pipeline_turns_them(data, make_config, re
     assert "color_type='color_ignore_orientation'" in refusal(data)
 
 
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+@pytest.mark.parametrize('suffix', ['png', 'webp', 'tiff', 'bmp'])
+def test_every_format_is_expected_as_the_decoder_turns_it(data, make_config, refusal, tmp_path,
+                                                          suffix, backend):
+    """OpenCV turns no WebP, and Pillow states the size of a TIFF as it is when turned."""
+    turned(tmp_path / 'images' / f'b.{suffix}')
+    loader = dict(type='LoadImageFromFile', imdecode_backend=backend)
+    height, width = LoadImageFromFile(imdecode_backend=backend)(
+        dict(img_path=str(tmp_path / 'images' / f'b.{suffix}')))['ori_shape']
+    data['images'][1].update(file_name=f'b.{suffix}', height=height, width=width)
+    check_annotations(make_config(data, pipeline=[loader]), ['train'])
+    data['images'][1].update(height=width, width=height)
+    assert 'another size than the annotations say' in refusal(data, pipeline=[loader])
+
+
+def test_wide_grey_images_need_opencv(data, make_config, refusal, tmp_path):
+    cv2.imwrite(str(tmp_path / 'images' / 'b.png'), np.full((HEIGHT, WIDTH), 900, np.uint16))
+    data['images'][1]['file_name'] = 'b.png'
+    check_annotations(make_config(data), ['train'])
+    pillow = dict(type='LoadImageFromFile', imdecode_backend='pillow')
+    assert "set imdecode_backend='cv2'" in refusal(data, pipeline=[pillow])
+
+
+def test_images_that_only_the_loader_knows(data, make_config, refusal, tmp_path):
+    cv2.imwrite(str(tmp_path / 'images' / 'b.tiff'), np.zeros((HEIGHT, WIDTH, 3), np.float32))
+    data['images'][1]['file_name'] = 'b.tiff'
+    check_annotations(make_config(data), ['train'])
+    np.save(tmp_path / 'images' / 'b.npy', np.zeros((HEIGHT, WIDTH, 9)))
+    data['images'][1]['file_name'] = 'b.npy'
+    assert 'no readable images' in refusal(data)
+    check_annotations(make_config(data, pipeline=[dict(type='LoadArray')]), ['train'])
+
+
+def test_images_that_are_listed_twice(data, make_config, refusal):
+    """What one entry has would be background in the other."""
+    data['images'][1]['file_name'] = 'a.jpg'
+    data['annotations'] = [{**data['annotations'][i], 'category_id': 1 + i // 2} for i in range(4)]
+    report = check_annotations(make_config(data), ['train'])  # with the same objects
+    assert '1 image are listed more than once: a.jpg.' in ' '.join(report.notes)
+    data['annotations'][1]['bbox'] = [6, 6, 20, 20]
+    assert '1 image are listed more than once with different objects' in refusal(data)
+
+
+def test_areas_of_0_are_filled_in(data, make_config):
+    for item, area in zip(data['annotations'], (0, -5, 400, 400)):
+        item['area'] = area
+    cfg = make_config(data)
+    report = check_annotations(cfg, ['train'])
+    assert report.summaries[0].startswith('train: 2 images, 4 objects')
+    assert 'area = width x height of the box where it was missing or not pos' in report.notes[-1]
+    content = json.loads(open(cfg.train_dataloader.dataset.dataset.datasets[0].ann_file).read())
+    assert [item['area'] for item in content['annotations']] == [400] * 4
+
+
 def test_what_is_dropped_is_said(data, make_config):
     data['annotations'] += [
         dict(data['annotations'][0], id=10, image_id=99), dict(data['annotations'][0], id=11,
@@ -228,7 +284,13 @@ def test_voc(make_config, refusal, tmp_path):
     assert report.summaries[0].startswith('train: 2 images, 2 objects')
     write_voc(tmp_path, 'b', '<xmin>wide</xmin>')
     assert '1 file of' in refusal(None, **voc) and 'b.xml' in refusal(None, **voc)
+    xml = tmp_path / 'Annotations' / 'b.xml'
+    write_voc(tmp_path, 'b')
+    xml.write_text(xml.read_text().replace('red', ''))
+    assert 'b.xml (an object without a name)' in refusal(None, **voc)
     (tmp_path / 'list.txt').write_text('a\nc\n')
     assert 'missing: c.xml' in refusal(None, **voc)
+    (tmp_path / 'list.txt').write_text('a\nb \n\n')
+    assert 'blanks around a name: 2, 3. Remove' in refusal(None, **voc)
     (tmp_path / 'list.txt').write_text('')
     assert 'a list of the names of images is expected' in refusal(None, **voc)

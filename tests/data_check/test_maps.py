@@ -78,6 +78,12 @@ def test_broken_map(folder):
     assert 'no readable image' in refusal(make_config(folder))
 
 
+def test_maps_of_one_bit(folder):
+    for file in (folder / 'maps').iterdir():
+        Image.fromarray(np.arange(240).reshape(12, 20) % 2 == 1).save(file)
+    check_annotations(make_config(folder), ['train'])
+
+
 def test_zero_is_nothing_with_reduce_zero_label(folder):
     write(folder / 'maps' / '1.png', np.full((12, 20), 3))
     check_annotations(make_config(folder, reduce_zero_label=True), ['train'])

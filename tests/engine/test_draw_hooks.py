@@ -1,4 +1,5 @@
 """Pictures of --show-dir: one for each image, on the pixels that the network saw."""
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -20,6 +21,7 @@ from mmcontainer.engine.draw_hooks import (
     DrawLabelsHook,  # noqa: E402
     PictureNames,  # noqa: E402
 )
+from mmcontainer.errors import UserError  # noqa: E402
 
 
 class Images(list):
@@ -78,6 +80,16 @@ def test_orientation_is_that_of_the_pipeline(tmp_path, ignore):
     draw([file], tmp_path / 'out', dict(color_type='color_ignore_orientation') if ignore else {})
     height, width = cv2.imread(str(tmp_path / 'out' / 'a.jpg')).shape[:2]
     assert (height, width / 2) == ((720, 960) if ignore else (960, 720))
+
+
+@pytest.mark.parametrize('folder', ['images', '.', 'link'])
+def test_pictures_never_replace_images(tmp_path, folder):
+    files = [write(tmp_path / 'images' / name) for name in ('a.jpg', 'images/a.jpg')]
+    (tmp_path / 'link').symlink_to(tmp_path / 'images')
+    before = Path(files[0]).read_bytes()
+    with pytest.raises(UserError, match='would replace them'):
+        draw(files, tmp_path / folder)
+    assert Path(files[0]).read_bytes() == before
 
 
 def test_scores_below_the_threshold(tmp_path):

@@ -43,6 +43,25 @@ def test_all_found_is_one(toy):
     assert average_precision(detector, truth) == dict(bbox=1.)
 
 
+@pytest.mark.parametrize('spoil', [
+    lambda item, number: item.update(id=number), lambda item, number: item.update(id=1),
+    lambda item, number: [item.pop(key) for key in ('id', 'area', 'iscrowd') if key in item]])
+def test_files_are_repaired_as_for_a_test(toy, spoil):
+    detector, annotations, folder = toy
+
+    def edit(content):
+        for number, item in enumerate(content['annotations']):
+            spoil(item, number)
+        for image in content['images']:
+            image['file_name'] = f'.\\{image["file_name"]}'
+
+    change(annotations, edit)
+    before = annotations.read_bytes()
+    truth = read_ground_truth(annotations, folder, detector.classes)
+    assert average_precision(detector, truth) == dict(bbox=1.)
+    assert annotations.read_bytes() == before
+
+
 def test_nothing_found_is_zero(toy):
     detector, annotations, folder = toy
     for path in folder.glob('*.png'):

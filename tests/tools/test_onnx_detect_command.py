@@ -223,7 +223,7 @@ def test_coco_results_with_the_numbers_of_annotations(run, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         picture().save(tmp_path / name)
     (tmp_path / 'truth.json').write_text(json.dumps(dict(
-        images=[dict(id=7, file_name='x/a.png'), dict(id=9, file_name='b.png')], annotations=[],
+        images=[dict(id=7, file_name='x\\a.png'), dict(id=9, file_name='b.png')], annotations=[],
         categories=[dict(id=90, name='frame'), dict(id=3, name='other $x'),
                     dict(id=5, name='bright')])))
     code, output, errors = run('images', '--recursive', '--score-thr', 0, '--coco', '--annotations',
@@ -253,7 +253,7 @@ def test_coco_results_are_those_of_infer(script, tmp_path, annotated):
     theirs = coco_results.CocoResults(CLASSES, annotations)
     for number in (3, 1):
         ours.add(Path('x', f'{number}.png'), 60, 80, found)
-        theirs.add(f'x/{number}.png', same)
+        theirs.add({f'x/{number}.png': same})
     ours.write(tmp_path)
     files = theirs.files()
     assert len(files) == (1 if annotated else 2)
@@ -284,6 +284,21 @@ def test_a_video(run, tmp_path, name, codec, size):
     frames, rate = read_frames('outputs/clip.mp4')
     assert len(frames) == 5 and rate == pytest.approx(10)
     assert frames[0].shape == (*size, 3)
+
+
+def test_a_video_with_an_odd_name_and_rate(run, script, tmp_path):
+    save_video(tmp_path / 'plain.avi', codec='MJPG', rate=119.873)
+    (tmp_path / 'plain.avi').rename(tmp_path / '12:30.avi')
+    assert run('12:30.avi')[0] == 0
+    frames, rate = read_frames('outputs/12:30.mp4')
+    assert len(frames) == 5 and rate == pytest.approx(119.87, abs=0.01)
+
+
+def test_formats_that_estimate_their_images(script, tmp_path, monkeypatch):
+    """A recording of a screen, whose rate varies, is said to have several times its images."""
+    save_video(tmp_path / 'clip.mkv')
+    monkeypatch.setattr(script.cv2, 'CAP_PROP_FRAME_COUNT', script.cv2.CAP_PROP_FRAME_WIDTH)
+    assert len(list(script.read_video(tmp_path / 'clip.mkv'))) == 5
 
 
 def test_the_frames_of_a_video_as_coco_results(run, tmp_path):
