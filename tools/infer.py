@@ -15,7 +15,7 @@ def parse_args():
         '--config CONFIG --checkpoint CHECKPOINT'],
         note='JSON: image, height, width, and detections with label, class, score (0 to 1), bbox '
         '[x1, y1, x2, y2], and mask (COCO run-length code) if the model predicts masks; in pixels '
-        'of the image as the test pipeline of the config decodes it, which is upright except for WebP. '
+        'of the image as the test pipeline of the config decodes it, upright except for WebP. '
         'That of a video has video, height, width, fps, and frames with frame and detections. '
         'The exit code is 1 if an image could not be done; all others are.')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='images, videos or folders')

@@ -58,7 +58,8 @@ class Detections:
     Attributes:
         image: Name of the image; None for one that was given as an array.
         height, width: Of the image as the test pipeline decodes it (upright, as viewers show
-            it, but for formats that OpenCV does not turn, as WebP): boxes and masks are in its pixels.
+            it, but for formats that OpenCV does not turn, as WebP): boxes and masks are in its
+            pixels.
         detections: The objects.
         meta: ``classes`` (all names, or None) and ``palette`` (colours, or None), and ``style``
             (options of the drawing). Not part of the JSON.

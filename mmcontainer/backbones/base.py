@@ -176,7 +176,11 @@ class BaseBackbone(BaseModule):
         return tuple(outs)
 
     def freeze(self) -> None:
-        """Freeze the stem and the first ``frozen_stages`` stages."""
+        """Freeze the stem and the first ``frozen_stages`` stages, and what computes nothing."""
+        # Distributed training waits for the gradients of all parameters that want one.
+        unused = [self.stage(stage) for stage in range(self.out_indices[-1] + 1, len(self.strides))]
+        for module in [*unused, self.norm] if unused and self.norm is not None else unused:
+            module.requires_grad_(False)
         if self.frozen_stages < 0:
             return
         modules = self.stem_modules()

@@ -3,7 +3,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Union
 
-import torch
 from torch import Tensor, nn
 
 from .container import CONTAINER
@@ -225,6 +224,6 @@ def find_problems(expected: Mapping[str, Tensor],
             if expected[key].is_floating_point() and not found[key].is_floating_point()],
         "too large for the model's kind of number": [
             f'{key} (model {expected[key].dtype}, checkpoint {found[key].dtype})' for key in common
-            if expected[key].is_floating_point() and found[key].dtype == torch.float64
+            if expected[key].is_floating_point() and found[key].dtype != expected[key].dtype
             and not found[key].to(expected[key].dtype).isfinite().all()]}
     return {kind: keys for kind, keys in kinds.items() if keys}

@@ -22,8 +22,8 @@ _RELEASED = {
 _NEVER_RELEASED = {
     **{f'{name}_imagenette':
        (f'They come from a small training of ours: mmcontainer reproduce imagenette_{name} '
-        f'--data-root IMAGENETTE, and then cp work_dirs/reproduce/imagenette_{name}/epoch_8.pth '
-        f'checkpoints/{name}_imagenette.pth (docs/results.md).')
+        '--data-root IMAGENETTE, and then python -m benchmarks.imagenette_weights '
+        '(docs/results.md).')
        for name in ('container_light', 'r50')},
     'container_light_paper_in1k':
     ("No weights of the paper's 20.0 M model were published; the released ones belong to arch "

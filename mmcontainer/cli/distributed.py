@@ -6,9 +6,10 @@ import torch
 from torch import distributed
 
 from ..config_nodes import iter_dicts
+from ..engine.buffers import AverageBuffersHook
 from ..errors import UserError
 from ..type_names import type_name
-from .config_changes import add_hook
+from .config_changes import add_hook, remove_hook
 
 _SYNCED = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 _TORCHRUN = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
@@ -25,8 +26,8 @@ def setup_distributed(cfg, launcher: str) -> None:
 
     MMEngine starts process groups on GPUs only. On the CPU this starts one with the gloo backend,
     and wraps the model without ``device_ids``. Statistics of norms that are not frozen differ from
-    process to process, since MMEngine does not broadcast buffers: ``SyncBuffersHook`` averages them
-    after every epoch, so that what is evaluated and saved does not depend on the process.
+    process to process, since MMEngine does not broadcast buffers: a hook averages them
+    after every epoch, and before anything is saved, so that neither depends on the process.
 
     Args:
         cfg (Config): ``launcher``, ``custom_hooks`` and on the CPU ``model_wrapper_cfg`` are set in
@@ -45,7 +46,8 @@ def setup_distributed(cfg, launcher: str) -> None:
             raise UserError(f'--launcher pytorch: {", ".join(missing)} not set, so this process '
                             'was not started by torchrun. Use tools/dist_train.sh or '
                             'tools/dist_test.sh.')
-    add_hook(cfg, 'SyncBuffersHook')
+    remove_hook(cfg, 'SyncBuffersHook')  # of which it is one
+    add_hook(cfg, AverageBuffersHook.__name__)
     if torch.cuda.is_available():
         gpus, rank = torch.cuda.device_count(), int(os.environ.get('LOCAL_RANK', 0))
         if rank >= gpus:

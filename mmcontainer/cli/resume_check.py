@@ -9,8 +9,10 @@ import ast
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
+from mmengine.dist import get_world_size
 from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
+from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor
 
 from ..checkpoints import find_problems
@@ -131,6 +133,19 @@ def _progress(old: Mapping, new: Mapping, epoch: int) -> Optional[str]:
     return None
 
 
+def _images_per_iteration(cfg: Mapping, processes: int) -> int:
+    return (cfg.get('train_dataloader') or {}).get('batch_size', 1) * processes
+
+
+def _images_before(content: Mapping[str, Any]) -> Optional[int]:
+    """Images per iteration of the training that wrote a checkpoint; None if it does not say."""
+    try:
+        old = read_config_text(content['meta']['cfg'], ('train_dataloader', ))
+        return _images_per_iteration(old, len(content['rng_state']['ranks']))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def check_resumed_settings(cfg: Mapping, content: Mapping[str, Any], checkpoint: str) -> None:
     """Check that optimizer and schedule of a config are those that a checkpoint brings along.
 
@@ -154,6 +169,12 @@ def check_resumed_settings(cfg: Mapping, content: Mapping[str, Any], checkpoint:
                   logger='current', level='WARNING')
         return
     found, wanted = _settings(old), _settings(cfg)
+    if (cfg.get('auto_scale_lr') or {}).get('enable'):  # the scaled rate is in the checkpoint
+        key = 'auto_scale_lr, images per iteration'
+        found[key], wanted[key] = _images_before(content), _images_per_iteration(
+            cfg, get_world_size())
+        if found[key] is None:
+            found[key] = wanted[key]
     different = [key for key in {**found, **wanted}
                  if found.get(key, _UNSET) != wanted.get(key, _UNSET)]
     if not different:
@@ -190,6 +211,38 @@ def check_training_state(runner, content: Mapping[str, Any], checkpoint: str) ->
     _check_parts(runner, content, checkpoint)
     _check_averages(runner, content, checkpoint)
     _check_optimizer(runner, content['optimizer'], checkpoint)
+    if not content['optimizer'].get('loss_scaler', True):
+        content['optimizer'].pop('loss_scaler')  # of bfloat16, which does not scale; float16 may
+
+
+def count_iterations(runner, content: Mapping[str, Any]) -> None:
+    """Count iterations as if all epochs before had had the length that they have now.
+
+    MMEngine takes the number in the checkpoint. With another batch size, number of processes or
+    data set it passes that of the last iteration too early, and the gradients that are accumulated
+    from then on are divided by another number.
+
+    Args:
+        runner (Runner): Its training loop has been built.
+        content (Mapping): Content of the checkpoint; ``meta['iter']`` is changed, unless it was
+            written in the middle of an epoch.
+    """
+    meta, state = content['meta'], content.get('rng_state') or {}
+    if isinstance(runner.train_loop, EpochBasedTrainLoop) and not state.get('into_epoch') and (
+            meta['iter'] % max(1, meta['epoch']) == 0):
+        meta['iter'] = meta['epoch'] * len(runner.train_dataloader)
+
+
+def _warn_of_frozen(parameters: Sequence[Tensor], trained: Sequence[int]) -> None:
+    """Say which parameters were trained and are frozen now, or the reverse."""
+    now = {index for index, parameter in enumerate(parameters) if parameter.requires_grad}
+    changes = [(len(set(trained) - now), 'that were trained are frozen'),
+               (len(now - set(trained)), 'that were frozen are trained')]
+    for number, what in changes if trained else ():
+        if number:
+            print_log(f'--resume: {number} parameters {what} now (frozen_stages, norm_eval, '
+                      'requires_grad of norms; --from-scratch changes all of them, and has to be '
+                      'given again if the training had it).', logger='current', level='WARNING')
 
 
 def _check_parts(runner, content: Mapping[str, Any], checkpoint: str) -> None:
@@ -259,3 +312,4 @@ def _check_optimizer(runner, saved: Mapping[str, Any], checkpoint: str) -> None:
             f'expected; {len(reshaped)} have another shape. paramwise_cfg, frozen stages or the '
             'optimizer were changed: resume with the config of the training, or start a new one '
             f'with --cfg-options load_from={checkpoint}.')
+    _warn_of_frozen(parameters, list(saved['state']))

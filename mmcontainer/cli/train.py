@@ -29,7 +29,12 @@ from .distributed import replace_sync_bn, setup_distributed
 from .models import check_channels, compile_backbone
 from .paths import check_writable_folder, claim_work_dir
 from .resume import advice_after_interrupt, find_resume
-from .weights import check_pretrained_weights, local_file, prepare_loading
+from .weights import (
+    check_pretrained_weights,
+    forget_pretrained,
+    local_file,
+    prepare_loading,
+)
 
 
 def say(text: str) -> None:
@@ -107,9 +112,15 @@ def prepare_config(args):
         compare_with_published(cfg, args.config)
     # An empty val_cfg, as MMPretrain's schedules have it, means validation all the same.
     splits = ('train', 'val') if cfg.get('val_cfg') is not None else ('train', )
-    check_all(lambda: check_precision(cfg), lambda: check_pretrained(cfg),
+    check_all(lambda: check_precision(cfg),
+              lambda: None if _loads_all(cfg, args) else check_pretrained(cfg),
               lambda: check_and_report_data(cfg, splits))
     return cfg
+
+
+def _loads_all(cfg, args) -> bool:
+    """Whether all weights come from a checkpoint, so that pretrained ones have no effect."""
+    return cfg.get('load_from') is not None and not args.allow_partial_load
 
 
 def _find_checkpoint(cfg, resume: Optional[str]) -> None:
@@ -151,6 +162,8 @@ def _run(cfg, args) -> None:
     check_channels(runner.model)
     if cfg.get('load_from') is not None:
         prepare_loading(runner, cfg.load_from, args.allow_partial_load)
+    if _loads_all(cfg, args):
+        forget_pretrained(runner.model)
     check_pretrained_weights(runner.model)
     prepare_mixed_training(runner)
     if args.compile:

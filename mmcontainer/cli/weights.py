@@ -31,8 +31,8 @@ from ..checkpoints.tensors import some
 from ..data_check.classes import check_checkpoint_classes, classes_of_split
 from ..engine.deploy import unwrap
 from ..errors import UserError, as_user_error
-from ..type_names import type_name
-from .resume_check import check_resumed_settings, check_training_state
+from ..type_names import LOADING_TYPES, type_name
+from .resume_check import check_resumed_settings, check_training_state, count_iterations
 
 
 def local_file(checkpoint: str) -> Path:
@@ -102,6 +102,8 @@ def read_for(model: nn.Module, checkpoint: str, partial: bool = False) -> dict[s
     elif problems:
         raise UserError(_mismatch_message(path, model, expected, found, problems))
     whole = dict(content) if isinstance(content, Mapping) and 'meta' in content else {}
+    if partial:  # EMAHook would look for all weights there; 'state_dict' is the average already
+        whole.pop('ema_state_dict', None)
     return {**whole, 'state_dict': found}
 
 
@@ -181,11 +183,23 @@ def prepare_loading(runner, checkpoint: str, partial: bool = False) -> dict[str,
         runner.call_hook('after_load_checkpoint', checkpoint=content)
         _load(model, content)
         runner._has_loaded = True
+        if runner._resume:
+            count_iterations(runner, content)
         runner.logger.info(f'Load checkpoint from {filename}')
         return content
 
     runner.load_checkpoint = load_checkpoint
     return content
+
+
+def forget_pretrained(model: nn.Module) -> None:
+    """Take away every ``init_cfg`` that loads weights, which a whole checkpoint will replace."""
+    for module in model.modules():
+        init_cfg = getattr(module, 'init_cfg', None)
+        entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg or {}]
+        kept = [entry for entry in entries if type_name(entry.get('type')) not in LOADING_TYPES]
+        if len(kept) < len(entries):
+            module.init_cfg = kept or None
 
 
 def check_pretrained_weights(model: nn.Module) -> None:
@@ -197,7 +211,7 @@ def check_pretrained_weights(model: nn.Module) -> None:
     """
     for module in model.modules():
         init_cfg = module.init_cfg if isinstance(module, BaseBackbone) else None
-        for entry in init_cfg if isinstance(init_cfg, list) else [init_cfg or {}]:
+        for entry in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg or {}]:
             if type_name(entry.get('type')) == 'StrictPretrained':
                 with as_user_error():
                     load_backbone(module, entry['checkpoint'])

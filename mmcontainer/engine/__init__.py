@@ -1,5 +1,6 @@
 """Hooks, initialisers and optimizer wrappers, registered in MMEngine."""
 from .amp import CPUAmpOptimWrapper
+from .buffers import AverageBuffersHook
 from .checkpoint_hook import SafeCheckpointHook
 from .dense_parts import deploy_dense_parts
 from .deploy import DeployHook
@@ -12,7 +13,8 @@ from .precise_bn import PreciseBNHook
 from .rng_state import RNGStateHook
 
 __all__ = [
-    'CPUAmpOptimWrapper', 'DeployHook', 'DrawDetectionsHook', 'DrawLabelsHook', 'DrawMapsHook',
-    'DumpMaps', 'OnTrackHook', 'PreciseBNHook', 'RNGStateHook', 'ResetParameters',
-    'SafeCheckpointHook', 'StopWhenDivergedHook', 'StrictPretrained', 'deploy_dense_parts'
+    'AverageBuffersHook', 'CPUAmpOptimWrapper', 'DeployHook', 'DrawDetectionsHook',
+    'DrawLabelsHook', 'DrawMapsHook', 'DumpMaps', 'OnTrackHook', 'PreciseBNHook', 'RNGStateHook',
+    'ResetParameters', 'SafeCheckpointHook', 'StopWhenDivergedHook', 'StrictPretrained',
+    'deploy_dense_parts'
 ]

@@ -59,10 +59,20 @@ def _in_bfloat16(cls: type, name: str, device_type: str) -> Callable:
     return call
 
 
+def _new(*arguments) -> nn.Module:
+    subclass = _subclass(*arguments)
+    return subclass.__new__(subclass)
+
+
 @cache
 def _subclass(cls: type, names: tuple[str, ...], override: Callable, device_type: str) -> type:
     """A subclass of the same name that overrides the methods ``names``."""
     methods = {name: override(cls, name, device_type) for name in names}
+
+    def reduce(self, protocol):  # pickle would look for the class in the module of ``cls``
+        return (_new, (cls, names, override, device_type), *cls.__reduce_ex__(self, protocol)[2:])
+
+    methods['__reduce_ex__'] = reduce
     return type(cls.__name__, (cls, ), {'__module__': cls.__module__, **methods})
 
 

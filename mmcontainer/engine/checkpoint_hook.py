@@ -1,4 +1,5 @@
 """Checkpoints that survive a killed process, and finding the newest of a work dir."""
+import os
 import re
 from pathlib import Path
 from typing import Optional
@@ -29,10 +30,15 @@ register_backend(_BACKEND, WholeFileBackend, force=True)
 
 
 class _LaterRemoval(WholeFileBackend):
-    """Remembers which files are to be removed, until :meth:`flush` removes them."""
+    """Remembers which files are to be removed, until :meth:`flush` removes them.
 
-    def __init__(self):
+    Args:
+        folder (str): Files elsewhere stay: they are those of a run that this one was resumed from.
+    """
+
+    def __init__(self, folder: str):
         self._outdated: list[str] = []
+        self._folder = os.path.realpath(folder)
 
     def remove(self, filepath) -> None:
         self._outdated.append(str(filepath))
@@ -42,7 +48,7 @@ class _LaterRemoval(WholeFileBackend):
     def flush(self, kept: set) -> None:
         """Remove the remembered files, except those that were written anew since."""
         for path in self._outdated:
-            if path in kept:
+            if path in kept or os.path.realpath(os.path.dirname(path)) != self._folder:
                 continue
             if Path(path).is_dir():  # a checkpoint of deepspeed
                 super().rmtree(path)
@@ -60,7 +66,8 @@ class SafeCheckpointHook(CheckpointHook):
     a temporary name, moves them into place, and only then removes outdated ones, so that the disk
     holds one more file for a while. The next training removes unfinished files of a killed one.
     Other places than local folders (``backend_args``) are written as MMEngine does. Names of
-    published files hold the hash of the very file.
+    published files hold the hash of the very file. Files of another folder are never removed: the
+    best checkpoint of a run that was resumed in a new work dir stays.
     """
 
     _is_saving_best = False
@@ -73,7 +80,7 @@ class SafeCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend=_BACKEND)
         super().before_train(runner)
         if is_local:
-            self.file_backend = _LaterRemoval()
+            self.file_backend = _LaterRemoval(self.out_dir)
             if is_main_process():
                 remove_unfinished(Path(self.out_dir), '*.pth')
                 remove_unfinished(Path(runner.work_dir), 'last_checkpoint')

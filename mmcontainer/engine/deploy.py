@@ -60,6 +60,11 @@ class DeployHook(Hook):
         backbone.forward = copied.switch_to_deploy().forward
         self._changed.append(backbone)
 
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        # Before other hooks exchange the weights and evaluate once more (EMAHook of MMPretrain).
+        if batch_idx + 1 == len(runner.val_dataloader):
+            self._restore()
+
     def after_val_epoch(self, runner, metrics=None) -> None:
         self._restore()
 
@@ -76,6 +81,10 @@ class DeployHook(Hook):
                 if backbone._compiled_call_impl is not None:
                     backbone.switch_to_deploy()
         self.before_val_epoch(runner)
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if batch_idx + 1 == len(runner.test_dataloader):
+            self._restore()
 
     def after_test_epoch(self, runner, metrics=None) -> None:
         self.after_val_epoch(runner)

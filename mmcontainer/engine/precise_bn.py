@@ -82,7 +82,7 @@ class PreciseBNHook(Hook):
     Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm" (arXiv 2105.07576), section 3.
     """
 
-    # After SyncBuffersHook (NORMAL), before RNGStateHook (LOW) and CheckpointHook (VERY_LOW).
+    # After AverageBuffersHook (NORMAL), before RNGStateHook (LOW) and CheckpointHook (VERY_LOW).
     priority = 'BELOW_NORMAL'
 
     def __init__(self, num_iters: int = 200):

@@ -94,7 +94,9 @@ class RNGStateHook(Hook):
     What is not: MMEngine restarts the epoch when an epoch based training is resumed from a
     checkpoint that ``by_epoch=False`` wrote in the middle of one (the hook warns), and in iteration
     based training it skips data in ways that differ between its versions: there only the generators
-    of the main process are restored, which covers drop path.
+    of the main process are restored, which covers drop path. Gradients that had been accumulated
+    for a step that was yet to come are in no checkpoint: let ``accumulative_counts`` divide the
+    iterations of an epoch.
 
     ``dict(type='RNGStateHook')`` among the ``custom_hooks`` of a config adds it.
     """

@@ -105,6 +105,18 @@ def test_out_indices(cls):
     torch.testing.assert_close(outs, (expected[1], expected[3]))
 
 
+@pytest.mark.parametrize('cls', DEFAULTS)
+def test_all_that_wants_a_gradient_gets_one(cls):
+    """Else distributed training stops: stages behind the last map compute nothing."""
+    model = cls(_shallow(cls), out_indices=(0, 1)).train()
+    sum(out.square().sum() for out in model(_images(64, 64))).backward()
+    without = [name for name, parameter in model.named_parameters()
+               if parameter.requires_grad and parameter.grad is None]
+    assert not without
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert frozen and len(frozen) < len(list(model.parameters()))
+
+
 @pytest.mark.parametrize('out_indices', [(4, ), (-1, ), (1, 0), (1, 1), ()])
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_bad_out_indices_are_named(cls, out_indices):

@@ -192,3 +192,7 @@ def test_numbers_that_the_model_cannot_hold(tmp_path):
     state[name] = torch.full_like(state[name], 1e300)
     with pytest.raises(KeyMismatchError, match=f'too large .*{name}'):
         load_backbone(model, state)
+    state[name] = torch.full_like(state[name], 1e5, dtype=torch.float32)
+    load_backbone(model, state)
+    with pytest.raises(KeyMismatchError, match=f'too large .*{name} .model torch.float16'):
+        load_backbone(model.half(), state)

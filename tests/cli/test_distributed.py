@@ -42,10 +42,10 @@ def test_slurm_without_gpus(monkeypatch):
 def test_buffers_are_averaged_and_other_hooks_stay(monkeypatch, torchrun):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 8)
-    cfg = Config(dict(custom_hooks=[dict(type='RNGStateHook')]))
+    cfg = Config(dict(custom_hooks=[dict(type='SyncBuffersHook'), dict(type='RNGStateHook')]))
     for _ in range(2):
         setup_distributed(cfg, 'pytorch')
-    assert [hook.type for hook in cfg.custom_hooks] == ['RNGStateHook', 'SyncBuffersHook']
+    assert [hook.type for hook in cfg.custom_hooks] == ['RNGStateHook', 'AverageBuffersHook']
 
 
 @pytest.mark.parametrize(('launcher', 'gpu', 'changes'), [

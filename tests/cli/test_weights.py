@@ -16,9 +16,11 @@ from torch.utils.data import Dataset
 from mmcontainer.backbones import ContainerLight
 from mmcontainer.checkpoints import CorruptCheckpointError, convert, load_file
 from mmcontainer.checkpoints.files import let_mmengine_read_safely
-from mmcontainer.cli import weights
+from mmcontainer.cli import resume_check, weights
+from mmcontainer.cli.resume_check import check_resumed_settings
 from mmcontainer.cli.weights import (
     check_pretrained_weights,
+    forget_pretrained,
     load_weights,
     local_file,
     prepare_loading,
@@ -195,6 +197,83 @@ def test_training_does_not_go_on_with_settings_that_would_be_ignored(trained, tm
         prepare_loading(runner, str(path))
 
 
+def test_partial_load_of_averages(tmp_path):
+    """MMPretrain's hook exchanges the weights beside them, of which some have no place."""
+    pretrain = pytest.importorskip('mmpretrain.engine.hooks')
+    hooks = [dict(type=pretrain.EMAHook, momentum=0.5)]
+    make_runner(tmp_path, 'ema', custom_hooks=hooks).train()
+    content = load_file(tmp_path / 'ema' / 'epoch_1.pth')
+    content['state_dict']['layer.bias'] = content['ema_state_dict']['module.layer.bias'] = (
+        torch.ones(5))
+    path = tmp_path / 'other.pth'
+    torch.save(content, path)
+    runner = make_runner(tmp_path, 'run', custom_hooks=hooks, load_from=str(path))
+    prepare_loading(runner, str(path), partial=True)
+    runner.call_hook('before_run')
+    runner.load_or_resume()
+    assert torch.equal(runner.model.layer.weight, content['state_dict']['layer.weight'])
+
+
+@pytest.mark.parametrize('batch, counts', [(4, 3), (2, 3), (4, 2)])
+def test_accumulation_goes_on_in_epochs_of_another_length(trained, tmp_path, batch, counts):
+    """MMEngine divides the last losses by what is left for the last step."""
+    runner = make_runner(tmp_path, 'run', max_epochs=4, load_from=str(trained), resume=True)
+    runner._train_dataloader['batch_size'] = batch
+    runner.optim_wrapper['accumulative_counts'] = counts
+    prepare_loading(runner, str(trained))
+    divisors, scale = [], runner.optim_wrapper.scale_loss
+
+    def watch(loss):
+        divisors.append(round(1 / scale(torch.ones(())).item()))
+        return scale(loss)
+
+    runner.optim_wrapper.scale_loss = watch
+    runner.train()
+    first, last = 4 // batch, 4 * 4 // batch
+    left = last % counts
+    assert divisors == [counts if iteration < last - left else left
+                        for iteration in range(first, last)]
+    assert runner.iter == last
+
+
+@pytest.mark.parametrize('is_frozen', [True, False])
+def test_parameters_that_are_frozen_now_are_named(trained, tmp_path, monkeypatch, is_frozen):
+    said = []
+    monkeypatch.setattr(resume_check, 'print_log', lambda text, **kwargs: said.append(text))
+    content, path = load_file(trained), tmp_path / 'epoch_1.pth'
+    if not is_frozen:  # but it was
+        del content['optimizer']['state'][0], content['optimizer']['state'][1]
+    torch.save(content, path)
+    runner = make_runner(tmp_path, 'run', load_from=str(path), resume=True)
+    runner.model.layer.requires_grad_(not is_frozen)
+    prepare_loading(runner, str(path))
+    what = 'trained are frozen' if is_frozen else 'frozen are trained'
+    assert f'--resume: 2 parameters that were {what} now' in '\n'.join(said)
+
+
+def test_a_scaler_that_did_not_scale_is_left_out(trained, tmp_path):
+    """float16 cannot go on with that of bfloat16."""
+    content = load_file(trained)
+    content['optimizer']['loss_scaler'] = {}
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(content, path)
+    runner = make_runner(tmp_path, 'run', load_from=str(path), resume=True)
+    assert 'loss_scaler' not in prepare_loading(runner, str(path))['optimizer']
+
+
+def test_a_scaled_learning_rate_needs_as_many_images(trained, tmp_path):
+    content = load_file(trained)
+    loader = dict(batch_size=2, dataset=dict(type='CocoDataset'))
+    old = dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), train_dataloader=loader,
+               auto_scale_lr=dict(enable=True, base_batch_size=16))
+    content['meta']['cfg'] = Config(old).pretty_text
+    content['rng_state'] = dict(ranks=[None])
+    check_resumed_settings(Config(old), content, 'epoch_1.pth')
+    loader['batch_size'] = 8
+    with pytest.raises(UserError, match='images per iteration: 2 in the checkpoint, 8 in the con'):
+        check_resumed_settings(Config(old), content, 'epoch_1.pth')
+
+
 def test_partial_load(trained, tmp_path, capsys):
     state = {'layer.weight': torch.ones(2, 3), 'layer.bias': torch.ones(5), 'more': torch.ones(1)}
     path = tmp_path / 'other.pth'
@@ -223,12 +302,15 @@ def test_a_backbone_alone_is_no_detector(tmp_path):
 
 def test_pretrained_weights_are_checked_before_the_data(tmp_path):
     path = tmp_path / 'weights.pth'
-    model = SimpleNamespace(modules=lambda: [ContainerLight(
-        init_cfg=dict(type='StrictPretrained', checkpoint=str(path)))])
+    backbone = ContainerLight(init_cfg=dict(type='StrictPretrained', checkpoint=str(path)))
+    model = SimpleNamespace(modules=lambda: [backbone])
     path.write_text('<html>')
     with pytest.raises(CorruptCheckpointError):
         check_pretrained_weights(model)
     torch.save(ContainerLight().state_dict(), path)
+    check_pretrained_weights(model)
+    path.unlink()
+    forget_pretrained(model)  # a whole checkpoint replaces them
     check_pretrained_weights(model)
 
 

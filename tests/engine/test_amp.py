@@ -1,5 +1,6 @@
 """Parts that stay float32, mixed precision on the CPU, and types that a machine lacks."""
 import copy
+import pickle
 
 import pytest
 import torch
@@ -154,6 +155,14 @@ def predict(model):
         corners = torch.rand(20, 2) * torch.tensor([90., 60.])
         batch[0].proposals = InstanceData(bboxes=torch.cat([corners, corners + 30], 1))
     return model(torch.randn(1, 3, 96, 128), batch, mode='predict')[0].pred_instances
+
+
+def test_a_prepared_model_can_be_pickled():
+    model = build_detector('retinanet')
+    keep_float32(model)
+    copied = pickle.loads(pickle.dumps(model))
+    assert type(copied.bbox_head) is type(model.bbox_head) is type(copy.deepcopy(model).bbox_head)
+    torch.testing.assert_close(predict(copied).scores, predict(model).scores, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize('kind', ['retinanet', 'faster-rcnn'])

@@ -55,6 +55,18 @@ def test_only_the_last_and_the_best_are_left(tmp_path):
     assert kept['keep_ckpt_ids'] == [4] and kept['best_ckpt'].endswith('best_score_epoch_4.pth')
 
 
+def test_files_of_the_run_that_was_resumed_stay(tmp_path):
+    make_runner(tmp_path / 'a', save_best='other', rule='greater', save_last=False).train()
+    before = names(tmp_path / 'a')
+    runner = make_runner(tmp_path / 'b', save_best='score', rule='greater')
+    runner._load_from, runner._resume = str(tmp_path / 'a' / 'epoch_4.pth'), True
+    assert load_file(runner._load_from)['message_hub']['runtime_info']['best_ckpt']
+    runner.train_loop._max_epochs = 8
+    runner._train_loop._max_epochs = 8
+    runner.train()
+    assert names(tmp_path / 'a') == before and 'best_other_epoch_1.pth' in before
+
+
 def test_by_iteration_with_several_best(tmp_path):
     make_runner(tmp_path, save_best=['score', 'other'], rule=['greater', 'less'],
                 by_epoch=False).train()

@@ -65,7 +65,9 @@ def test_hook_evaluates_a_copy_and_leaves_the_model_alone(detector, loop):
     model = copy.deepcopy(detector).train()
     weights, called = copy.deepcopy(model.state_dict()), []
     model.backbone.register_forward_hook(lambda *args: called.append(args[0]))
-    runner, hook = SimpleNamespace(hooks=[], model=model), DeployHook()
+    loader = [None, None]
+    runner = SimpleNamespace(hooks=[], model=model, val_dataloader=loader, test_dataloader=loader)
+    hook = DeployHook()
     for _ in range(2):  # the second copy has the weights of its time
         model.eval()
         expected = predict(model)
@@ -76,6 +78,11 @@ def test_hook_evaluates_a_copy_and_leaves_the_model_alone(detector, loop):
         torch.testing.assert_close(found.bboxes, expected.bboxes, rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(found.scores, expected.scores)
         torch.testing.assert_close(model.state_dict(), weights, rtol=0, atol=0)
+        getattr(hook, f'after_{loop}_iter')(runner, 0)
+        assert model.backbone.forward.__self__ is copied
+        # Behind the last batch, since MMPretrain's EMAHook goes on to evaluate other weights.
+        getattr(hook, f'after_{loop}_iter')(runner, 1)
+        assert model.backbone.forward.__self__ is model.backbone
         getattr(hook, f'after_{loop}_epoch')(runner, metrics={})
         assert model.backbone.forward.__self__ is model.backbone
         assert type(model.backbone.stages[0].blocks[0]) is ContainerBlock
