@@ -67,11 +67,17 @@ _for_onnx = False  # no ContextVar, which torch.compile cannot read
 def recording_for_onnx() -> Iterator[None]:
     """Context for a ``torch.export`` whose program becomes an ONNX file."""
     global _for_onnx
+    import torch._dynamo.config as settings  # seconds, for those who export only
     before, _for_onnx = _for_onnx, True
+    cached = getattr(settings, 'fake_tensor_cache_enabled', None)
+    if cached:  # looking for earlier results takes longer than computing them: up to half the time
+        settings.fake_tensor_cache_enabled = False
     try:
         yield
     finally:
         _for_onnx = before
+        if cached:
+            settings.fake_tensor_cache_enabled = True
 
 
 def needs_onnx_operators() -> bool:

@@ -6,6 +6,7 @@ file of weights is needed and other seeds and sizes can be checked as well.
 import hashlib
 import json
 import zlib
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,15 @@ def read_keys(name):
     return json.loads((GOLDEN / f'{name}.keys.json').read_text())
 
 
-def make_state_dict(name, seed, gain):
-    """Official state dict of a fixture, as float32 tensors."""
+@lru_cache(maxsize=1)  # tests of one model follow each other, and drawing it takes seconds
+def _drawn(name, seed, gain):
     return {key: torch.from_numpy(make_value(key, shape, dtype, seed, gain))
             for key, shape, dtype in read_keys(name)}
+
+
+def make_state_dict(name, seed, gain):
+    """Official state dict of a fixture, as float32 tensors, which nobody may write into."""
+    return dict(_drawn(name, seed, gain))
 
 
 def hash_weights(state_dict):

@@ -91,12 +91,6 @@ def test_exit_codes_and_messages_are_those_of_the_tools(run, words, message):
     assert code == 2 and message in err and 'Traceback' not in err
 
 
-def test_a_command_runs(run):
-    code, out, err = run('flops', 'mmcontainer::imagenet/container_light_8xb128_in1k.py',
-                         '--shape', '64', '64')
-    assert code == 0 and 'Params: 20.6 M' in out, out + err
-
-
 def test_as_a_module(run):
     assert run('flops', '-h', code='import runpy; runpy.run_module("mmcontainer", '
                'run_name="__main__", alter_sys=False)')[0] == 0

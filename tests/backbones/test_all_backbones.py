@@ -3,8 +3,6 @@
 A new backbone or arch is tested here without a line being added.
 """
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -75,8 +73,8 @@ def test_any_size_gives_a_map_of_every_stage(cls, arch):
         assert all(out.isfinite().all() for out in outs)
 
 
-@pytest.mark.parametrize(('cls', 'arch'), ALL_ARCHS)
-def test_every_arch_gives_a_map_of_every_stage(cls, arch):
+@pytest.mark.parametrize(('cls', 'arch'), [arch for arch in ALL_ARCHS if arch not in KINDS])
+def test_every_other_arch_gives_a_map_of_every_stage(cls, arch):
     """At its full depth and width, on the meta device: without computing a number."""
     with torch.device('meta'):
         model = cls(arch, drop_path_rate=0.1)
@@ -340,8 +338,9 @@ def test_compiles_as_one_graph_with_the_same_gradients(cls):
 @pytest.mark.parametrize('cls', DEFAULTS)
 def test_checkpointing_compiles(cls):
     """Statistics move once there, too."""
-    plain = _build(cls, _few_blocks(cls)).double()
-    recomputing = cls(_few_blocks(cls), with_cp=True).double()
+    arch = {**_few_blocks(cls), 'depths': (1, 1, 1, 1)}
+    plain = _build(cls, arch).double()
+    recomputing = cls(arch, with_cp=True).double()
     recomputing.load_state_dict(plain.state_dict())
     image = _images(64, 64, dtype=torch.float64)
     for forward in (plain, torch.compile(recomputing, backend='aot_eager', fullgraph=True)):
@@ -398,18 +397,3 @@ def test_drop_path_grows_linearly():
              for block in stage.blocks]
     assert rates == pytest.approx([0.01 * i for i in range(18)], abs=1e-7)
     assert isinstance(model.stages[0].blocks[0].drop_path, nn.Identity)
-
-
-def test_backbones_work_without_compiled_mmcv_and_without_mmdet():
-    code = '''
-import sys
-for name in ('mmcv._ext', 'mmdet', 'mmpretrain'):
-    sys.modules[name] = None  # what Python finds is 'no such module'
-import mmcontainer, torch
-from mmengine.registry import MODELS
-print(len(MODELS.build(dict(type='ContainerLight')).eval()(torch.zeros(1, 3, 32, 32))))
-assert not any(name.startswith('mmcv.ops') for name in sys.modules), 'mmcv.ops was imported'
-'''
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == '4'

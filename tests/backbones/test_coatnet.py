@@ -182,8 +182,9 @@ def test_a_model_built_in_inference_mode_works():
 
 
 @needs_torch('2.5.0', 'attention with a bias, but without its matrix, on a CPU')
-def test_detection_size_takes_the_form_without_a_matrix():
-    layer = RelativeAttention(32, 32, (14, 14)).eval()
+@pytest.mark.parametrize('window_size', [None, 14])
+def test_detection_size_takes_the_form_without_a_matrix(window_size):
+    layer = RelativeAttention(32, 32, (14, 14), window_size=window_size).eval()
     with LargestTensor() as probe, torch.no_grad():
         layer(torch.randn(1, 32, 50, 84))
     assert probe.largest < (50 * 84)**2 / 10

@@ -4,6 +4,7 @@ Those of classifiers, segmenters and of the DETR family have tests of their own.
 configs/ are picked up without a line being added.
 """
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,11 @@ def _id(path):
     return f'{path.parent.name}-{path.stem}'
 
 
+@cache
+def _empty(path):
+    return build_empty(Config.fromfile(path))
+
+
 def _build(cfg):
     init_default_scope(cfg.default_scope)
     return MODELS.build(cfg.model)
@@ -84,7 +90,7 @@ def test_config_builds(path):
     cfg = Config.fromfile(path)
     assert 'mmcontainer' in cfg.custom_imports.imports
     assert 'RNGStateHook' in [hook.type for hook in cfg.custom_hooks]
-    model = build_empty(cfg)
+    model = _empty(path)
     channels = cfg.model.neck.in_channels
     if isinstance(model.backbone, BaseBackbone):
         assert list(model.backbone.arch['embed_dims']) == channels
@@ -131,7 +137,7 @@ def test_adamw_recipe_is_the_container_papers(path):
     assert backbone.init_cfg.type == 'StrictPretrained'
     stem = path.stem.replace('_fpn_1x_coco', '').replace('_frozen_bn', '')
     assert backbone.init_cfg.checkpoint == f'checkpoints/{stem}_in1k.pth'
-    model = build_empty(cfg).train()
+    model = _empty(path).train()
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     assert norms and not any(m.training or m.weight.requires_grad for m in norms)
 
@@ -183,7 +189,7 @@ def test_cotnet_schedule_and_data_are_the_official_ones(path):
 @pytest.mark.parametrize('path', COTNET_1X, ids=_id)
 def test_cotnet_norms_losses_and_optimizer_are_the_official_ones(path):
     cfg = Config.fromfile(path)
-    model = build_empty(cfg).train()
+    model = _empty(path).train()
     assert not any(isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm)
                    for m in model.modules())
     # Behind every convolution but those that predict, the one of the RPN, and the upsampling.
@@ -234,8 +240,7 @@ def test_documented_sizes_are_measured_ones(repo_root, detector):
     documented = _documented_sizes(repo_root)
     assert len(documented) == 24
     for name in COTNETS:
-        cfg = Config.fromfile(repo_root / f'configs/{detector}/{name}_fpn_1x_coco.py')
-        model = build_empty(cfg)
+        model = _empty(repo_root / f'configs/{detector}/{name}_fpn_1x_coco.py')
         parameters, flops = documented[detector, name]
         assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == parameters
         if name in ('cotnet_50', 'se_cotnetd_50'):

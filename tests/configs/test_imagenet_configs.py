@@ -189,7 +189,7 @@ def test_model(path):
     augments = model.data_preprocessor.batch_augments
     assert [(type(item).__name__, item.alpha) for item in augments.augments] == [
         ('Mixup', OFFICIAL['mixup']), ('CutMix', OFFICIAL['cutmix'])] and augments.probs is None
-    data = dict(inputs=torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8),
+    data = dict(inputs=torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8),
                 data_samples=[DataSample().set_gt_label(label) for label in (3, 999)])
     data = model.data_preprocessor(data, training=True)
     assert torch.allclose(data['data_samples'][0].gt_score.sum(), torch.tensor(1.))

@@ -44,8 +44,7 @@ def _loss(model, batch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('frozen_norm', [True, False])
-@pytest.mark.parametrize('config', CONFIGS)
+@pytest.mark.parametrize(('config', 'frozen_norm'), zip(CONFIGS, [True, False]))
 def test_two_steps_lower_the_loss_and_move_only_what_is_trained(repo_root, config, frozen_norm):
     free = dict(norm_cfg=dict(type='BN'), norm_eval=False)
     cfg, model = _build(
