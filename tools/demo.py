@@ -13,8 +13,8 @@ from _tool import make_parser, start
 
 def parse_args():
     parser = make_parser(__doc__, ['', '--smoke'])
-    parser.add_argument('--work-dir', default='work_dirs/demo',
-                        help='where results go (work_dirs/demo)')
+    parser.add_argument('--work-dir', help='where results go; those of an earlier demo are '
+                        'replaced (work_dirs/demo; with --smoke work_dirs/demo_smoke)')
     parser.add_argument('--data-dir', help='where the generated data set is, or goes '
                         '(data/shapes; with --smoke data/shapes_smoke)')
     parser.add_argument('--epochs', type=int, help='instead of those of the config')
@@ -22,8 +22,9 @@ def parse_args():
     parser.add_argument('--smoke', action='store_true',
                         help='a few images, one epoch: checks that everything runs')
     args = parser.parse_args()
-    if args.data_dir is None:
-        args.data_dir = 'data/shapes_smoke' if args.smoke else 'data/shapes'
+    suffix = '_smoke' if args.smoke else ''  # of no use to anyone, so it replaces nothing
+    args.work_dir = args.work_dir or f'work_dirs/demo{suffix}'
+    args.data_dir = args.data_dir or f'data/shapes{suffix}'
     return args
 
 

@@ -19,6 +19,13 @@ model = dict(
     decode_head=dict(in_channels=_base_.channels, num_classes=150),
     auxiliary_head=dict(in_channels=_base_.channels[2], num_classes=150))
 
+# Swin pads what fills no whole patch, and Container drops it: without this the features of a test
+# image would be stretched by up to 31 pixels.
+test_pipeline = _base_.test_pipeline
+test_pipeline.insert(2, dict(type='ResizeToMultiple', size_divisor=32))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
 train_dataloader = dict(batch_size=2)
 # A variable of the schedule, which nothing reads any more.
 optimizer = None

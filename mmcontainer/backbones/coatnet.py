@@ -114,7 +114,9 @@ class CoAtNet(BaseBackbone):
         """Fan-out normal weights in convolution stages, Xavier in attention, small tables."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+                # PyTorch's own fan-out does not know that each group has outputs of its own.
+                fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
+                nn.init.normal_(module.weight, std=(2 / fan_out)**0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for block in self.modules():

@@ -1,4 +1,4 @@
-"""Container-PAM (arXiv 2106.01401, section 3.4): DeiT with a static affinity beside attention."""
+"""Container-PAM (arXiv 2106.01401, section 3.3): DeiT with a static affinity beside attention."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -55,9 +55,10 @@ def find_config(name: str) -> Path:
     if '::' in name:
         path = _packaged(name)
     else:
-        own = own_folder('configs') / name.partition('configs/')[2] if 'configs/' in name else None
         path = Path(name).expanduser()
-        if not (path.is_file() or path.is_absolute()) and own is not None and own.is_file():
+        # Elsewhere than in configs/, it is a copy of somebody, whose path has a mistake.
+        own = own_folder('configs').joinpath(*path.parts[1:])
+        if path.parts[:1] == ('configs', ) and not path.is_file() and own.is_file():
             path = own
     if path.is_file():
         return path
@@ -175,6 +176,8 @@ def load_config(name: str, options: Optional[dict] = None) -> Config:
         check_options(cfg, options)
         try:
             cfg.merge_from_dict(options)
-        except (KeyError, TypeError, ValueError) as error:
+            if any(key.startswith('custom_imports') for key in options):
+                import_custom_modules(cfg)
+        except (ImportError, KeyError, TypeError, ValueError) as error:
             raise UserError(f'--cfg-options: {error}') from error
     return check_config(cfg)

@@ -155,18 +155,20 @@ def build_runner(cfg, verbose: bool = False) -> Runner:
     if (cfg.get('randomness') or {}).get('deterministic'):
         # Without it cuBLAS refuses, and it is read when a GPU is used for the first time.
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-    if verbose:
-        with as_user_error():
-            return kind.from_cfg(cfg)
 
-    class QuietRunner(kind):
+    class OurRunner(kind):
         # The logger is built in the constructor, which goes on to log several hundred lines.
         def build_logger(self, *args, **kwargs):
             logger = super().build_logger(*args, **kwargs)
-            _tidy_console(logger)
+            if not verbose:
+                _tidy_console(logger)
             return logger
 
+        def dump_config(self) -> None:
+            """Write nothing yet: the work dir may have the config of a training."""
+
     with as_user_error():
-        runner = QuietRunner.from_cfg(cfg)
-    runner.register_hook(SummaryHook())
+        runner = OurRunner.from_cfg(cfg)
+    if not verbose:
+        runner.register_hook(SummaryHook())
     return runner

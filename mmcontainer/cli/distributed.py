@@ -1,8 +1,10 @@
 """Several processes, on CPUs too, and checks of the launchers' environments."""
 import os
+from pathlib import Path
 from typing import Optional
 
 import torch
+from mmengine.dist import all_gather_object
 from torch import distributed
 
 from ..config_nodes import iter_dicts
@@ -64,6 +66,27 @@ def setup_distributed(cfg, launcher: str) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False))
     wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper
+
+
+def check_same_checkpoint(cfg) -> None:
+    """Check that all processes go on from one checkpoint, or all from none.
+
+    Args:
+        cfg (Config): Of a runner that has been built, and with it the group of processes.
+
+    Raises:
+        UserError: Machines without a common disk: only the first process writes checkpoints. The
+            others would train other weights, whose gradients are averaged with its own.
+    """
+    file = Path(cfg.load_from) if cfg.get('load_from') else None
+    own = None if file is None else (bool(cfg.get('resume')), file.name, file.stat().st_size)
+    found = all_gather_object(own)
+    other = next((rank for rank, one in enumerate(found) if one != found[0]), None)
+    if other is not None:
+        raise UserError(
+            f'Process 0 starts from {found[0] and found[0][1]}, process {other} from '
+            f'{found[other] and found[other][1]}: all machines have to see the same work dir and '
+            'checkpoints. Use a disk that they share.')
 
 
 def replace_sync_bn(cfg) -> Optional[str]:

@@ -35,10 +35,10 @@ def _draw_predictions(cfg, folder: str) -> None:
     kind = kinds.get(cfg.get('default_scope'), DrawDetectionsHook)
     hook = dict(type=kind.__name__)
     if kind is DrawDetectionsHook:
-        given = cfg.get('default_hooks', {}).get('visualization') or {}
+        given = (cfg.get('default_hooks') or {}).get('visualization') or {}
         hook['score_thr'] = given.get('score_thr', 0.3)
     hook['out_dir'] = str(Path(folder).expanduser().resolve())
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), hook]
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
 def evaluate(args) -> dict:

@@ -1,11 +1,14 @@
 """Lists of a share of the training images, for experiments on data efficiency."""
 import hashlib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Union
 
+from ..compat import python_command
 from ..errors import UserError
 from ..fileio import write_text
+from .paths import check_writable_file
 
 _SPLITS = {'train', 'val', 'test', 'meta'}
 
@@ -21,8 +24,12 @@ def list_images(folder: Union[str, Path]) -> dict[str, list[str]]:
         the position of a class is its number.
 
     Raises:
-        UserError: If there is no such folder, it holds no class folders, or some of them no images.
+        UserError: If MMPretrain is not installed, there is no such folder, it holds no class
+            folders, or some of them no images.
     """
+    if find_spec('mmpretrain') is None:
+        raise UserError('MMPretrain, whose rules say what is an image, is not installed: run '
+                        f'`{python_command()} -m mmcontainer.doctor`, which says how to get it.')
     from mmpretrain.datasets import ImageNet
     from mmpretrain.datasets.custom import find_folders, get_samples
     folder = Path(folder).expanduser()
@@ -82,21 +89,18 @@ def write_subset(folder: Union[str, Path], share: float, seed: int, out: Union[s
         str: What was written, for the user to read.
 
     Raises:
-        UserError: Share out of range, nothing to choose from (:func:`list_images`), or a file in
-            the way. Nothing is written then.
+        UserError: Share out of range, nothing to choose from (:func:`list_images`), a file in the
+            way, or no permission. No file is written then.
     """
-    out = Path(out).expanduser()
     if not 0 < share <= 1:
         raise UserError(f'--share is above 0 and at most 1 (0.1 is 10 %), not {share}.')
-    if out.is_dir():
-        raise UserError(f'--out {out} is a folder; a file is expected, for example '
-                        f'{out / "train_10pct.txt"}')
+    # Before all of ImageNet is listed, which takes minutes.
+    out = check_writable_file(out, '--out')
     if out.exists() and not force:
         raise UserError(f'{out} is there already and was left alone; --force replaces it.')
     images = list_images(folder)
     chosen = [choose_share(names, share, seed) for names in images.values()]
     lines = [f'{name} {number}\n' for number, names in enumerate(chosen) for name in names]
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, ''.join(lines))
     total = sum(len(names) for names in images.values())
     return (f'{len(lines)} of {total} images ({len(lines) / total:.1%}) of {len(images)} classes, '

@@ -128,13 +128,15 @@ class _Work:
         failed, seen = 0, set()
         for file in files:
             try:
-                print(self.video(file) if file.is_video else self.image(file), flush=True)
+                said = self.video(file) if file.is_video else self.image(file)
             except UserError:
                 raise
             except Exception as error:
                 failed += 1
                 print(f'error: {readable(file.path)}: {_failure(error, seen)}', file=sys.stderr,
                       flush=True)
+            else:
+                print(said, flush=True)
         return failed
 
     def finish(self, is_whole: bool) -> None:

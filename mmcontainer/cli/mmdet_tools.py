@@ -6,7 +6,11 @@ import warnings
 from difflib import get_close_matches
 from pathlib import Path
 
-from ..errors import UserError
+import torch
+
+from ..checkpoints.files import load_file
+from ..errors import UserError, as_user_error
+from ..torch_compat import HAS_SAFE_LOAD
 
 _LEAST_INCHES = (6, 5)
 _ABOVE = dict(loc='lower left', bbox_to_anchor=(0, 1), fontsize='small', frameon=False)
@@ -50,6 +54,27 @@ def make_figures_readable() -> None:
     warnings.filterwarnings('ignore', message='invalid value encountered in divide')
 
 
+def read_files_safely() -> None:
+    """Let ``torch.load`` be :func:`load_file`, before PyTorch 2.6, for the rest of the process.
+
+    It either runs code that a file contains there, or refuses what MMEngine writes beside the
+    weights. ``publish_model`` writes the format of before 2020, which this package refuses there;
+    ``torch.save`` writes that of today instead.
+    """
+    load, save = torch.load, torch.save
+
+    def load_safely(file, *args, **options):
+        if 'pickle_module' in options:  # load_file itself
+            return load(file, *args, **options)
+        with as_user_error():
+            return load_file(file)
+
+    def save_as_archive(*args, _use_new_zipfile_serialization=True, **options):
+        save(*args, **options)
+
+    torch.load, torch.save = load_safely, save_as_archive
+
+
 def run_mmdet_tool(name: str, arguments: list[str]) -> None:
     """Run a tool of MMDetection in this process, where ``mmcontainer::`` configs are known.
 
@@ -66,5 +91,7 @@ def run_mmdet_tool(name: str, arguments: list[str]) -> None:
         close = get_close_matches(stem, tools, n=3) or sorted(tools)
         raise UserError(f'MMDetection has no tool {name!r}. It has {", ".join(close)}.')
     make_figures_readable()
+    if not HAS_SAFE_LOAD and tools[stem].parent.name == 'model_converters':
+        read_files_safely()
     sys.argv = [str(tools[stem]), *arguments]
     runpy.run_path(str(tools[stem]), run_name='__main__')

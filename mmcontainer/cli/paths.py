@@ -47,6 +47,15 @@ def check_writable_file(path, option: str) -> Path:
     return check_writable_folder(file.parent, option) / file.name
 
 
+def held_checkpoints(folder: Path) -> str:
+    """Names of the checkpoints in a work dir, for a message; empty without any."""
+    found = sorted(path.name for path in folder.glob('[!.]*.pth') if path.is_file())
+    recorded = recorded_checkpoint(folder)
+    if not found and recorded is not None and recorded.is_file():  # CheckpointHook has an out_dir
+        found = [str(recorded)]
+    return ', '.join([*found[:4], '...'] if len(found) > 4 else found)
+
+
 def claim_work_dir(work_dir: str, goes_on: bool, launcher: str = 'none') -> None:
     """Make a work dir and lock it for this training; processes of one training share it.
 
@@ -60,15 +69,12 @@ def claim_work_dir(work_dir: str, goes_on: bool, launcher: str = 'none') -> None
             would overwrite one by one.
     """
     folder = Path(work_dir)
-    found = sorted(path.name for path in folder.glob('[!.]*.pth') if path.is_file())
-    recorded = recorded_checkpoint(folder)
-    if not found and recorded is not None and recorded.is_file():  # CheckpointHook has an out_dir
-        found = [str(recorded)]
+    found = held_checkpoints(folder)
     if found and not goes_on:
         raise UserError(
-            f'{folder} holds checkpoints of a training already ({", ".join(found[:4])}'
-            f'{", ..." if len(found) > 4 else ""}). Add --resume to go on with it, choose another '
-            'folder with --work-dir, or add --overwrite to start anew and lose them one by one.')
+            f'{folder} holds checkpoints of a training already ({found}). Add --resume to go on '
+            'with it, choose another folder with --work-dir, or add --overwrite to start anew and '
+            'lose them one by one.')
     if launched_rank(launcher):
         return
     file = _lock(folder)

@@ -15,6 +15,7 @@ from mmengine.hooks import EMAHook
 from ..checkpoints import CorruptCheckpointError, check_file
 from ..compat import own_folder, short_path
 from ..data_check import check_data, examine
+from ..engine import PreciseBNHook
 from ..errors import UserError, did_you_mean
 from ..paper.rows import Row, load_rows
 from ..type_names import type_name
@@ -197,7 +198,8 @@ def accumulation_options(cfg, factor: int) -> dict[str, Any]:
     """Options that spread every step of a recipe over several ones with as many images less.
 
     What counts iterations, of which there are then ``factor`` times as many, is multiplied: the
-    length of trainings that count them, intervals, schedules, and averages of the weights.
+    length of trainings that count them, intervals, schedules, averages of the weights, and the
+    batches from which ``PreciseBNHook`` takes statistics.
 
     Args:
         cfg (Config): The recipe; not changed.
@@ -223,8 +225,11 @@ def accumulation_options(cfg, factor: int) -> dict[str, Any]:
                 options[f'param_scheduler.{index}.{key}'] = (
                     factor * value if isinstance(value, int) else [factor * one for one in value])
     for index, hook in enumerate(cfg.get('custom_hooks') or []):
-        if type_name(hook.get('type')) == EMAHook.__name__:
+        kind = type_name(hook.get('type'))
+        if kind == EMAHook.__name__:
             options[f'custom_hooks.{index}.interval'] = factor * hook.get('interval', 1)
+        elif kind == PreciseBNHook.__name__:
+            options[f'custom_hooks.{index}.num_iters'] = factor * hook.get('num_iters', 200)
     return options
 
 
@@ -318,6 +323,13 @@ def describe(plan: Plan) -> Iterator[str]:
     if plan.accumulate > 1 and 'SyncBN' in str(plan.cfg.model):
         yield (f'note: SyncBN sees the {images * plan.gpus} images of a step, and not the '
                f'{row.gpus * images} of an iteration as in the recipe.')
+    # Process i of n takes every nth of a, a, a, b, b, b, ...
+    sampler = plan.cfg.train_dataloader.get('sampler') or {}
+    repeats = sampler.get('num_repeats', 3)
+    if type_name(sampler.get('type')) == 'RepeatAugSampler' and plan.gpus < repeats:
+        yield (f'note: with fewer than {repeats} processes, RepeatAugSampler puts copies of an '
+               'image into one batch, and batch norms and mixup see fewer images than in the '
+               'recipe (docs/imagenet.md).')
     yield 'commands:'
     yield f'  {shown(plan.train_command())}'
     yield f'  {shown(plan.test_command())}'

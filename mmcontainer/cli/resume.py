@@ -59,11 +59,22 @@ def _fate(path: Path) -> str:
     return 'is damaged' if path.is_file() else 'is gone'
 
 
-def advice_after_interrupt(work_dir: str, launcher: str = 'none') -> str:
-    """Say which checkpoint there is after an interruption, and the command that goes on."""
+def advice_after_interrupt(work_dir: str, started: float, launcher: str = 'none') -> str:
+    """Say which checkpoint there is after an interruption, and the command that goes on.
+
+    Args:
+        work_dir (str): Folder of the training.
+        started (float): Time when it started: older checkpoints may be of another training
+            (``--overwrite``), or later ones than it was resumed from.
+        launcher (str): What started it.
+    """
     newest = newest_checkpoint(work_dir)
-    if newest is None:
-        return f'No checkpoint has been saved in {work_dir} yet: there is nothing to resume from.'
+    if newest is None or newest.stat().st_mtime < started:
+        text = f'No checkpoint has been saved in {work_dir} yet'
+        if newest is None:
+            return f'{text}: there is nothing to resume from.'
+        again = 'start it as before' if launcher != 'none' else typed_command(sys.argv)
+        return f'{text} since this training started. To start it again: {again}'
     there_is = f'The last checkpoint is {newest}. To go on'
     if launcher != 'none':  # dist_train.sh, srun: what was typed is not known here
         return f'{there_is}, start it as before, with --resume added.'

@@ -2,6 +2,7 @@
 import atexit
 import errno
 import os
+import select
 import shlex
 import signal
 import sys
@@ -19,7 +20,10 @@ from ..errors import UserError, as_user_error, find_interrupt, raised_in
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
+EXIT_NOT_READ = 141  # as the shell says of a program that SIGPIPE ends
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+             errno.ENAMETOOLONG)
 _MESSAGES = (UserError, UnsafeCheckpointError, CorruptCheckpointError, KeyMismatchError)
 
 
@@ -43,8 +47,8 @@ def user_message(error: BaseException) -> Optional[str]:
     """Return the text to show for a mistake in a config or command line, None for a defect.
 
     Mistakes are what was raised as a message (:class:`UserError` and the errors of checkpoints),
-    a full disk, a file that may not be read or written, and what MMEngine raises for names,
-    arguments and schedules of a config that it cannot use.
+    a full disk, a file that cannot be read or written where it is, and what MMEngine raises for
+    names, arguments and schedules of a config that it cannot use.
     """
     module, text = raised_in(error), str(error)
     if isinstance(error, _MESSAGES):
@@ -53,8 +57,10 @@ def user_message(error: BaseException) -> Optional[str]:
         what = f' ({error.filename} could not be written)' if error.filename else ''
         return (f'The disk is full{what}: free some space and run this again. What was saved '
                 'before is whole.')
-    if isinstance(error, PermissionError) and error.filename:
-        return f'{error.filename} cannot be read or written: {error.strerror}.'
+    if isinstance(error, OSError) and error.errno in _NO_PLACE and (
+            error.filename and error.strerror):
+        # The second one, if any, is what the first one, a temporary file, was to become.
+        return f'{error.filename2 or error.filename} cannot be read or written: {error.strerror}.'
     if isinstance(error, ValueError) and module.startswith('mmengine.optim.scheduler'):
         return (f'param_scheduler of the config does not work: {text}. A schedule without an end '
                 'lasts until train_cfg.max_epochs, which must be later than its begin.')
@@ -97,18 +103,23 @@ def run_tool(main: Callable[[], Optional[int]]) -> None:
     """Run the main function of a tool and exit.
 
     Exit codes: what ``main`` returned (None is 0), 2 after a mistake of the user, which is shown
-    without a traceback, 130 after Ctrl-C, 143 after SIGTERM. Defects keep their traceback.
+    without a traceback, 130 after Ctrl-C, 141 where the reader of the output went away, 143 after
+    SIGTERM. Defects keep their traceback.
     """
     # Reading a file must not run code: torch.load never falls back to unrestricted unpickling.
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     # PyTorch refuses to read anything if this variable, which means the opposite, is set, too.
     os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
     let_mmengine_read_safely()
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None:  # closed by who started the tool; libraries do not expect it
+            setattr(sys, name, open(os.devnull, 'w'))
     # A file name that the terminal's encoding does not have is no reason to stop.
     sys.stdout.reconfigure(errors='backslashreplace')
     _listen_to_sigterm()
     try:
         code = main() or 0
+        sys.stdout.flush()  # here, and not at Python's end, a failure of it can be explained
     except (KeyboardInterrupt, Exception) as error:
         code = _explain(error)
         if code is None:
@@ -123,6 +134,8 @@ def _explain(error: BaseException) -> Optional[int]:
         is_terminated = isinstance(interrupt, Terminated)
         print('\nTerminated.' if is_terminated else '\nInterrupted.', file=sys.stderr)
         return EXIT_TERMINATED if is_terminated else EXIT_INTERRUPTED
+    if isinstance(error, BrokenPipeError) and _is_unread():
+        return EXIT_NOT_READ
     message = user_message(error)
     if message is None:
         return None
@@ -132,6 +145,24 @@ def _explain(error: BaseException) -> Optional[int]:
     return EXIT_USER_ERROR
 
 
+def _is_unread() -> bool:
+    """Whether standard output is a pipe that nobody reads any more: `| head`."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout, 0)
+    except (OSError, ValueError):  # no file
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _finish_output() -> None:
+    """Write what is left of the output, or drop it: Python would try again, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _leave(code: int) -> NoReturn:
     """Exit; after work in several processes without taking the interpreter down.
 
@@ -139,6 +170,7 @@ def _leave(code: int) -> NoReturn:
     destroyed. Now and then such a process aborted after all was done: most likely when a thread of
     the group let go of its last tensor while the interpreter was being taken down.
     """
+    _finish_output()
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         sys.exit(code)
     if code == 0:  # else the other processes may be waiting in the middle of something

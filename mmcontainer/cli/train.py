@@ -1,7 +1,12 @@
 """``tools/train.py``: from a config to a trained model."""
+import copy
 import os
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Optional
+
+from mmengine.dist import master_only
 
 from ..data_check import check_annotations, check_data
 from ..engine.amp import prepare_mixed_training
@@ -9,6 +14,7 @@ from ..engine.deploy import DeployHook
 from ..engine.invalid_loss import StopWhenDivergedHook
 from ..engine.on_track import OnTrackHook
 from ..errors import UserError, find_interrupt
+from ..fileio import write_atomically
 from ..paper.curves import load_curves
 from .config_changes import (
     add_hook,
@@ -25,7 +31,7 @@ from .config_changes import (
 from .configs import load_config, own_name
 from .console import build_runner, quiet_libraries
 from .data_root import set_data_root
-from .distributed import replace_sync_bn, setup_distributed
+from .distributed import check_same_checkpoint, replace_sync_bn, setup_distributed
 from .models import check_channels, compile_backbone
 from .paths import check_writable_folder, claim_work_dir
 from .resume import advice_after_interrupt, find_resume
@@ -101,6 +107,7 @@ def prepare_config(args):
         apply_amp(cfg, args.amp)
     if args.auto_scale_lr:
         say(scale_lr(cfg))
+    args.load_from = cfg.get('load_from')
     _find_checkpoint(cfg, args.resume)
     check_writable_folder(cfg.work_dir, '--work-dir')
     claim_work_dir(cfg.work_dir, goes_on=cfg.get('resume', False) or args.overwrite,
@@ -144,12 +151,12 @@ def train(args) -> None:
     """
     if not args.verbose:
         quiet_libraries()
-    cfg = prepare_config(args)
+    cfg, started = prepare_config(args), time.time()
     try:
         _run(cfg, args)
     except (KeyboardInterrupt, Exception) as error:
         if find_interrupt(error) is not None:
-            say(f'\n{advice_after_interrupt(cfg.work_dir, args.launcher)}')
+            say(f'\n{advice_after_interrupt(cfg.work_dir, started, args.launcher)}')
         raise
 
 
@@ -159,6 +166,7 @@ def _run(cfg, args) -> None:
     if warning is not None:
         say(warning)
     runner = build_runner(cfg, args.verbose)
+    check_same_checkpoint(cfg)
     check_channels(runner.model)
     if cfg.get('load_from') is not None:
         prepare_loading(runner, cfg.load_from, args.allow_partial_load)
@@ -168,4 +176,18 @@ def _run(cfg, args) -> None:
     prepare_mixed_training(runner)
     if args.compile:
         compile_backbone(runner.model)
+    _keep_config(runner, args.load_from)
     runner.train()
+
+
+@master_only
+def _keep_config(runner, load_from: Optional[str]) -> None:
+    """Write the config of a training that really starts into its work dir.
+
+    MMEngine writes it before anything was checked, in tests too, and with the checkpoint that a
+    training was resumed from, which a training from this copy would go on with.
+    """
+    kept = copy.deepcopy(runner.cfg)
+    kept.load_from, kept.resume = load_from, False
+    name = Path(kept.filename).name if kept.filename else f'{runner.timestamp}.py'
+    write_atomically(Path(runner.work_dir, name), kept.dump)

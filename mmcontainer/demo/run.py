@@ -14,9 +14,11 @@ import torch
 from mmengine.runner import Runner
 
 from ..cli.console import build_runner, quiet_libraries
+from ..cli.paths import held_checkpoints
 from ..cli.train import prepare_config
 from ..compat import python_command, short_path
 from ..errors import UserError
+from ..fileio import write_atomically
 from ..visualization.contact_sheet import draw_contact_sheet, predict
 from ..visualization.curves import draw_curves
 from .generate import ShapesParams, generate_shapes
@@ -67,6 +69,16 @@ def _generate(data_dir: str, smoke: bool) -> None:
         raise UserError(f'--data-dir: {error}') from error
 
 
+def _check_work_dir(work_dir: str) -> None:
+    """Refuse a folder with checkpoints that the demo did not write: a training is hours of work."""
+    folder = Path(work_dir)
+    found = held_checkpoints(folder)
+    if found and [path.name for path in folder.glob('[!.]*.py')] != [Path(CONFIG).name]:
+        raise UserError(
+            f'--work-dir {work_dir} holds checkpoints of another training ({found}), which the '
+            'demo would overwrite. Choose another folder.')
+
+
 def _build(args: Namespace) -> Runner:
     """The runner that ``tools/train.py`` would build, with little on the screen."""
     quiet_libraries()
@@ -82,7 +94,10 @@ def _build(args: Namespace) -> Runner:
         config=CONFIG, work_dir=args.work_dir, data_root=args.data_dir, cfg_options=options,
         from_scratch=False, amp=None, auto_scale_lr=False, resume=None, overwrite=True,
         launcher='none'))
-    return build_runner(cfg)
+    runner = build_runner(cfg)
+    # Says what was trained, and tells the next demo that the checkpoints are not of anyone else.
+    write_atomically(Path(runner.work_dir, Path(CONFIG).name), runner.cfg.dump)
+    return runner
 
 
 def _draw(runner: Runner, metrics: dict[str, float]) -> tuple[Path, Path]:
@@ -128,10 +143,12 @@ def run_demo(args: Namespace) -> dict[str, float]:
         COCO metrics on the held-out images, ``coco/bbox_mAP`` among them.
 
     Raises:
-        UserError: Something else is in the data folder, or ``epochs`` is not positive.
+        UserError: Something else is in the data folder, the work dir holds the checkpoints of
+            another training, or ``epochs`` is not positive.
     """
     if args.epochs is not None and args.epochs < 1:
         raise UserError(f'--epochs: a number from 1 on is expected, not {args.epochs}.')
+    _check_work_dir(args.work_dir)
     begin = time.monotonic()
     device, reason = find_device()
     print(f'Container-Light RetinaNet on generated shapes, with {reason}.')

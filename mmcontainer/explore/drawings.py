@@ -63,8 +63,7 @@ def draw_blocks(photograph: Photograph, place: tuple[float, float]) -> str:
     stages = [(stage, list(rows)) for stage, rows in groupby(
         photograph.rows_at(place), key=lambda rows: rows.mixture.stage)]
     for stage, blocks in reversed(stages):
-        parts.append(f'<h3>Stage {stage + 1} <small>cells of {blocks[0].stride} x '
-                     f'{blocks[0].stride} pixels</small></h3><div class="mc-cards">')
+        parts.append(f'<h3>Stage {stage + 1}</h3><div class="mc-cards">')
         parts += [_draw_block(photograph, canvas, rows, point) for rows in blocks]
         parts.append('</div>')
     return page_of_maps(canvas, ''.join(parts))
@@ -83,10 +82,11 @@ def _draw_block(photograph: Photograph, canvas: Canvas, rows: AffinityRows, poin
                         title, f'{more}; {numbers}', marks))
     extra = '' if mixture.alpha is None else share_bar(mixture.alpha, mixture.beta,
                                                        mixture.learned)
-    missing = ''
+    # Not every block of a stage has the same: some work before the stage's pooling.
+    text = f'cells of {rows.stride} x {rows.stride} pixels'
     if mixture.static is not None and 'static' not in rows.maps:
-        missing = f'The {mixture.static} is no affinity: there is no such map.'
-    return card(mixture.layer, missing, canvas, maps, extra)
+        text += f'. The {mixture.static} is no affinity: there is no such map.'
+    return card(mixture.layer, text, canvas, maps, extra)
 
 
 def draw_query(photograph: Photograph, number: Optional[int]) -> str:

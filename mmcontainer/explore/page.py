@@ -13,6 +13,7 @@ from ..cli.configs import load_config
 from ..errors import UserError
 from .drawings import draw_blocks, draw_photograph, draw_query, object_names
 from .explorer import Explorer
+from .local_only import LocalOnly
 from .style import CSS
 
 HOST = '127.0.0.1'
@@ -199,7 +200,7 @@ class Actions:
 
 
 def start(page, port: Optional[int] = None) -> str:
-    """Serve a page in other threads, for browsers on this machine only.
+    """Serve a page in other threads, for browsers on this machine, and no other site in them.
 
     Args:
         page (gradio.Blocks): The page.
@@ -212,6 +213,7 @@ def start(page, port: Optional[int] = None) -> str:
         UserError: The port is taken.
     """
     import gradio as gr
+    from starlette.middleware import Middleware
     if port is not None and not 0 < port < 2**16:
         raise UserError(f'--port must be a number from 1 to 65535, got {port}.')
     try:
@@ -219,7 +221,7 @@ def start(page, port: Optional[int] = None) -> str:
             server_name=HOST, server_port=port, share=False, inbrowser=False, quiet=True,
             prevent_thread_lock=True, max_file_size=MAX_UPLOAD_MB * 2**20, ssr_mode=False,
             mcp_server=False, pwa=False, enable_monitoring=False, run_history=False,
-            footer_links=[], css=CSS,
+            footer_links=[], css=CSS, app_kwargs=dict(middleware=[Middleware(LocalOnly)]),
             # Fonts of the system, no others.
             theme=gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace']))
     except OSError as error:

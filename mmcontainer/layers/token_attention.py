@@ -72,7 +72,7 @@ class TokenAttention(BaseModule):
     """Multi-head self-attention, optionally with a static affinity added after the softmax.
 
     ``Y = (softmax(Q K^T / sqrt(D)) + A_static) V W``: without A_static it is DeiT's, with it
-    Container-PAM's (arXiv 2106.01401, section 3.4; the sum is taken as the published code does it,
+    Container-PAM's (arXiv 2106.01401, section 3.3; the sum is taken as the published code does it,
     without alpha and beta, which A_static and V can absorb).
 
     Args:

@@ -37,6 +37,9 @@ def plain_gradients(function: Callable, inputs: Sequence[Optional[Tensor]], need
     Returns:
         tuple[Tensor | None]: One for each input, None where none is needed.
     """
-    wanted = [part for part, is_needed in zip(inputs, needed) if is_needed]
-    found = iter(torch.autograd.grad(function(*inputs), wanted, grad, create_graph=True))
+    # One input may depend on another, or be the same tensor: gradients of these views are of their
+    # own places alone, and autograd adds up the rest.
+    own = [part if part is None else part.view_as(part) for part in inputs]
+    wanted = [part for part, is_needed in zip(own, needed) if is_needed]
+    found = iter(torch.autograd.grad(function(*own), wanted, grad, create_graph=True))
     return tuple(next(found) if is_needed else None for is_needed in needed)

@@ -172,8 +172,8 @@ def _concatenate(parts: Sequence[Tensor]) -> Tensor:
 
 def _separable(query, key, value, point, scale, grid_size, smooth, key_padding_mask, dropout_p):
     batch, heads, queries, _ = query.shape
-    step = max(1, MASK_ELEMENTS // (batch * heads * key.shape[2]))
-    chunks = [slice(start, start + step) for start in range(0, queries, step)]
+    step = max(1, MASK_ELEMENTS // max(1, batch * heads * key.shape[2]))
+    chunks = [slice(start, start + step) for start in range(0, max(1, queries), step)]
     padding = None
     if key_padding_mask is not None:
         padding = padding_bias(key_padding_mask, query.dtype)[:, None, None]

@@ -12,10 +12,10 @@ from .dino_loss import DINOLoss
 from .knn import KNNAccuracy
 from .reference_images import MarkReference
 from .teacher import TeacherEMA
-from .vision_transformer import DINOVisionTransformer
+from .vision_transformer import DeiTVisionTransformer, DINOVisionTransformer
 from .weight_decay import CosineAnnealingWeightDecay
 
 __all__ = [
     'CosineAnnealingWeightDecay', 'DINO', 'DINOHead', 'DINOHook', 'DINOLoss',
-    'DINOVisionTransformer', 'KNNAccuracy', 'MarkReference', 'TeacherEMA'
+    'DINOVisionTransformer', 'DeiTVisionTransformer', 'KNNAccuracy', 'MarkReference', 'TeacherEMA'
 ]

@@ -1,4 +1,4 @@
-"""DINO's Vision Transformer: MMPretrain's, with DINO's initialisation and position tables."""
+"""MMPretrain's Vision Transformer with DeiT's initialisation, and with DINO's position tables."""
 import torch
 from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models.backbones import VisionTransformer
@@ -6,14 +6,15 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..type_names import LOADING_TYPES, type_name
+
 
 @MODELS.register_module()
-class DINOVisionTransformer(VisionTransformer):
-    """MMPretrain's Vision Transformer whose table of positions fits crops as in DINO's code.
+class DeiTVisionTransformer(VisionTransformer):
+    """MMPretrain's Vision Transformer that begins training as DeiT's code, and DINO's, does.
 
-    DINO's code resizes by a factor, (tokens + 0.1) / tokens of the table, and PyTorch takes the
-    coordinates of this factor. MMPretrain resizes to a size, which gives other values. Its
-    initialisation is DINO's as well. The output is the class token after the last norm.
+    MMPretrain's layers draw the weights of their MLPs by Xavier's rule, after any ``init_cfg`` of
+    the model, and its class token begins at zero.
 
     Args:
         *args, **kwargs: See :class:`mmpretrain.models.VisionTransformer`.
@@ -22,12 +23,28 @@ class DINOVisionTransformer(VisionTransformer):
     def init_weights(self) -> None:
         """Initialise linear layers and tokens with a truncated normal, deviation 0.02."""
         super().init_weights()
+        entries = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
+        if any(entry and type_name(entry['type']) in LOADING_TYPES for entry in entries):
+            return
         trunc_normal_(self.cls_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+
+@MODELS.register_module()
+class DINOVisionTransformer(DeiTVisionTransformer):
+    """Vision Transformer whose table of positions fits crops as in DINO's code.
+
+    DINO's code resizes by a factor, (tokens + 0.1) / tokens of the table, and PyTorch takes the
+    coordinates of this factor. MMPretrain resizes to a size, which gives other values. The output
+    is the class token after the last norm.
+
+    Args:
+        *args, **kwargs: See :class:`mmpretrain.models.VisionTransformer`.
+    """
 
     def resized_positions(self, height: int, width: int) -> Tensor:
         """Table of positions (1, 1 + height * width, C) for a grid of tokens."""

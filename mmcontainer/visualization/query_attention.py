@@ -99,6 +99,8 @@ def collect_layers(model: nn.Module, image: NetworkInput, layers: Sequence[int],
     seen = {}
     handles = [model.decoder.layers[layer].cross_attn.register_forward_pre_hook(
         lambda module, args, layer=layer: seen.update({layer: args})) for layer in layers]
+    handles.append(model.decoder.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.update(kwargs), with_kwargs=True))
     try:
         if features is None:
             features = model.extract_feat(image.inputs)
@@ -116,12 +118,14 @@ def collect_layers(model: nn.Module, image: NetworkInput, layers: Sequence[int],
         bbox_cxcywh_to_xyxy(boxes[chosen]) * pixels.repeat(2),
         outputs['references'][0, chosen].sigmoid() * pixels)]
     heads = slice(None) if head == 'mean' else slice(head, head + 1)
+    # The decoder places points in cells of a fixed stride. The size of a map does not tell it, as
+    # backbones round that up or down.
+    cell_sizes = pixels / seen['cells'].view(-1, 2)
     found = []
     for layer in layers:
-        for name, weights, points, maps in _groups(
-                model.decoder.layers[layer].cross_attn, seen[layer], chosen):
+        for (name, weights, points, maps), cell_size in zip(_groups(
+                model.decoder.layers[layer].cross_attn, seen[layer], chosen), cell_sizes):
             maps = [m[:, heads].mean(dim=1) for m in maps]
-            cell_size = scores.new_tensor([width / maps[0].shape[-1], height / maps[0].shape[-2]])
             points = (points[:, heads] + 0.5) * cell_size
             which = f'mean over {points.shape[1]} heads' if head == 'mean' else f'head {head}'
             found.append(QueryAttention(

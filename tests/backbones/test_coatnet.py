@@ -197,6 +197,15 @@ def test_checkpoints_of_timm_are_only_read():
         convert({'stages.2.blocks.0.attn.rel_pos.mlp.fc1.weight': torch.zeros(1)}, 'timm-coatnet')
 
 
+def test_every_kernel_begins_with_the_fan_out_of_its_group():
+    """Depth-wise ones too, whose scale a batch norm hides."""
+    depthwise = [module for module in CoAtNet(SMALL).modules()
+                 if isinstance(module, torch.nn.Conv2d) and module.groups > 1]
+    assert depthwise
+    for module in depthwise:
+        assert module.weight.std().item() == pytest.approx((2 / 9)**0.5, rel=0.1)
+
+
 # ---------------------------------------------------------------- windows
 
 @pytest.mark.parametrize('size', [(128, 192), (160, 224)])

@@ -1,4 +1,6 @@
 """Finding config files."""
+import sys
+
 import pytest
 
 from mmcontainer.cli.configs import find_config, load_config, own_name
@@ -24,6 +26,23 @@ def test_own_file_comes_first(monkeypatch, tmp_path):
     own.write_text('x = 1')
     monkeypatch.chdir(tmp_path)
     assert load_config(f'configs/{NAME}').x == 1
+
+
+def test_a_mistaken_path_is_not_taken_for_a_config_of_ours(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match='There is no config file experiment/configs'):
+        find_config(f'experiment/configs/{NAME}')
+    assert find_config(f'./configs/{NAME}').is_file()
+
+
+def test_imports_among_the_options_are_imported(monkeypatch, tmp_path):
+    (tmp_path / 'my_parts_of_options.py').write_text('IMPORTED = True')
+    monkeypatch.syspath_prepend(tmp_path)
+    load_config(f'mmcontainer::{NAME}', {
+        'custom_imports.imports': ['mmcontainer', 'my_parts_of_options']})
+    assert sys.modules['my_parts_of_options'].IMPORTED
+    with pytest.raises(UserError, match='--cfg-options: .*no_such_parts'):
+        load_config(f'mmcontainer::{NAME}', {'custom_imports.imports': ['no_such_parts']})
 
 
 def test_own_name_is_that_of_the_very_file(monkeypatch, tmp_path):

@@ -3,7 +3,12 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmcontainer.cli.distributed import replace_sync_bn, setup_distributed
+from mmcontainer.cli import distributed
+from mmcontainer.cli.distributed import (
+    check_same_checkpoint,
+    replace_sync_bn,
+    setup_distributed,
+)
 from mmcontainer.errors import UserError
 
 
@@ -37,6 +42,16 @@ def test_slurm_without_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(UserError, match='--launcher slurm needs GPUs'):
         setup_distributed(Config(), 'slurm')
+
+
+@pytest.mark.parametrize('found', [None, (True, 'epoch_3.pth', 5), (False, 'epoch_4.pth', 5)])
+def test_machines_that_see_other_checkpoints(monkeypatch, tmp_path, found):
+    (tmp_path / 'epoch_4.pth').write_bytes(b'12345')
+    cfg = Config(dict(load_from=str(tmp_path / 'epoch_4.pth'), resume=True))
+    check_same_checkpoint(cfg)  # one process
+    monkeypatch.setattr(distributed, 'all_gather_object', lambda own: [own, own, found])
+    with pytest.raises(UserError, match='Process 0 starts from epoch_4.pth, process 2 from '):
+        check_same_checkpoint(cfg)
 
 
 def test_buffers_are_averaged_and_other_hooks_stay(monkeypatch, torchrun):

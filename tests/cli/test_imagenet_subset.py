@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from mmcontainer.cli import imagenet_subset
 from mmcontainer.cli.imagenet_subset import choose_share, list_images, write_subset
 from mmcontainer.errors import UserError
 
@@ -108,7 +109,20 @@ def test_nothing_to_choose_from(folder, tmp_path):
     (folder / 'n04').mkdir()
     with pytest.raises(UserError, match=r'1 of 4 folders .* hold no images .*n04'):
         write_subset(folder, 0.1, 0, out)
-    assert not out.parent.exists()
+    assert not out.exists()
+
+
+def test_a_place_that_cannot_be_written_is_noticed_before_images_are_listed(folder, monkeypatch):
+    monkeypatch.setattr(imagenet_subset, 'list_images', None)
+    (folder / 'file').write_text('')
+    with pytest.raises(UserError, match='--out .*cannot be written'):
+        write_subset(folder, 0.1, 0, folder / 'file' / 'list.txt')
+
+
+def test_without_mmpretrain(folder, monkeypatch):
+    monkeypatch.setattr(imagenet_subset, 'find_spec', lambda name: None)
+    with pytest.raises(UserError, match='MMPretrain.*is not installed.*mmcontainer.doctor'):
+        list_images(folder)
 
 
 def test_a_file_is_replaced_only_on_demand(folder, tmp_path):

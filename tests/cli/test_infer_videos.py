@@ -203,6 +203,17 @@ def test_odd_names_of_videos(run, tmp_path, name):
     assert run(name)[0] == 0
 
 
+def test_a_reader_that_goes_away_is_no_fault_of_the_images(run, tmp_path, monkeypatch, capsys):
+    def fail(*values, **options):
+        raise BrokenPipeError
+
+    cv2.imwrite(str(tmp_path / 'a.png'), frame(0))
+    monkeypatch.setattr(inference, 'print', fail, raising=False)
+    with pytest.raises(BrokenPipeError):
+        run('a.png')
+    assert files_in('out') == ['a.jpg', 'a.json']
+
+
 def test_a_disk_that_fills_up(tmp_path, monkeypatch):
     monkeypatch.setattr('mmcontainer.cli.videos.count_images', lambda path: 1)
     with pytest.raises(UserError, match='could not be written completely'):

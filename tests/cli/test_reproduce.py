@@ -49,7 +49,9 @@ def test_trainings_by_iterations_get_longer():
         'optim_wrapper.accumulative_counts': 8, 'train_cfg.max_iters': 720000,
         'train_cfg.val_interval': 80000, 'default_hooks.checkpoint.interval': 80000,
         'param_scheduler.0.end': 8000, 'param_scheduler.1.end': 720000,
-        'param_scheduler.1.milestones': [480000, 640000]}
+        'param_scheduler.1.milestones': [480000, 640000],
+        # Batches of each process: the 200 x 16 images of the recipe.
+        'custom_hooks.2.num_iters': 1600}
 
 
 def test_averages_of_weights_count_iterations_of_the_recipe():
@@ -59,6 +61,18 @@ def test_averages_of_weights_count_iterations_of_the_recipe():
     options = accumulation_options(cfg, 4)
     assert options[f'custom_hooks.{index}.interval'] == 4
     assert accumulation_options(cfg, 1) == {}
+
+
+@pytest.mark.parametrize('gpus, changes, noted', [
+    (1, {}, True), (2, {}, True), (4, {}, False),
+    (1, {'train_dataloader.sampler.num_repeats': 1}, False),
+    (2, {'train_dataloader.sampler.num_repeats': 2}, False)])
+def test_copies_of_an_image_in_one_batch_are_noted(gpus, changes, noted):
+    found = plan('imagenet_container_light', gpus=gpus, cfg_options=changes)
+    lines = [line for line in describe(found) if 'RepeatAugSampler' in line]
+    assert [line[:34] for line in lines] == ['note: with fewer than 3 processes,'] * noted
+    assert not any('RepeatAug' in line for line in describe(
+        plan('retinanet_container_light', gpus=gpus)))
 
 
 @pytest.mark.parametrize('row', [row.name for row in load_rows().values() if row.config])

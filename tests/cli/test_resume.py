@@ -1,6 +1,7 @@
 """Which checkpoint a training goes on from, and what is said about it."""
 import os
 import sys
+import time
 
 import pytest
 import torch
@@ -79,17 +80,22 @@ def test_a_named_one(folder, save):
 
 def test_advice_after_an_interruption(folder, save, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['tools/train.py', 'my config.py', '--overwrite'])
-    assert 'nothing to resume from' in advice_after_interrupt(str(folder))
+    assert 'nothing to resume from' in advice_after_interrupt(str(folder), 0.)
     save('epoch_1')
-    advice = advice_after_interrupt(str(folder))
+    advice = advice_after_interrupt(str(folder), 0.)
     assert 'epoch_1.pth' in advice
     assert advice.endswith("tools/train.py 'my config.py' --resume")
     monkeypatch.setattr(sys, 'argv', ['tools/train.py', 'a.py', '--resume', 'old.pth', '--amp',
                                       'bf16'])
-    assert advice_after_interrupt(str(folder)).endswith('tools/train.py a.py --amp bf16 --resume')
+    assert advice_after_interrupt(str(folder), 0.).endswith(
+        'tools/train.py a.py --amp bf16 --resume')
+    # Nothing was saved since: of --overwrite, or of an older file, what was typed starts it again.
+    later = time.time() + 60
+    assert advice_after_interrupt(str(folder), later).endswith(
+        'tools/train.py a.py --resume old.pth --amp bf16')
     # What started the processes is not known here.
     monkeypatch.setattr(sys, 'argv', ['tools/train.py', 'a.py', '--launcher', 'pytorch'])
-    assert advice_after_interrupt(str(folder), 'pytorch').endswith(
+    assert advice_after_interrupt(str(folder), 0., 'pytorch').endswith(
         'start it as before, with --resume added.')
 
 

@@ -159,9 +159,69 @@ def test_full_disk(capsys):
     assert code == 2 and 'The disk is full (a.pth could not be written)' in text
 
 
-def test_a_file_that_may_not_be_written(capsys):
-    code, text = run(fail(PermissionError(errno.EACCES, 'Permission denied', 'a.json')), capsys)
-    assert code == 2 and 'a.json cannot be read or written: Permission denied' in text
+@pytest.mark.parametrize('number', [
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+    errno.ENAMETOOLONG])
+def test_a_file_that_cannot_be_there(number, capsys):
+    reason = os.strerror(number)
+    for names in (['a.json'], ['.a.json.tmp', None, 'a.json']):  # of open, of os.replace
+        code, text = run(fail(OSError(number, reason, *names)), capsys)
+        assert (code, text) == (2, f'error: a.json cannot be read or written: {reason}.\n')
+    with pytest.raises(OSError):
+        tool.run_tool(fail(OSError(number, reason)))  # of no file
+
+
+CLOSED = """
+import sys
+from mmcontainer.cli.tool import run_tool
+
+def main():
+    print('lost', sys.stdout.isatty())
+    with open('out.txt', 'w') as file:
+        file.write('whole')
+
+run_tool(main)
+"""
+
+
+def test_without_standard_output(tmp_path):
+    done = subprocess.run(['sh', '-c', '"$0" -c "$1" >&-', sys.executable, CLOSED], text=True,
+                          capture_output=True, cwd=tmp_path, timeout=100)
+    assert (done.returncode, done.stderr) == (0, '')
+    assert (tmp_path / 'out.txt').read_text() == 'whole'
+
+
+# Written at the end, in between, and at once.
+@pytest.mark.parametrize('lines, unbuffered', [(1, ''), (100_000, ''), (1, '1')])
+def test_a_reader_that_goes_away(lines, unbuffered):
+    script = f"""
+import sys
+from mmcontainer.cli.tool import run_tool
+sys.stdin.readline()
+run_tool(lambda: [print('line') for _ in range({lines})] and None)
+"""
+    tool = subprocess.Popen([sys.executable, '-c', script], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env={**os.environ, 'PYTHONUNBUFFERED': unbuffered})
+    tool.stdout.close()
+    _, errors = tool.communicate(b'go on\n', timeout=100)
+    assert (tool.returncode, errors) == (141, b'')
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full')
+def test_output_into_a_file_on_a_full_disk():
+    script = 'from mmcontainer.cli.tool import run_tool; run_tool(lambda: print("line"))'
+    with open('/dev/full', 'w') as full:
+        done = subprocess.run([sys.executable, '-c', script], stdout=full, stderr=subprocess.PIPE,
+                              text=True, timeout=100,
+                              env={**os.environ, 'PYTHONUNBUFFERED': ''})
+    assert done.returncode == 2 and done.stderr.startswith('error: The disk is full')
+    assert done.stderr.count('\n') == 1
+
+
+def test_a_pipe_to_something_else_is_no_reader_of_the_output():
+    with pytest.raises(BrokenPipeError):
+        tool.run_tool(fail(BrokenPipeError(errno.EPIPE, 'Broken pipe')))
 
 
 def test_sigterm_ends_like_ctrl_c(capsys):
@@ -177,7 +237,7 @@ def test_sigterm_ends_like_ctrl_c(capsys):
 ANY_ARGUMENTS = '''
 import argparse, runpy, sys
 argparse.ArgumentParser.parse_args = lambda self, words=None: argparse.Namespace(
-    to_official=False, data_dir='data')
+    to_official=False, smoke=False, work_dir=None, data_dir=None)
 sys.path.insert(0, sys.argv[1].rpartition('/')[0])
 runpy.run_path(sys.argv[1], run_name='__main__')
 '''

@@ -79,8 +79,16 @@ def test_recipe_of_semantic_fpn(tmp_path):
     rates = stepped_rates(cfg, tmp_path, 4)
     expected = 1e-4 * (1 - np.arange(80000) / 79999)**0.9
     np.testing.assert_allclose(rates, expected, rtol=1e-6, atol=1e-12)
-    steps = [step.type for step in cfg.test_dataloader.dataset.pipeline]
-    assert steps.index('Resize') < steps.index('ResizeToMultiple') < steps.index('LoadAnnotations')
+    _check_sides_of_test_images(cfg)
+
+
+def _check_sides_of_test_images(cfg):
+    """No backbone drops rows or columns; the true map keeps its size."""
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        steps = [step.type for step in loader.dataset.pipeline]
+        assert steps == [
+            'LoadImageFromFile', 'Resize', 'ResizeToMultiple', 'LoadAnnotations', 'PackSegInputs']
+        assert loader.dataset.pipeline[2].size_divisor == 32
 
 
 @needs_mmseg
@@ -94,6 +102,7 @@ def test_recipe_of_upernet(tmp_path):
     after = np.arange(1500, 160000)
     np.testing.assert_allclose(rates[1500:], 6e-5 * (159999 - after) / (159999 - 1500), rtol=1e-5,
                                atol=1e-12)
+    _check_sides_of_test_images(cfg)
 
 
 @needs_mmseg

@@ -16,6 +16,7 @@ from mmengine.registry import MODELS  # noqa: E402
 
 from mmcontainer.demo import CLASSES, ShapesParams  # noqa: E402
 from mmcontainer.demo import run as demo  # noqa: E402
+from mmcontainer.errors import UserError  # noqa: E402
 from mmcontainer_command import COMMANDS  # noqa: E402
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,7 @@ def run_smoke(tool_server):
 
 def scalars(folder):
     """Every logged number that is no time, of the latest run."""
-    log = sorted(Path(folder, 'work_dirs/demo').glob('*/vis_data/scalars.json'))[-1]
+    log = sorted(Path(folder, 'work_dirs/demo_smoke').glob('*/vis_data/scalars.json'))[-1]
     return [{key: value for key, value in json.loads(line).items() if 'time' not in key}
             for line in log.read_text().splitlines()]
 
@@ -52,11 +53,11 @@ def test_demo_does_all_it_says(finished):
     final = re.search(r'Box AP \(COCO, IoU 0.50:0.95\) on held-out images: (\d\.\d{3})', out)
     assert table and final and table[-1] == final[1]
     for name in ('curves.png', 'detections.png'):
-        assert f'work_dirs/demo/{name}' in out
-        picture = matplotlib.image.imread(folder / 'work_dirs/demo' / name)
+        assert f'work_dirs/demo_smoke/{name}' in out
+        picture = matplotlib.image.imread(folder / 'work_dirs/demo_smoke' / name)
         assert min(picture.shape[:2]) > 300
         assert len(np.unique(picture[..., :3].reshape(-1, 3), axis=0)) > 100
-    assert (folder / 'work_dirs/demo/epoch_1.pth').is_file()
+    assert (folder / 'work_dirs/demo_smoke/epoch_1.pth').is_file()
     log = scalars(folder)
     assert any('coco/bbox_mAP' in record for record in log)
     assert any(np.isfinite(record.get('loss', np.nan)) for record in log)
@@ -81,7 +82,7 @@ def test_running_again_reuses_the_data_and_gives_the_same_numbers(finished, run_
     folder, _ = finished
     before = scalars(folder)
     assert 'are there already' in run_smoke(folder)
-    assert len(list((folder / 'work_dirs/demo').glob('*/vis_data'))) == 2
+    assert len(list((folder / 'work_dirs/demo_smoke').glob('*/vis_data'))) == 2
     assert scalars(folder) == before
 
 
@@ -92,6 +93,27 @@ def test_foreign_data_folder_is_refused(tmp_path, run_smoke):
     assert 'is not a data set made by this generator' in output
     assert 'Traceback' not in output
     assert [path.name for path in (tmp_path / 'mine').iterdir()] == ['notes.txt']
+
+
+def test_checkpoints_of_a_training_are_left_alone(tmp_path, call_tool):
+    (tmp_path / 'mine').mkdir()
+    for name in ('mine.py', 'epoch_1.pth', 'epoch_2.pth'):
+        (tmp_path / 'mine' / name).write_text('precious')
+    output = call_tool('demo.py', '--smoke', '--work-dir', 'mine')
+    assert '--work-dir mine holds checkpoints of another training (epoch_1.pth, ' in output
+    assert [path.name for path in tmp_path.iterdir()] == ['mine']
+    assert (tmp_path / 'mine' / 'epoch_1.pth').read_text() == 'precious'
+
+
+def test_only_an_earlier_demo_is_replaced(tmp_path):
+    demo._check_work_dir(str(tmp_path / 'new'))
+    copy, other = tmp_path / Path(demo.CONFIG).name, tmp_path / 'mine.py'
+    copy.write_text('')
+    (tmp_path / 'epoch_2.pth').write_text('')
+    demo._check_work_dir(str(tmp_path))
+    other.write_text('')  # of a training that was started there with --overwrite
+    with pytest.raises(UserError, match='another training .epoch_2.pth.'):
+        demo._check_work_dir(str(tmp_path))
 
 
 def test_zero_epochs_are_refused(tmp_path, run_smoke):

@@ -117,6 +117,12 @@ def test_show_dir_adds_the_hook(tmp_path, monkeypatch, scope, hook):
     assert cfg.custom_hooks[1].out_dir == str(tmp_path / 'drawn')
 
 
+def test_hooks_that_were_set_to_none():
+    cfg = Config(dict(default_scope='mmdet', custom_hooks=None, default_hooks=None))
+    _draw_predictions(cfg, 'drawn')
+    assert len(cfg.custom_hooks) == 1
+
+
 def test_threshold_of_the_config(tmp_path):
     cfg = Config(dict(default_scope='mmdet', default_hooks=dict(
         visualization=dict(type='DetVisualizationHook', score_thr=0.5))))

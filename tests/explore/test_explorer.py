@@ -236,6 +236,23 @@ def test_backbones_of_other_families_and_packages(models, photo, monkeypatch):
     assert 'No block of this backbone' in draw_blocks(photograph, (30., 40.))
 
 
+def test_every_block_says_how_big_its_cells_are(models, photo, monkeypatch):
+    """Where SE-CoTNetD-152 pools behind a layer, the layer's cells are half those of its stage."""
+    cfg, model = models()
+    arch = dict(CoTNet.arch_settings['se-cotnetd-152'], depths=(1, 1, 3, 2))
+    backbone, small = CoTNet(arch).eval(), model.backbone
+    explorer = Explorer(Detector.from_model(model, cfg))
+    with monkeypatch.context() as patch:
+        patch.setitem(model._modules, 'backbone', backbone)
+        patch.setattr(model, 'extract_feat', lambda x: (backbone(x), model.neck(small(x)))[1])
+        photograph = explorer[explorer.open(photo, 'photo.png')]
+    strides = {block.layer: block.stride for block in photograph.blocks}
+    html = draw_blocks(photograph, (3., 4.))
+    found = dict(re.findall(r'<h4>(\S+)<small>cells of (\d+) x \2 pixels', html))
+    assert {name: int(stride) for name, stride in found.items()} == strides
+    assert strides == {'layer3.0': 8, 'layer3.2': 16, 'layer4.0': 16, 'layer4.1': 32}
+
+
 def test_names_of_classes_are_no_markup(smca, photo):
     photograph = smca[smca.open(photo, 'photo.png')]
     labelled = next(number for number, one in enumerate(photograph.found)

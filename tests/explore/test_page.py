@@ -107,6 +107,17 @@ def gradio(tmp_path, monkeypatch):
     return pytest.importorskip('gradio', reason='needs Gradio: make test-explore')
 
 
+@pytest.fixture
+def page_address(gradio, models):
+    """Address of a page that is served."""
+    cfg, model = models['retinanet']
+    page = build_page(Explorer(Detector.from_model(model, cfg)), 'CONFIG')
+    try:
+        yield start(page)
+    finally:
+        page.close(verbose=False)
+
+
 def test_the_server_is_for_this_machine_and_asks_no_other(gradio, models, monkeypatch):
     asked, connect = [], socket.socket.connect
     monkeypatch.setattr(socket.socket, 'connect', lambda self, address: (
@@ -128,18 +139,39 @@ def test_the_server_is_for_this_machine_and_asks_no_other(gradio, models, monkey
         page.close(verbose=False)
 
 
-def test_uploads_are_limited(gradio, models, monkeypatch):
+EVIL = 'http://evil.example'
+
+
+@pytest.mark.parametrize('headers, code', [
+    ({}, 200), (dict(origin='http://127.0.0.1:7860'), 200), (dict(host='localhost:8000'), 200),
+    (dict(host='LOCALHOST:8000', origin='http://localhost:8000'), 200),
+    (dict(origin=EVIL), 403), (dict(origin='null'), 403), (dict(origin='http://['), 403),
+    (dict(origin='http://localhost.evil.example'), 403), (dict(host='evil.example:7860'), 403),
+    (dict(host='evil.example', origin=EVIL), 403)])
+def test_other_sites_of_the_same_browser_are_refused(gradio, page_address, headers, code):
     import httpx
+    config = httpx.get(f'{page_address}/config', headers=headers)
+    upload = httpx.post(f'{page_address}/gradio_api/upload', headers=headers,
+                        files={'files': ('a.jpg', b'any')})
+    assert (config.status_code, upload.status_code) == (code, code)
+    stored = list(Path(os.environ['GRADIO_TEMP_DIR']).rglob('a.jpg'))
+    assert bool(stored) == (code == 200)
+    if code == 403:
+        assert 'This page is for browsers at 127.0.0.1 or localhost' in upload.text
+
+
+@pytest.fixture
+def one_megabyte(monkeypatch):
+    """Pages that are served take no more."""
     monkeypatch.setattr(pages, 'MAX_UPLOAD_MB', 1)
-    cfg, model = models['retinanet']
-    page = build_page(Explorer(Detector.from_model(model, cfg)), 'CONFIG')
-    try:
-        address = f'{start(page)}/gradio_api/upload'
-        for size, code in ((2**20 - 1, 200), (2**20 + 1, 413)):
-            answer = httpx.post(address, files={'files': ('a.jpg', bytes(size))})
-            assert answer.status_code == code
-    finally:
-        page.close(verbose=False)
+
+
+def test_uploads_are_limited(one_megabyte, page_address):
+    import httpx
+    for size, code in ((2**20 - 1, 200), (2**20 + 1, 413)):
+        answer = httpx.post(f'{page_address}/gradio_api/upload',
+                            files={'files': ('a.jpg', bytes(size))})
+        assert answer.status_code == code
 
 
 @pytest.fixture(scope='module')

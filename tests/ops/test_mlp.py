@@ -54,6 +54,20 @@ def test_finite_differences_of_both_orders(small_chunks):
     assert torch.autograd.gradgradcheck(pointwise_mlp, inputs)
 
 
+def test_gradients_of_shared_weights_can_be_differentiated():
+    """The input of the second call depends on the weights that are its other inputs."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = (2, 4, 3, 3), (6, 4, 1, 1), (6, ), (4, 6, 1, 1), (4, )
+    x, *weights = (torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+                   for shape in shapes)
+    for create_graph in (False, True):
+        out = pointwise_mlp(pointwise_mlp(x, *weights), *weights)
+        grads = torch.autograd.grad(out.sin().sum(), weights, create_graph=create_graph)
+        if not create_graph:
+            expected = grads
+    torch.testing.assert_close(grads, expected)
+
+
 @pytest.mark.parametrize('needed', range(5))
 def test_gradient_of_one_input_alone(needed, small_chunks):
     inputs = _inputs((2, 3, 4))

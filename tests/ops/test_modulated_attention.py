@@ -152,6 +152,13 @@ def test_fold_builds_no_affinity():
     assert probe.largest < keys * 300 / 6
 
 
+@pytest.mark.parametrize('form', module.FORMS)
+@pytest.mark.parametrize('empty', [dict(batch=0), dict(queries=0)])
+def test_batches_of_nothing(form, empty):
+    inputs = _inputs((5, 6), **empty)
+    assert gaussian_attention(*inputs, (5, 6), form=form).shape == inputs[0].shape
+
+
 def test_separable_mask_is_built_for_some_queries_at_a_time(monkeypatch):
     inputs = _inputs((5, 6), scales=3)
     whole = _results('separable', inputs, grid_size=(5, 6))

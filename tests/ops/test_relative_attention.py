@@ -66,6 +66,15 @@ def test_gradients_of_gradients_are_those_of_the_explicit_form():
     torch.testing.assert_close(*found, rtol=0, atol=1e-10)
 
 
+def test_one_tensor_in_several_places():
+    x, *_, table = _inputs()
+    found = [torch.autograd.grad(relative_attention(x, x, x, table, (3, 4), form=form).sin().sum(),
+                                 [x, table], create_graph=create_graph)
+             for form, create_graph in (('dense', False), ('toeplitz', False), ('toeplitz', True))]
+    for gradients in found[1:]:
+        torch.testing.assert_close(gradients, found[0], rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize(('dtype', 'tolerance'), [
     (torch.float32, 1e-4), (torch.bfloat16, 0.05),
     pytest.param(torch.float16, 0.01, marks=needs_torch('2.5.0', 'float16 on a CPU'))])

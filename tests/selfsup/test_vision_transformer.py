@@ -3,9 +3,12 @@ import math
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
+from torch import nn
 
-from mmcontainer.selfsup import DINOVisionTransformer
+from mmcontainer.selfsup import DeiTVisionTransformer, DINOVisionTransformer
 
 
 def cubic(x, a=-0.75):
@@ -65,3 +68,33 @@ def test_size_and_initialisation_of_the_baseline():
             assert value.std().item() == pytest.approx(0.02, rel=0.2), name
         elif name.endswith('bias') and 'projection' not in name:
             assert not value.any(), name
+
+
+@pytest.mark.parametrize('config', ['imagenet/deit_s_8xb128_in1k.py',
+                                    'imagenette/deit_s_1xb64_8e_imagenette.py'])
+def test_supervised_training_begins_as_deits(repo_root, config):
+    """MMPretrain's layers draw their MLPs by another rule, after the init_cfg of the model."""
+    cfg = Config.fromfile(repo_root / 'configs' / config)
+    cfg.model.backbone.arch = dict(embed_dims=192, num_layers=2, num_heads=3,
+                                   feedforward_channels=768)
+    cfg.model.head.in_channels = 192
+    init_default_scope('mmpretrain')
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    weights = {name: module.weight for name, module in model.named_modules()
+               if isinstance(module, nn.Linear)}
+    assert len(weights) == 9 and 'backbone.layers.1.ffn.layers.1' in weights
+    for name, weight in weights.items():
+        assert weight.std().item() == pytest.approx(0.02, rel=0.1), name
+    assert model.backbone.cls_token.std().item() == pytest.approx(0.02, rel=0.3)
+    assert model.backbone.pos_embed.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_loaded_weights_are_not_drawn_anew(tmp_path):
+    arch = dict(embed_dims=32, num_layers=1, num_heads=2, feedforward_channels=64)
+    model = DeiTVisionTransformer(arch, img_size=32)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'vit.pth')
+    other = DeiTVisionTransformer(arch, img_size=32, init_cfg=dict(
+        type='Pretrained', checkpoint=str(tmp_path / 'vit.pth')))
+    other.init_weights()
+    torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)

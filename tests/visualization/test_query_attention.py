@@ -76,6 +76,26 @@ def test_best_queries_and_boxes_are_the_predicted_ones(model, image):
     np.testing.assert_allclose(centre, expected.detach(), rtol=1e-4)
 
 
+@pytest.mark.parametrize('stride', [32, None])
+@pytest.mark.parametrize(('size', 'grid'), [((121, 150), (3, 4)), ((121, 150), (4, 5))])
+def test_cells_are_those_of_the_model_where_sides_are_no_multiples(model, monkeypatch, stride,
+                                                                   size, grid):
+    """Backbones round the grid down or up; a query's point lies where the decoder has put it."""
+    monkeypatch.setattr(model, 'reference_stride', stride)
+    features = model.neck((torch.randn(1, 3, *grid), ))
+    image = NetworkInput(torch.zeros(1, 3, *size), np.zeros((*size, 3), np.uint8), size,
+                         Geometry(np.ones(2), np.zeros(2)), (0, 0, size[1], size[0]))
+    for layer in model.decoder.layers:  # all heads look at the reference point
+        for parameter in layer.offset.parameters():
+            monkeypatch.setattr(parameter, 'data', torch.zeros_like(parameter))
+    rows, = collect_layers(model, image, [1], queries=[3], features=features)
+    expected = (32, 32) if stride else (size[1] / grid[1], size[0] / grid[0])
+    np.testing.assert_allclose(rows.cell_size, expected, rtol=1e-6)
+    # Half a cell: see QueryAttention.
+    np.testing.assert_allclose(rows.points[0] - rows.references, np.tile(expected, (8, 1)) / 2,
+                               rtol=1e-4)
+
+
 def _samples():
     from smca_models import make_samples
     return make_samples([SIZE], SIZE)
@@ -109,7 +129,7 @@ def test_groups_of_the_multi_scale_detector_add_up_to_its_attention(image):
     handle.remove()
     assert [rows.before.shape[1:] for rows in mean] == [(8, 10), (8, 10), (4, 5), (2, 3)]
     np.testing.assert_allclose([rows.cell_size for rows in mean],
-                               [(16, 16), (16, 16), (32, 32), (160 / 3, 64)], rtol=1e-6)
+                               [(16, 16), (16, 16), (32, 32), (64, 64)], rtol=1e-6)
     assert [rows.group for rows in mean] == [
         'stride 8, reduced to 16', 'stride 16', 'stride 32', 'stride 64']
     np.testing.assert_allclose(sum(rows.weights for rows in mean), 1, rtol=1e-6)

@@ -41,9 +41,10 @@ class DeployedRelativeAttention(RelativeAttention):
     def resized_table(self, grid_size: Sequence[int]) -> Tensor:
         if torch.is_grad_enabled():
             self._kept = None, Kept()
-        # What is kept may be gone when a graph of CUDA is run again.
-        in_graph = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-        if torch.is_grad_enabled() or is_captured() or in_graph or self.table.is_inference():
+        # What is kept may be gone when a graph of CUDA is run again. Compilers do not know that
+        # question, and must have been answered before.
+        if torch.is_grad_enabled() or is_captured() or self.table.is_inference() or (
+                torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()):
             return super().resized_table(grid_size)
         size, kept = self._kept
         if size != tuple(grid_size) or not kept.is_of(self.table):

@@ -49,6 +49,11 @@ def check_drop_path(drop_path: nn.Module) -> None:
     _check_hooks(drop_path)
 
 
+def _exact(value: Tensor) -> Tensor:
+    """In float64; Apple's GPUs have none, so that it is computed on the CPU there."""
+    return (value.cpu() if value.device.type == 'mps' else value).double()
+
+
 @torch.no_grad()
 def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """A batch norm as ``scale * x + shift``, both (C, ) in float64.
@@ -57,9 +62,9 @@ def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
         CannotFold: If it is hooked, or no batch norm with statistics.
     """
     _check_norm(norm)
-    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    bias = 0 if norm.bias is None else norm.bias.double()  # BatchNorm2d(bias=False), torch 2.12
-    return scale, bias - norm.running_mean.double() * scale
+    scale = _exact(norm.weight) / torch.sqrt(_exact(norm.running_var) + norm.eps)
+    bias = 0 if norm.bias is None else _exact(norm.bias)  # BatchNorm2d(bias=False), torch 2.12
+    return scale, bias - _exact(norm.running_mean) * scale
 
 
 @torch.no_grad()
@@ -75,9 +80,9 @@ def norm_then_conv(norm: nn.Module, conv: nn.Module) -> nn.Conv2d:
         raise CannotFold(f'a convolution of size {conv.kernel_size} behind a norm')
     scale, shift = scale_and_shift(norm)
     folded = copy.deepcopy(conv)
-    weight = conv.weight.double().flatten(1)
-    offset = weight @ shift + (0 if conv.bias is None else conv.bias.double())
-    folded.bias = nn.Parameter(offset.to(conv.weight.dtype))
+    weight = _exact(conv.weight).flatten(1)
+    offset = weight @ shift + (0 if conv.bias is None else _exact(conv.bias))
+    folded.bias = nn.Parameter(offset.to(conv.weight))
     folded.weight.copy_((weight * scale).view_as(conv.weight))
     return folded
 
