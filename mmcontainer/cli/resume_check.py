@@ -6,6 +6,7 @@ milestones and ends. A config that was changed there would have no effect, so it
 Everything else of a config (data, hooks, clipping, ``max_epochs``) counts as it stands.
 """
 import ast
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
@@ -166,7 +167,7 @@ def check_resumed_settings(cfg: Mapping, content: Mapping[str, Any], checkpoint:
     except (KeyError, TypeError, ValueError):
         print_log(f'--resume: {checkpoint} does not say with which config it was trained. Its '
                   'learning rate, weight decay and schedule count, not those of the config.',
-                  logger='current', level='WARNING')
+                  logger='current', level=logging.WARNING)
         return
     found, wanted = _settings(old), _settings(cfg)
     if (cfg.get('auto_scale_lr') or {}).get('enable'):  # the scaled rate is in the checkpoint
@@ -237,12 +238,13 @@ def _warn_of_frozen(parameters: Sequence[Tensor], trained: Sequence[int]) -> Non
     """Say which parameters were trained and are frozen now, or the reverse."""
     now = {index for index, parameter in enumerate(parameters) if parameter.requires_grad}
     changes = [(len(set(trained) - now), 'that were trained are frozen'),
-               (len(now - set(trained)), 'that were frozen are trained')]
+               (len(now - set(trained)), 'that had no gradients are trained')]
     for number, what in changes if trained else ():
         if number:
             print_log(f'--resume: {number} parameters {what} now (frozen_stages, norm_eval, '
                       'requires_grad of norms; --from-scratch changes all of them, and has to be '
-                      'given again if the training had it).', logger='current', level='WARNING')
+                      'given again if the training had it).', logger='current',
+                      level=logging.WARNING)
 
 
 def _check_parts(runner, content: Mapping[str, Any], checkpoint: str) -> None:

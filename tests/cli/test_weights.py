@@ -247,8 +247,8 @@ def test_parameters_that_are_frozen_now_are_named(trained, tmp_path, monkeypatch
     runner = make_runner(tmp_path, 'run', load_from=str(path), resume=True)
     runner.model.layer.requires_grad_(not is_frozen)
     prepare_loading(runner, str(path))
-    what = 'trained are frozen' if is_frozen else 'frozen are trained'
-    assert f'--resume: 2 parameters that were {what} now' in '\n'.join(said)
+    what = 'were trained are frozen' if is_frozen else 'had no gradients are trained'
+    assert f'--resume: 2 parameters that {what} now' in '\n'.join(said)
 
 
 def test_a_scaler_that_did_not_scale_is_left_out(trained, tmp_path):

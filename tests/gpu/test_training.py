@@ -75,7 +75,8 @@ def _train(repo_root, shapes, work_dir, epochs, amp, tiny, resume=None):
     cfg = prepare_config(Namespace(
         config=str(repo_root / 'configs/retinanet/container_light_fpn_demo_shapes.py'),
         work_dir=str(work_dir), data_root=str(shapes), cfg_options=options, from_scratch=False,
-        amp=amp, auto_scale_lr=False, resume=resume, overwrite=True, launcher='none'))
+        amp=amp, auto_scale_lr=False, allow_partial_load=False, resume=resume, overwrite=True,
+        launcher='none'))
     runner = build_runner(cfg)
     if cfg.get('load_from') is not None:
         prepare_loading(runner, cfg.load_from, False)
