@@ -18,3 +18,9 @@ def type_name(value: Any) -> str:
     if isinstance(value, str):
         return value.rpartition('.')[2]
     return getattr(value, '__name__', '')
+
+
+def loading_entries(init_cfg: Any) -> list[dict]:
+    """Entries of an ``init_cfg``, which is a dict, several, or None, that load weights."""
+    entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    return [entry for entry in entries if entry and type_name(entry['type']) in LOADING_TYPES]

@@ -28,8 +28,8 @@ def setup_distributed(cfg, launcher: str) -> None:
 
     MMEngine starts process groups on GPUs only. On the CPU this starts one with the gloo backend,
     and wraps the model without ``device_ids``. Statistics of norms that are not frozen differ from
-    process to process, since MMEngine does not broadcast buffers: a hook averages them
-    after every epoch, and before anything is saved, so that neither depends on the process.
+    process to process, since MMEngine does not broadcast buffers: :class:`AverageBuffersHook`
+    averages them, so that what is evaluated and saved does not depend on the process.
 
     Args:
         cfg (Config): ``launcher``, ``custom_hooks`` and on the CPU ``model_wrapper_cfg`` are set in
@@ -79,14 +79,13 @@ def check_same_checkpoint(cfg) -> None:
             others would train other weights, whose gradients are averaged with its own.
     """
     file = Path(cfg.load_from) if cfg.get('load_from') else None
-    own = None if file is None else (bool(cfg.get('resume')), file.name, file.stat().st_size)
-    found = all_gather_object(own)
+    found = all_gather_object('no checkpoint' if file is None else
+                              f'{file.name} ({file.stat().st_size} bytes)')
     other = next((rank for rank, one in enumerate(found) if one != found[0]), None)
     if other is not None:
         raise UserError(
-            f'Process 0 starts from {found[0] and found[0][1]}, process {other} from '
-            f'{found[other] and found[other][1]}: all machines have to see the same work dir and '
-            'checkpoints. Use a disk that they share.')
+            f'Process 0 starts from {found[0]}, process {other} from {found[other]}: all machines '
+            'have to see the same work dir and checkpoints. Use a disk that they share.')
 
 
 def replace_sync_bn(cfg) -> Optional[str]:

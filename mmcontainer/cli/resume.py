@@ -73,8 +73,8 @@ def advice_after_interrupt(work_dir: str, started: float, launcher: str = 'none'
         text = f'No checkpoint has been saved in {work_dir} yet'
         if newest is None:
             return f'{text}: there is nothing to resume from.'
-        again = 'start it as before' if launcher != 'none' else typed_command(sys.argv)
-        return f'{text} since this training started. To start it again: {again}'
+        text += ' since this training started. Start it again as before'
+        return f'{text}: {typed_command(sys.argv)}' if launcher == 'none' else f'{text}.'
     there_is = f'The last checkpoint is {newest}. To go on'
     if launcher != 'none':  # dist_train.sh, srun: what was typed is not known here
         return f'{there_is}, start it as before, with --resume added.'

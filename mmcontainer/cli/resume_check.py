@@ -170,12 +170,10 @@ def check_resumed_settings(cfg: Mapping, content: Mapping[str, Any], checkpoint:
                   logger='current', level=logging.WARNING)
         return
     found, wanted = _settings(old), _settings(cfg)
-    if (cfg.get('auto_scale_lr') or {}).get('enable'):  # the scaled rate is in the checkpoint
-        key = 'auto_scale_lr, images per iteration'
-        found[key], wanted[key] = _images_before(content), _images_per_iteration(
-            cfg, get_world_size())
-        if found[key] is None:
-            found[key] = wanted[key]
+    before = _images_before(content)
+    if (cfg.get('auto_scale_lr') or {}).get('enable') and before is not None:
+        key = 'auto_scale_lr, images per iteration'  # the scaled rate is in the checkpoint
+        found[key], wanted[key] = before, _images_per_iteration(cfg, get_world_size())
     different = [key for key in {**found, **wanted}
                  if found.get(key, _UNSET) != wanted.get(key, _UNSET)]
     if not different:

@@ -85,7 +85,8 @@ def prepare_config(args):
     """Read a config and apply the command line to it.
 
     Args:
-        args (argparse.Namespace): Arguments of ``tools/train.py``.
+        args (argparse.Namespace): Arguments of ``tools/train.py``; ``load_from`` becomes what the
+            config says, which a checkpoint to resume from takes the place of.
 
     Returns:
         Config: Ready for a runner.
@@ -120,7 +121,7 @@ def prepare_config(args):
     # An empty val_cfg, as MMPretrain's schedules have it, means validation all the same.
     splits = ('train', 'val') if cfg.get('val_cfg') is not None else ('train', )
     check_all(lambda: check_precision(cfg),
-              lambda: None if _loads_all(cfg, args) else check_pretrained(cfg),
+              lambda: _loads_all(cfg, args) or check_pretrained(cfg),
               lambda: check_and_report_data(cfg, splits))
     return cfg
 
@@ -170,18 +171,16 @@ def _run(cfg, args) -> None:
     check_channels(runner.model)
     if cfg.get('load_from') is not None:
         prepare_loading(runner, cfg.load_from, args.allow_partial_load)
-    if _loads_all(cfg, args):
-        forget_pretrained(runner.model)
-    check_pretrained_weights(runner.model)
+    (forget_pretrained if _loads_all(cfg, args) else check_pretrained_weights)(runner.model)
     prepare_mixed_training(runner)
     if args.compile:
         compile_backbone(runner.model)
-    _keep_config(runner, args.load_from)
+    keep_config(runner, args.load_from)
     runner.train()
 
 
 @master_only
-def _keep_config(runner, load_from: Optional[str]) -> None:
+def keep_config(runner, load_from: Optional[str] = None) -> None:
     """Write the config of a training that really starts into its work dir.
 
     MMEngine writes it before anything was checked, in tests too, and with the checkpoint that a

@@ -31,7 +31,7 @@ from ..checkpoints.tensors import some
 from ..data_check.classes import check_checkpoint_classes, classes_of_split
 from ..engine.deploy import unwrap
 from ..errors import UserError, as_user_error
-from ..type_names import LOADING_TYPES, type_name
+from ..type_names import loading_entries, type_name
 from .resume_check import check_resumed_settings, check_training_state, count_iterations
 
 
@@ -195,11 +195,8 @@ def prepare_loading(runner, checkpoint: str, partial: bool = False) -> dict[str,
 def forget_pretrained(model: nn.Module) -> None:
     """Take away every ``init_cfg`` that loads weights, which a whole checkpoint will replace."""
     for module in model.modules():
-        init_cfg = getattr(module, 'init_cfg', None)
-        entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg or {}]
-        kept = [entry for entry in entries if type_name(entry.get('type')) not in LOADING_TYPES]
-        if len(kept) < len(entries):
-            module.init_cfg = kept or None
+        if loading_entries(getattr(module, 'init_cfg', None)):
+            module.init_cfg = None
 
 
 def check_pretrained_weights(model: nn.Module) -> None:
@@ -210,8 +207,7 @@ def check_pretrained_weights(model: nn.Module) -> None:
             :func:`mmcontainer.checkpoints.load_backbone`.
     """
     for module in model.modules():
-        init_cfg = module.init_cfg if isinstance(module, BaseBackbone) else None
-        for entry in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg or {}]:
-            if type_name(entry.get('type')) == 'StrictPretrained':
+        for entry in loading_entries(module.init_cfg) if isinstance(module, BaseBackbone) else ():
+            if type_name(entry['type']) == 'StrictPretrained':
                 with as_user_error():
                     load_backbone(module, entry['checkpoint'])

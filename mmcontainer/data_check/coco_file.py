@@ -56,9 +56,8 @@ def parse_coco(path: Path) -> dict[str, Any]:
                      np.float64).reshape(-1, 2)
     if not problems and annotations:
         problems, notes = _flaws_of_boxes(boxes, of_image, sizes)
-        for found, more in zip((problems, notes), _flaws_of_copies(images, of_image, category,
-                                                                   boxes)):
-            found += more
+        for text, is_problem in _flaws_of_copies(images, of_image, category, boxes):
+            (problems if is_problem else notes).append(text)
     of_object = sizes[of_image] if images else np.zeros((len(annotations), 2))
     segmentations = [item.get('segmentation') for item in annotations]
     area, is_filled = fill_in_areas(annotations, boxes)
@@ -180,8 +179,8 @@ def _flaws_of_links(annotations: Sequence[dict], category: Sequence[Optional[int
 
 
 def _flaws_of_copies(images: Sequence[dict], of_image: np.ndarray, category: Sequence[int],
-                     boxes: np.ndarray) -> tuple[list[str], list[str]]:
-    """Problems and notes about images that are listed more than once."""
+                     boxes: np.ndarray) -> Iterator[tuple[str, bool]]:
+    """Texts about images that are listed more than once, and whether they are problems."""
     names = [image['file_name'].replace('\\', '/') for image in images]
     copies = {name: {} for name in _twice(names)}
     for number, name in enumerate(names):
@@ -194,11 +193,11 @@ def _flaws_of_copies(images: Sequence[dict], of_image: np.ndarray, category: Seq
     differing = [name for name, objects in copies.items()
                  if len(set(map(frozenset, filter(None, objects.values())))) > 1]
     if differing:
-        return [f'{counted(len(differing), "image")} are listed more than once with different '
-                'objects, so that those of one entry would be background in the other: give all '
-                f'objects of an image one image_id: {listed(differing)}'], []
-    return [], [f'{counted(len(copies), "image")} are listed more than once: '
-                f'{listed(copies)}.'] if copies else []
+        yield (f'{counted(len(differing), "image")} are listed more than once with different '
+               'objects, so that those of one entry would be background in the other: give all '
+               f'objects of an image one image_id: {listed(differing)}'), True
+    elif copies:
+        yield f'{counted(len(copies), "image")} are listed more than once: {listed(copies)}.', False
 
 
 def fill_in_areas(annotations: Sequence[dict], boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

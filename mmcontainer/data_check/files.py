@@ -233,17 +233,18 @@ def read_header(path: Path, loader: dict) -> Optional[ImageHeader]:
     Returns:
         ImageHeader | None: None if it is no image, or one that ends early.
     """
-    how = loader.get('color_type', 'color'), loader.get('imdecode_backend') or 'cv2'
+    flag, backend = loader.get('color_type', 'color'), loader.get('imdecode_backend') or 'cv2'
     try:
         with pillow_limit_lifted(), Image.open(path) as image:
             width, height = image.size
-            if image.getexif().get(_ORIENTATION) in _TURNED and _is_exchanged(image.format, *how):
+            if image.getexif().get(_ORIENTATION) in _TURNED and _is_exchanged(
+                    image.format, flag, backend):
                 width, height = height, width
             return None if _is_cut_off(path, image) else ImageHeader((height, width), image.mode)
     except UnidentifiedImageError:
         try:  # TIFF of floats, say
-            return ImageHeader(mmcv.imfrombytes(path.read_bytes(), *how[:1],
-                                                backend=how[1]).shape[:2], '')
+            image = mmcv.imfrombytes(path.read_bytes(), flag, backend=backend)
+            return ImageHeader(image.shape[:2], '')
         except Exception:  # decoders raise all kinds
             return None
     except (OSError, ValueError, SyntaxError):

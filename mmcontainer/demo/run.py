@@ -15,10 +15,9 @@ from mmengine.runner import Runner
 
 from ..cli.console import build_runner, quiet_libraries
 from ..cli.paths import held_checkpoints
-from ..cli.train import prepare_config
+from ..cli.train import keep_config, prepare_config
 from ..compat import python_command, short_path
 from ..errors import UserError
-from ..fileio import write_atomically
 from ..visualization.contact_sheet import draw_contact_sheet, predict
 from ..visualization.curves import draw_curves
 from .generate import ShapesParams, generate_shapes
@@ -96,7 +95,7 @@ def _build(args: Namespace) -> Runner:
         launcher='none'))
     runner = build_runner(cfg)
     # Says what was trained, and tells the next demo that the checkpoints are not of anyone else.
-    write_atomically(Path(runner.work_dir, Path(CONFIG).name), runner.cfg.dump)
+    keep_config(runner)
     return runner
 
 

@@ -9,7 +9,7 @@ from mmdet.structures import OptSampleList
 from mmengine.model import initialize
 from torch import Tensor, nn
 
-from ..type_names import LOADING_TYPES, type_name
+from ..type_names import loading_entries
 from .smca_layers import SMCADecoder, SMCAEncoder
 
 
@@ -66,8 +66,7 @@ class SMCADETR(DETR):
             if layer.num_scales:
                 nn.init.zeros_(layer.scale.weight)
                 nn.init.ones_(layer.scale.bias)
-        init_cfgs = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
-        loading = [cfg for cfg in init_cfgs if cfg and type_name(cfg['type']) in LOADING_TYPES]
+        loading = loading_entries(self.init_cfg)
         if loading:
             initialize(self, loading)
 

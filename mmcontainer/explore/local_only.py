@@ -1,5 +1,4 @@
 """What keeps the web sites of the same browser away from the page."""
-from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 # By these names a browser of this machine, or one behind `ssh -L`, reaches the page.
@@ -15,11 +14,10 @@ class LocalOnly:
 
     Args:
         app (Callable): The application behind it.
-        names (Sequence[str]): Hosts that are this machine.
     """
 
-    def __init__(self, app, names: Sequence[str] = NAMES):
-        self.app, self.names = app, names
+    def __init__(self, app):
+        self.app = app
 
     async def __call__(self, scope, receive, send) -> None:
         """Answer a request, or let the application do it."""
@@ -29,9 +27,9 @@ class LocalOnly:
         if scope['type'] in ('http', 'websocket'):
             headers = Headers(scope=scope)
             hosts = [f'//{headers.get("host", "")}', *headers.getlist('origin')]
-            if not all(_host(address) in self.names for address in hosts):
+            if not all(_host(address) in NAMES for address in hosts):
                 answer = PlainTextResponse(
-                    f'This page is for browsers at {" or ".join(self.names)}, and no other site '
+                    f'This page is for browsers at {" or ".join(NAMES)}, and no other site '
                     'may use it.\n', status_code=403)
         await answer(scope, receive, send)
 

@@ -6,7 +6,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..type_names import LOADING_TYPES, type_name
+from ..type_names import loading_entries
 
 
 @MODELS.register_module()
@@ -23,8 +23,7 @@ class DeiTVisionTransformer(VisionTransformer):
     def init_weights(self) -> None:
         """Initialise linear layers and tokens with a truncated normal, deviation 0.02."""
         super().init_weights()
-        entries = self.init_cfg if isinstance(self.init_cfg, (list, tuple)) else [self.init_cfg]
-        if any(entry and type_name(entry['type']) in LOADING_TYPES for entry in entries):
+        if loading_entries(self.init_cfg):
             return
         trunc_normal_(self.cls_token, std=0.02)
         for module in self.modules():

@@ -44,13 +44,13 @@ def test_slurm_without_gpus(monkeypatch):
         setup_distributed(Config(), 'slurm')
 
 
-@pytest.mark.parametrize('found', [None, (True, 'epoch_3.pth', 5), (False, 'epoch_4.pth', 5)])
+@pytest.mark.parametrize('found', ['no checkpoint', 'epoch_4.pth (6 bytes)'])
 def test_machines_that_see_other_checkpoints(monkeypatch, tmp_path, found):
     (tmp_path / 'epoch_4.pth').write_bytes(b'12345')
     cfg = Config(dict(load_from=str(tmp_path / 'epoch_4.pth'), resume=True))
     check_same_checkpoint(cfg)  # one process
     monkeypatch.setattr(distributed, 'all_gather_object', lambda own: [own, own, found])
-    with pytest.raises(UserError, match='Process 0 starts from epoch_4.pth, process 2 from '):
+    with pytest.raises(UserError, match='Process 0 starts from epoch_4.pth .5 bytes., process 2 '):
         check_same_checkpoint(cfg)
 
 

@@ -3,7 +3,7 @@ import pytest
 from mmengine.config import Config
 
 from mmcontainer.cli.console import build_runner
-from mmcontainer.cli.train import _keep_config, compare_with_published
+from mmcontainer.cli.train import compare_with_published, keep_config
 from mmcontainer.engine import OnTrackHook
 from mmcontainer.paper.curves import load_curves
 
@@ -42,7 +42,7 @@ def test_a_work_dir_keeps_the_config_of_a_training_that_starts(tmp_path):
         cfg.experiment_name = f'kept_{verbose}'
         runner = build_runner(cfg, verbose)
     assert not (tmp_path / 'work' / 'mine.py').exists()
-    _keep_config(runner, 'weights.pth')
+    keep_config(runner, 'weights.pth')
     kept = Config.fromfile(str(tmp_path / 'work' / 'mine.py'))
     assert (kept.load_from, kept.resume) == ('weights.pth', False)
     assert (runner.cfg.load_from, runner.cfg.resume) == ('epoch_3.pth', True)
