@@ -19,6 +19,7 @@ from mmcontainer.machine import cpu_flags, cpu_name, git, read_proc
 
 GEMM_SIZE = 2048
 GEMM_REPEATS = 5
+PAUSE_SECONDS = 0.05
 COPY_MB = {'cpu': 64, 'cuda': 1024}  # several times the last cache
 # What a case may compute in. 'float32' is exact; 'tf32' lets a GPU round the factors of products
 # and convolutions to 10 bits (elsewhere it changes nothing). PyTorch's own default lies between the
@@ -136,6 +137,8 @@ def alternate(calls: Mapping[str, Callable],
         # Another one begins each time, so that none always follows the same.
         first = turn % max(len(names), 1)
         for name in names[first:] + names[:first]:
+            # Threads of the one before go on spinning for a while: 20 ms were seen.
+            time.sleep(PAUSE_SECONDS)
             times[name].append(measure_time(calls[name], device))
     return {name: dict(times=values, seconds=statistics.median(values), memory_mb=memory[name])
             for name, values in times.items()}

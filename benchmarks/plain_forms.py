@@ -29,6 +29,14 @@ class PlainPatchEmbed(nn.Module):
         return x.reshape(batch, height, width, -1).permute(0, 3, 1, 2).contiguous()
 
 
+def ordinary_depthwise(weight: nn.Parameter, bias: nn.Parameter) -> nn.Conv2d:
+    """PyTorch's own convolution with these parameters."""
+    channels, size = len(weight), weight.shape[-1]
+    conv = nn.Conv2d(channels, channels, size, padding=size // 2, groups=channels)
+    conv.weight, conv.bias = weight, bias
+    return conv
+
+
 class PlainBlock(nn.Module):
     """The residual block of stages 1 to 3 (one affinity) and of stage 4 (both).
 
@@ -44,12 +52,10 @@ class PlainBlock(nn.Module):
             raise ValueError('A block of Container-Light in its training form is expected: its '
                              'static affinity is a depth-wise convolution.')
         self.num_heads = mixer.num_heads
-        self.pos_embed, self.norm1, self.norm2 = block.pos_embed, block.norm1, block.norm2
+        self.pos_embed = ordinary_depthwise(block.pos_embed.weight, block.pos_embed.bias)
+        self.norm1, self.norm2 = block.norm1, block.norm2
         self.in_proj, self.out_proj = mixer.in_proj, mixer.out_proj
-        kernel, channels = mixer.static.weight, len(mixer.static.bias)
-        self.depthwise = nn.Conv2d(channels, channels, kernel.shape[-1],
-                                   padding=kernel.shape[-1] // 2, groups=channels)
-        self.depthwise.weight, self.depthwise.bias = kernel, mixer.static.bias
+        self.depthwise = ordinary_depthwise(mixer.static.weight, mixer.static.bias)
         if self.num_heads:
             self.mix_logit = mixer.mix_logit
         self.fc1, self.act, self.fc2 = block.mlp.fc1, nn.GELU(), block.mlp.fc2

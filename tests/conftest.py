@@ -26,6 +26,13 @@ REPO_ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope='session', autouse=True)
+def checkpoints_are_read_as_by_the_tools():
+    """With old PyTorch, MMEngine could not resume from its own files without it."""
+    from mmcontainer.checkpoints.files import let_mmengine_read_safely
+    let_mmengine_read_safely()
+
+
+@pytest.fixture(scope='session', autouse=True)
 def configs_are_parsed_once():
     """Many tests read a config of ours: each gets a copy. Files that tests write are parsed."""
     from mmengine.config import Config

@@ -78,11 +78,13 @@ class _PointwiseMlp(torch.autograd.Function):
                 bias2: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         out = x.new_empty(batch, height, width, len(weight2)).permute(0, 3, 1, 2)
-        hidden_maps = []
+        hidden_maps, memory = [], None
         for chunk, to_chunk in zip(*(chunks_of(maps, len(weight1)) for maps in (x, out))):
-            hidden = F.conv2d(chunk, weight1, bias1)
-            to_chunk.copy_(F.conv2d(F.gelu(hidden), weight2, bias2))
-            hidden_maps.append(hidden)
+            hidden_maps.append(F.conv2d(chunk, weight1, bias1))
+            hidden = _rows(hidden_maps[-1])
+            memory = torch.empty_like(hidden) if memory is None else memory[:len(hidden)]
+            torch.ops.aten.gelu.out(hidden, out=memory)
+            torch.addmm(bias2, memory, weight2.flatten(1).mT, out=_rows(to_chunk))
         ctx.save_for_backward(x, weight1, bias1, weight2, bias2, *hidden_maps)
         return out
 
@@ -103,26 +105,31 @@ def _gradients(grad: Tensor, inputs: Sequence[Tensor], hidden_maps: Sequence[Ten
     x, weight1, bias1, weight2, bias2 = inputs
     sum_dtype = torch.promote_types(x.dtype, torch.float32)
     to_x = torch.empty_like(x) if needed[0] else None
-    to_weight1, to_bias1, to_weight2 = (
+    to_weight1, to_bias1, to_weight2, to_bias2 = (
         part.new_zeros(part.shape[:2], dtype=sum_dtype) if is_needed else None
-        for part, is_needed in zip(inputs[1:4], needed[1:4]))
-    flipped1, flipped2 = (weight.transpose(0, 1).contiguous() for weight in (weight1, weight2))
+        for part, is_needed in zip(inputs[1:], needed[1:]))
     chunks = [chunks_of(maps, len(weight1)) for maps in (x, grad, x if to_x is None else to_x)]
-    for chunk, above, to_chunk, hidden in zip(*chunks, hidden_maps):
+    memory = None
+    for parts in zip(*chunks, hidden_maps):
+        chunk, above, to_chunk, hidden = map(_rows, parts)
+        memory = torch.empty_like(hidden) if memory is None else memory[:len(hidden)]
+        if to_bias2 is not None:
+            to_bias2 += above.sum(0)
         if to_weight2 is not None:
-            to_weight2 += _rows(above).mT @ _rows(F.gelu(hidden))
+            torch.ops.aten.gelu.out(hidden, out=memory)
+            to_weight2 += above.mT @ memory
         if not any(needed[:3]):
             continue
-        to_hidden = F.conv2d(above, flipped2)
-        torch.ops.aten.gelu_backward.grad_input(to_hidden, hidden, grad_input=to_hidden)
-        rows = _rows(to_hidden)
+        to_hidden = torch.mm(above, weight2.flatten(1), out=memory)
+        # Transposed: oneDNN, which PyTorch gives what is contiguous, takes twice the time here.
+        torch.ops.aten.gelu_backward.grad_input(
+            to_hidden.mT, hidden.mT, grad_input=to_hidden.mT)
         if to_weight1 is not None:
-            to_weight1 += rows.mT @ _rows(chunk)
+            to_weight1 += to_hidden.mT @ chunk
         if to_bias1 is not None:
-            to_bias1 += rows.sum(0, dtype=sum_dtype)
+            to_bias1 += to_hidden.sum(0)
         if to_x is not None:
-            to_chunk.copy_(F.conv2d(to_hidden, flipped1))
-    to_bias2 = grad.sum((0, 2, 3), dtype=sum_dtype) if needed[4] else None
+            torch.mm(to_hidden, weight1.flatten(1), out=to_chunk)
     found = to_x, to_weight1, to_bias1, to_weight2, to_bias2
     return tuple(None if gradient is None else gradient.view(part.shape).to(part.dtype)
                  for gradient, part in zip(found, inputs))

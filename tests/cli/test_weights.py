@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 
 from mmcontainer.backbones import ContainerLight
 from mmcontainer.checkpoints import CorruptCheckpointError, convert, load_file
-from mmcontainer.checkpoints.files import let_mmengine_read_safely
 from mmcontainer.cli import resume_check, weights
 from mmcontainer.cli.resume_check import check_resumed_settings
 from mmcontainer.cli.weights import (
@@ -26,11 +25,6 @@ from mmcontainer.cli.weights import (
     prepare_loading,
 )
 from mmcontainer.errors import UserError
-
-
-@pytest.fixture(scope='module', autouse=True)
-def files_are_read_as_by_the_tools():
-    let_mmengine_read_safely()
 
 
 class Numbers(Dataset):

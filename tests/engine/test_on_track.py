@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from torch import distributed, nn
 from torch.utils.data import Dataset
 
-from mmcontainer.checkpoints.files import let_mmengine_read_safely, load_file
+from mmcontainer.checkpoints.files import load_file
 from mmcontainer.engine import on_track
 from mmcontainer.engine.on_track import OnTrackHook
 from mmcontainer.errors import ConfigError
@@ -86,11 +86,6 @@ class Lines(logging.Handler):
 
     def emit(self, record):
         self.seen.append(record.getMessage())
-
-
-@pytest.fixture(scope='module', autouse=True)
-def files_are_read_as_by_the_tools():
-    let_mmengine_read_safely()
 
 
 @pytest.fixture(autouse=True)

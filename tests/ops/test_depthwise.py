@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch_versions import float16
 
 from mmcontainer.layers import DepthwiseConv2d
-from mmcontainer.ops import depthwise_conv2d
+from mmcontainer.ops import depthwise, depthwise_conv2d
 
 LOW = [torch.bfloat16, float16]
 
@@ -50,6 +50,35 @@ def test_a_model_in_half_precision(dtype):
     x = torch.randn(1, 3, 6, 5).to(dtype).requires_grad_()
     conv(x).float().square().sum().backward()
     assert {part.grad.dtype for part in (x, conv.weight, conv.bias)} == {dtype}
+
+
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('memory_format', [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize('chunk_bytes', [1, 2000, depthwise.CHUNK_BYTES])
+@pytest.mark.parametrize('size', [(3, 9, 7), (2, 1, 1), (1, 2, 3), (1, 20, 4)])
+@pytest.mark.parametrize('kernel_size', [5, 7, 9])
+def test_wide_kernels_in_float32(
+        monkeypatch, kernel_size, size, chunk_bytes, memory_format, bias):
+    monkeypatch.setattr(depthwise, 'CHUNK_BYTES', chunk_bytes)
+    inputs = _inputs(kernel_size=kernel_size, size=size, bias=bias)
+    images = inputs[0].to(memory_format=memory_format)
+    out = depthwise_conv2d(images, *inputs[1:])
+    assert type(out.grad_fn).__name__ == '_DepthwiseConv2dBackward'
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    found = torch.autograd.grad(out, inputs, grad)
+    exact = [part.detach().double().requires_grad_() for part in inputs]
+    expected = torch.autograd.grad(_explicit(*exact), exact, grad.double())
+    for gradient, wanted in zip(found, expected):
+        torch.testing.assert_close(gradient.double(), wanted, rtol=1e-5, atol=1e-4)
+
+
+def test_no_images_and_mixed_types():
+    for kernel_size in (3, 5):
+        x, *parameters = _inputs(kernel_size=kernel_size)
+        depthwise_conv2d(x[:0], *parameters).sum().backward()
+        assert not parameters[0].grad.any()
+        with pytest.raises(RuntimeError, match='type'):
+            depthwise_conv2d(x, *(part.bfloat16() for part in parameters))
 
 
 def test_nothing_but_a_convolution_in_other_types():
