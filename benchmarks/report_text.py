@@ -45,10 +45,12 @@ Where a floor is not reached:
 - *With AVX2 alone.* Products of matrices are less than half as fast as with AVX-512, so that what
   is not a product weighs less, in the plain form as well. In detectors neck and head do most of the
   work, and are deployed for Swin-T and ResNet-50, too.
-- *Training in float32 with AVX2.* The gain is less memory, and time where the C library gives freed
-  memory back: a process that trains one model alone took 0.82 times the time of the code before
-  (2 x 512 x 512, 2 threads), but in this table, where eight models take turns in one process, as
-  long as the plain form.
+- *Inference in bfloat16 with AMX, 2 threads.* The ratio is smaller than its spread: other programs
+  used the machine. OpenVINO, whose kernels are the same, was 1.08 times as fast beside eleven
+  others, and as fast (0.99 times) beside two.
+- *Training in float32.* Results of code before 1f33135 lack the gradient of wide depth-wise kernels
+  in pieces (below). After it, on 2 threads of an Intel with AMX that other programs used at the
+  same time, the ratio was 1.67 when two models took turns, 1.28 with eight of them in one process.
 - *Training in float32 on one thread.* PyTorch hands 1 x 1 convolutions of a single thread to
   another library, which fills and copies maps around its matrix products. As linear layers they
   would gain less than a tenth, and nothing on two threads.
@@ -63,10 +65,14 @@ LIMITS = """\
 
 - **Container-Light** computes most of its multiply-adds in 1 x 1 convolutions, which run at the
   speed of matrix products. The depth-wise 5 x 5 convolutions and the activations keep it from that
-  speed, because they do little work per byte. In training, the gradients of the depth-wise weights
-  do so as well. At 224 x 224 what PyTorch does around each of the 112 convolutions counts, too: the
-  1 x 1 convolutions themselves took 106 ms, and 103 ms in OpenVINO (AVX2, 1 thread). Attention
-  works in stage 4 only, on one position per 32 x 32 pixels.
+  speed, because they do little work per byte. In training, oneDNN has no gradient of their weights
+  but for kernels of up to three columns: for wider ones it computes the products of 16 neighbouring
+  channels with each other and throws nearly all of them away. In pieces of three columns and two it
+  takes a fifth of that (64 channels, 128 x 128 positions, 2 images: 6 ms in place of 35, with AMX,
+  AVX-512 or AVX2). At 224 x 224 what PyTorch does around each of the 112 convolutions counts, too:
+  the 1 x 1 convolutions themselves took 106 ms, and 103 ms in OpenVINO (AVX2, 1 thread). With AMX
+  in bfloat16 all of oneDNN took 47 ms of 70, and 40 ms in OpenVINO, which calls the same kernels
+  without that. Attention works in stage 4 only, on one position per 32 x 32 pixels.
 - **Container-Base** attends in every stage. The first stage has one position per 4 x 4 pixels, and
   its cost grows with the square of the number of pixels ([measured](container_family.md)).
 - **CoTNet** moves memory: its local aggregation does nine multiply-adds per value, and weighs them
