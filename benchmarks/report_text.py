@@ -45,11 +45,11 @@ Where a floor is not reached:
 - *With AVX2 alone.* Products of matrices are less than half as fast as with AVX-512, so that what
   is not a product weighs less, in the plain form as well. In detectors neck and head do most of the
   work, and are deployed for Swin-T and ResNet-50, too.
-- *Inference in bfloat16 with AMX, 2 threads.* The ratio is smaller than its spread: other programs
-  used the machine. OpenVINO, whose kernels are the same, was 1.08 times as fast beside eleven
+- *Inference in bfloat16 with AMX, 2 threads.* The floor lies within the spread: other programs used
+  the machine. OpenVINO, whose kernels are the same, was 1.08 times as fast beside eleven
   others, and as fast (0.99 times) beside two.
 - *Training in float32.* Results of code before 1f33135 lack the gradient of wide depth-wise kernels
-  in pieces (below). After it, on 2 threads of an Intel with AMX that other programs used at the
+  in pieces (below). With it, on 2 threads of an Intel with AMX that other programs used at the
   same time, the ratio was 1.67 when two models took turns, 1.28 with eight of them in one process.
 - *Training in float32 on one thread.* PyTorch hands 1 x 1 convolutions of a single thread to
   another library, which fills and copies maps around its matrix products. As linear layers they
@@ -68,11 +68,12 @@ LIMITS = """\
   speed, because they do little work per byte. In training, oneDNN has no gradient of their weights
   but for kernels of up to three columns: for wider ones it computes the products of 16 neighbouring
   channels with each other and throws nearly all of them away. In pieces of three columns and two it
-  takes a fifth of that (64 channels, 128 x 128 positions, 2 images: 6 ms in place of 35, with AMX,
-  AVX-512 or AVX2). At 224 x 224 what PyTorch does around each of the 112 convolutions counts, too:
-  the 1 x 1 convolutions themselves took 106 ms, and 103 ms in OpenVINO (AVX2, 1 thread). With AMX
-  in bfloat16 all of oneDNN took 47 ms of 70, and 40 ms in OpenVINO, which calls the same kernels
-  without that. Attention works in stage 4 only, on one position per 32 x 32 pixels.
+  takes a fifth of that (64 channels, 128 x 128 positions, 2 images, float32: 6 ms in place of 35
+  on 2 threads with AMX; 13 in place of 68 on one thread without AVX-512). At 224 x 224 what PyTorch
+  does around each of the 112 convolutions counts, too: the 1 x 1 convolutions themselves took 106
+  ms, and 103 ms in OpenVINO (AVX2, 1 thread). With AMX in bfloat16, on 1 thread as well, all of
+  oneDNN took 47 ms of 70, and 40 ms in OpenVINO, which calls the same kernels without that.
+  Attention works in stage 4 only, on one position per 32 x 32 pixels.
 - **Container-Base** attends in every stage. The first stage has one position per 4 x 4 pixels, and
   its cost grows with the square of the number of pixels ([measured](container_family.md)).
 - **CoTNet** moves memory: its local aggregation does nine multiply-adds per value, and weighs them

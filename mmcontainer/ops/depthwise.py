@@ -6,6 +6,7 @@ from typing import Optional, Union
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from .autograd import has_own_backward, plain_gradients
 from .precision import computing_dtype, without_autocast
@@ -22,8 +23,8 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None,
     """Depth-wise convolution with zero padding of half the kernel.
 
     In training on a CPU the gradients of weight and bias, sums over all positions, are computed in
-    float32, in half precision from the rounded maps; that is more exact, and faster. Those of wide
-    kernels are computed as of several narrow ones. It can be differentiated twice.
+    float32, in half precision from the rounded maps, which is more exact. Those of wide kernels are
+    computed as of several narrow ones, which is faster. It can be differentiated twice.
 
     Args:
         x (Tensor): Feature map (B, C, H, W).
@@ -64,13 +65,13 @@ class _DepthwiseConv2d(torch.autograd.Function):
             to_x = to_weight = to_bias = None
             if needed[0]:
                 to_x = _backward(grad, x, weight.to(x.dtype), ctx.stride, (True, False, False))[0]
-            if (needed[1] or needed[2]) and _is_wide(weight, ctx.stride):
-                to_weight, to_bias = _by_columns(grad, x, weight, *needed[1:3])
-            elif needed[1] or needed[2]:
+            if any(needed[1:3]) and _is_wide(weight, ctx.stride):
+                to_weight, to_bias = _by_columns(grad, x, weight)
+            elif any(needed[1:3]):
                 _, to_weight, to_bias = _backward(
                     grad.float(), x.float(), weight.float(), ctx.stride, (False, *needed[1:3]))
-        return to_x, *(None if gradient is None else gradient.to(weight.dtype)
-                       for gradient in (to_weight, to_bias)), None
+        return to_x, *(gradient.to(weight.dtype) if is_needed else None for gradient, is_needed
+                       in zip((to_weight, to_bias), needed[1:3])), None
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Optional[Tensor], stride: int) -> Tensor:
@@ -79,10 +80,8 @@ def _convolve(x: Tensor, weight: Tensor, bias: Optional[Tensor], stride: int) ->
                     groups=weight.shape[0])
 
 
-def _backward(grad: Tensor, x: Tensor, weight: Tensor, stride: int, needed: tuple,
-              padding: Optional[int] = None) -> tuple:
-    channels = weight.shape[0]
-    padding = weight.shape[-1] // 2 if padding is None else padding
+def _backward(grad: Tensor, x: Tensor, weight: Tensor, stride: int, needed: tuple) -> tuple:
+    channels, padding = weight.shape[0], weight.shape[-1] // 2
     return torch.ops.aten.convolution_backward(
         grad, x, weight, [channels], [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], channels,
         needed)
@@ -92,23 +91,21 @@ def _is_wide(weight: Tensor, stride: int) -> bool:
     return weight.shape[-1] > MAX_COLUMNS and stride == 1
 
 
-def _by_columns(grad: Tensor, x: Tensor, weight: Tensor, weight_needed: bool,
-                bias_needed: bool) -> tuple[Optional[Tensor], Optional[Tensor]]:
+def _by_columns(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients to weight (C, 1, k, k) and bias (C, ), a few columns of the kernels at a time.
 
     Some columns of a kernel are a narrow kernel on the map, with zeros around it, moved sideways.
     """
-    to_weight = torch.zeros_like(weight, dtype=torch.float32) if weight_needed else None
-    to_bias = grad.new_zeros(len(weight), dtype=torch.float32) if bias_needed else None
+    to_weight = torch.zeros_like(weight, dtype=torch.float32)
+    to_bias = to_weight.new_zeros(len(weight))
     for rows, seen in _chunks(grad, x, weight.shape[-1] // 2):
         rows = rows.to(torch.float32, memory_format=torch.channels_last)
-        if bias_needed:
-            to_bias += rows.sum((0, 2, 3))
-        for index, narrow in enumerate(to_weight.split(MAX_COLUMNS, -1) if weight_needed else ()):
+        to_bias += rows.sum((0, 2, 3))
+        for index, narrow in enumerate(to_weight.split(MAX_COLUMNS, -1)):
             left = index * MAX_COLUMNS
             moved = seen[..., left:left + rows.shape[-1] + narrow.shape[-1] - 1]
             moved = moved.to(torch.float32, memory_format=torch.channels_last)
-            narrow += _backward(rows, moved, narrow, 1, (False, True, False), padding=0)[1]
+            narrow += conv2d_weight(moved, narrow.shape, rows, groups=len(narrow))
     return to_weight, to_bias
 
 

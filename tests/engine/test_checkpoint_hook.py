@@ -135,7 +135,8 @@ def _train_for_long(folder):
 @pytest.mark.parametrize('delay', [0., 0.002, 0.005, 0.02])
 def test_really_killed_while_it_writes(tmp_path, delay):
     """SIGKILL, which nothing can react to; the next training removes what was not finished."""
-    process = multiprocessing.get_context('fork').Process(target=_train_for_long, args=(tmp_path, ))
+    process = multiprocessing.get_context('fork').Process(
+        target=_train_for_long, args=(tmp_path, ), daemon=True)
     process.start()
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob('.iter_*')) or not (tmp_path / 'last_checkpoint').exists():

@@ -1,5 +1,4 @@
 """Training that diverges is stopped, and leaves the last good checkpoint."""
-import multiprocessing
 from types import SimpleNamespace
 
 import pytest
@@ -7,9 +6,10 @@ import torch
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from torch import distributed, nn
+from torch import nn
 from torch.utils.data import Dataset
 from torch_versions import needs_torch
+from two_processes import answers_of_two
 
 from mmcontainer.engine.invalid_loss import StopWhenDivergedHook
 from mmcontainer.errors import UserError
@@ -99,34 +99,19 @@ def test_the_search_for_a_scale_may_overflow():
         hook.after_train_iter(FakeRunner, 0, outputs=bad)
 
 
-def _one_of_two(rank, file, said):
-    distributed.init_process_group('gloo', init_method=f'file://{file}', rank=rank, world_size=2)
-
-    class FakeRunner:
-        optim_wrapper, iter, epoch, work_dir = None, 7, 0, 'not there'
-
-    hook = StopWhenDivergedHook()
-    for value in (1., torch.nan if rank == 1 else 1.):
-        try:
-            hook.after_train_iter(FakeRunner, 0, outputs=dict(loss=torch.tensor(value)))
-            said.put((rank, 'fine'))
-        except UserError as error:
-            said.put((rank, str(error)))
-
-
 def test_all_processes_stop_when_one_diverges(tmp_path):
     """Otherwise the others wait for it for ever, and the first one, which speaks, says nothing."""
-    context = multiprocessing.get_context('fork')
-    said = context.Queue()
-    processes = [context.Process(target=_one_of_two, args=(rank, tmp_path / 'meet', said))
-                 for rank in range(2)]
-    for process in processes:
-        process.start()
-    messages = [said.get(timeout=60) for _ in range(4)]
-    for process in processes:
-        process.kill()  # a fork of a process with threads may wait for ever for a lock at its end
-        process.join()
-    first, second = ([text for rank, text in messages if rank == number] for number in range(2))
+    def work(rank):
+        runner = SimpleNamespace(optim_wrapper=None, iter=7, epoch=0, work_dir='not there')
+        hook = StopWhenDivergedHook()
+        for value in (1., torch.nan if rank == 1 else 1.):
+            try:
+                hook.after_train_iter(runner, 0, outputs=dict(loss=torch.tensor(value)))
+                yield 'fine'
+            except UserError as error:
+                yield str(error)
+
+    first, second = answers_of_two(work, tmp_path, 2)
     assert first[0] == second[0] == 'fine'
     assert 'another process' in first[1] and 'loss is nan' in second[1]
 

@@ -1,6 +1,5 @@
 """A training is compared with a published one, at its points and by its statistic."""
 import logging
-import multiprocessing
 import secrets
 from types import SimpleNamespace
 
@@ -13,8 +12,9 @@ from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from torch import distributed, nn
+from torch import nn
 from torch.utils.data import Dataset
+from two_processes import answers_of_two
 
 from mmcontainer.checkpoints.files import load_file
 from mmcontainer.engine import on_track
@@ -268,23 +268,11 @@ def test_unknown_run():
         OnTrackHook('by/epochs')
 
 
-def _one_of_two(rank, file, results):
-    distributed.init_process_group('gloo', init_method=f'file://{file}', rank=rank, world_size=2)
-    _, runner = hook_after(2)
-    for loss in (9., 2. + 4. * rank):
-        runner.message_hub.update_scalar('train/loss', loss)
-    results.put((rank, *on_track.last_losses(runner, 1)))
-
-
 def test_losses_are_those_of_all_processes(tmp_path):
-    context = multiprocessing.get_context('fork')
-    results = context.Queue()
-    processes = [context.Process(target=_one_of_two, args=(rank, tmp_path / 'meet', results))
-                 for rank in range(2)]
-    for process in processes:
-        process.start()
-    found = {results.get(timeout=60) for _ in range(2)}
-    for process in processes:
-        process.kill()  # a fork of a process with threads may wait for ever for a lock at its end
-        process.join()
-    assert found == {(0, 4.), (1, 4.)}
+    def work(rank):
+        _, runner = hook_after(2)
+        for loss in (9., 2. + 4. * rank):
+            runner.message_hub.update_scalar('train/loss', loss)
+        yield on_track.last_losses(runner, 1)
+
+    assert answers_of_two(work, tmp_path, 1) == [[[4.]], [[4.]]]
