@@ -13,7 +13,6 @@ import contextlib
 import functools
 import io
 import json
-import multiprocessing
 import numbers
 import os
 import shutil
@@ -21,6 +20,8 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Optional, Union
@@ -30,6 +31,7 @@ import numpy as np
 from mmengine.utils import track_iter_progress
 from pycocotools import mask as rle
 
+from ..errors import UserError
 from .scenes import CLASSES, PlacedShape, paint_scene, plan_scene
 
 _FORMAT = 'mmcontainer-shapes'
@@ -112,9 +114,18 @@ def _ordered_map(num_workers: int) -> Iterator:
     if num_workers == 1:
         yield map
         return
-    # Ending the block, also by Ctrl-C, terminates the workers.
-    with multiprocessing.Pool(num_workers, _start_worker) as pool:
-        yield functools.partial(pool.imap, chunksize=8)
+    # Its workers are asked to end. multiprocessing.Pool would send them SIGTERM, which the handler
+    # that tools have for it, and that forks inherit, misses if it comes just before a worker waits.
+    executor = ProcessPoolExecutor(num_workers, initializer=_start_worker)
+    try:
+        yield functools.partial(executor.map, chunksize=8)
+    except BrokenProcessPool as error:
+        raise UserError(
+            f'One of {num_workers} processes that draw pictures was killed, which systems do when '
+            'memory is short. Nothing was written: run this again with fewer (--workers 1).'
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def _coco_dict(split: str, params: ShapesParams, per_image: list[list[dict]]) -> dict:
@@ -245,6 +256,7 @@ def generate_shapes(out: Union[str, Path], params: Optional[ShapesParams] = None
     Raises:
         ValueError: If ``num_workers`` is not a positive integer.
         FileExistsError: If ``out`` holds something else.
+        UserError: If one of the processes was killed.
     """
     if not isinstance(num_workers, int) or num_workers < 1:
         raise ValueError(f'num_workers must be a positive integer, but it is {num_workers!r}')

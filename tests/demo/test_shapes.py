@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 
 from mmcontainer.demo import CLASSES, ShapesParams, generate, generate_shapes
 from mmcontainer.demo.shapes import main
+from mmcontainer.errors import UserError
 
 PARAMS = ShapesParams(num_train=60, num_val=12, size=96, seed=5)
 SPLITS = dict(train=60, val=12)
@@ -256,6 +257,14 @@ def test_ctrl_c_leaves_nothing(tmp_path, workers, unmeasured):
     assert process.returncode == 130
     assert errors.splitlines()[-1] == 'interrupted: nothing was written'
     assert 'Traceback' not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_worker_is_said(tmp_path, monkeypatch):
+    """As a system without memory does; it must not be waited for."""
+    monkeypatch.setattr(generate, 'plan_scene', lambda *_: os.kill(os.getpid(), 9))
+    with pytest.raises(UserError, match='One of 2 processes that draw pictures was killed'):
+        generate_shapes(tmp_path / 'shapes', PARAMS, num_workers=2)
     assert list(tmp_path.iterdir()) == []
 
 
