@@ -9,6 +9,7 @@ import torch
 from built import deterministic
 from mmcv.cnn import ConvModule
 from mmcv.ops import ModulatedDeformConv2d
+from mmdet.models import FPN, RetinaHead
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.registry import DefaultScope
@@ -18,6 +19,7 @@ from torch_versions import needs_torch
 from mmcontainer.cli.configs import load_config
 from mmcontainer.engine import dense_parts
 from mmcontainer.engine.dense_parts import deploy_dense_parts
+from mmcontainer.layers.memory_format import is_nhwc
 
 SIZE = (128, 160)
 
@@ -30,8 +32,10 @@ def always_faster(monkeypatch):
     monkeypatch.setattr(dense_parts, '_FEWEST_POSITIONS', 20)
 
 
-def _build(name):
+def _build(name, change=None):
     cfg = load_config(f'mmdet::{name}').model
+    for part, values in (change or {}).items():
+        cfg[part].update(values)
     cfg.backbone = dict(type='ResNet', depth=18)
     cfg.neck.update(in_channels=[64, 128, 256, 512], out_channels=16)
     for head in ('bbox_head', 'rpn_head'):
@@ -80,6 +84,62 @@ def test_detections_are_equal(name, monkeypatch):
         assert (found.masks == expected.masks).float().mean() > 0.9999
 
 
+@torch.no_grad()
+def test_bfloat16_is_as_close_as_before():
+    model, images = _build(RETINANET), torch.randn(1, 3, *SIZE)
+
+    def flat(outs):
+        return torch.cat([out.float().flatten() for level in outs for out in level])
+
+    exact = flat(model(images))
+    with torch.autocast('cpu', torch.bfloat16):
+        before = flat(model(images))
+        assert deploy_dense_parts(model)
+        after = flat(model(images))
+    assert (after - exact).std() < 1.1 * (before - exact).std() < 0.1 * exact.std()
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+def test_maps_stay_in_channels_last_between_convolutions(name):
+    model, formats = _build(name), {}
+
+    def record(conv, args):
+        formats[conv] = is_nhwc(args[0])
+
+    def record_neck(neck, args, outs):
+        formats[neck] = all(out.is_contiguous() for out in outs)
+
+    for part in deploy_dense_parts(model):
+        for inner in part.modules():
+            if isinstance(inner, nn.Conv2d):
+                inner.register_forward_pre_hook(record)
+    model.neck.register_forward_hook(record_neck)
+    _predict(model)
+    assert len(formats) > 15 and all(formats.values())
+
+
+def test_parts_with_gradients_are_what_they_were():
+    model = _build(RETINANET)
+    deploy_dense_parts(model)
+    outs = model.neck([torch.randn(1, channels, 8, 9) for channels in (64, 128, 256, 512)])
+    assert all(out.requires_grad and out.is_contiguous() for out in outs)
+
+
+class OwnHead(RetinaHead):
+    pass
+
+
+@pytest.mark.parametrize('change', [
+    dict(neck=dict(conv_cfg=dict(type='DCNv2', deform_groups=1))),
+    dict(bbox_head=dict(conv_cfg=dict(type='DCNv2', deform_groups=1))),
+    dict(bbox_head=dict(type=OwnHead))], ids=str)
+def test_parts_that_may_ignore_strides_stay(change):
+    model = _build(RETINANET, change)
+    (part, ), kinds = change, (FPN, RetinaHead)
+    deployed = [module for module in deploy_dense_parts(model) if isinstance(module, kinds)]
+    assert getattr(model, part) not in deployed and len(deployed) == 1
+
+
 def test_everything_can_go_back():
     model = _build(RETINANET)
     before = {module: set(vars(module)) for module in model.modules()}
@@ -91,10 +151,10 @@ def test_everything_can_go_back():
 def test_nothing_is_chosen_by_the_clock_where_results_have_to_be_the_same():
     model = _build(RETINANET)
     with deterministic():
-        assert deploy_dense_parts(model) == []
+        assert deploy_dense_parts(model) == [model.neck, model.bbox_head]
 
 
-def test_a_second_call_changes_no_convolution_again():
+def test_a_second_call_changes_nothing_again():
     model = _build(RETINANET)
     first = deploy_dense_parts(model)
     assert first and deploy_dense_parts(model) == []

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from mmcontainer.layers.memory_format import (
+    as_contiguous,
     as_output,
     as_stage_input,
     prefer_channels_last,
@@ -48,3 +49,22 @@ def test_a_stage_begins_in_the_format_of_its_convolutions(device, memory_format,
     before = torch.empty(2, 8, 5, 6, device=device).to(memory_format=memory_format)
     normed = torch.empty(2, 5, 6, 8, device=device).permute(0, 3, 1, 2)
     assert as_stage_input(normed, before).is_contiguous(memory_format=expected)
+
+
+@pytest.mark.parametrize('shape', [(2, 8, 90, 60), (1, 1, 3, 4), (0, 8, 5, 6), (3, 4, 1, 1)],
+                         ids=str)
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16], ids=str)
+def test_contiguous_maps(shape, dtype):
+    x = torch.randn(shape).to(dtype).contiguous(memory_format=torch.channels_last)
+    for given in (x, x.contiguous(), x.transpose(2, 3), x[..., 1:], x[:, ::2]):
+        out = as_contiguous(given)
+        assert out.is_contiguous() and out.dtype == dtype and torch.equal(out, given)
+
+
+def test_contiguous_maps_have_gradients():
+    x = torch.randn(2, 8, 5, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(2, 8, 5, 6)
+    (as_contiguous(x) * weight).sum().backward()
+    assert torch.equal(x.grad, weight)
+    with torch.no_grad():
+        assert as_contiguous(x).is_contiguous()
