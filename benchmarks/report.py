@@ -58,7 +58,8 @@ def summary_section(cases: Sequence[dict]) -> list[str]:
     rows = []
     for row in full['rows']:
         other = low and find_row(low, row['form'])
-        rows.append([row['form'], _ms(row, full), _ms(other, low) if other else '',
+        rows.append([row['form'], _ms(row, full),
+                     _ms(other, low) if other and 'times' in other else '',
                      _speed(row, find_row(full, RESNET)), describe_memory(row),
                      f'{row["parameters"] / 1e6:.1f}'])
     ours, swin, resnet = (find_row(full, form) for form in (LIGHT, SWIN, RESNET))

@@ -9,8 +9,7 @@ goes in.
 """
 import functools
 import time
-from collections.abc import Sequence
-from typing import Any, Callable, Union
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +32,6 @@ _CONVOLUTIONS_THROUGHOUT = {
     'mmdet.models.roi_heads.mask_heads.fcn_mask_head.FCNMaskHead',
     'mmcontainer.detectors.small_init_mask_head.SmallInitMaskHead'}
 _HARMLESS = ('torch.nn.', 'mmcv.cnn.', 'mmengine.model.', 'mmdet.models.losses.')
-_Maps = Union[Tensor, Sequence[Tensor]]
 
 
 def deploy_dense_parts(model: nn.Module) -> list[nn.Module]:
@@ -85,12 +83,11 @@ class _ChannelsLastForward:
         forward = type(self.part).forward
         if torch.is_grad_enabled() or len(args) != 1 or kwargs:
             return forward(self.part, *args, **kwargs)
-        outs = forward(self.part, _each(prefer_channels_last, args[0]))
-        return _each(as_contiguous, outs) if type(self.part).__name__ == 'FPN' else outs
-
-
-def _each(change: Callable[[Tensor], Tensor], maps: _Maps) -> _Maps:
-    return change(maps) if torch.is_tensor(maps) else tuple(map(change, maps))
+        maps, unused = args[0], getattr(self.part, 'start_level', 0)  # an FPN's, large ones
+        if torch.is_tensor(maps):
+            return forward(self.part, prefer_channels_last(maps))
+        outs = forward(self.part, (*maps[:unused], *map(prefer_channels_last, maps[unused:])))
+        return tuple(map(as_contiguous, outs)) if hasattr(self.part, 'start_level') else outs
 
 
 def _is_eligible(conv: nn.Module) -> bool:
