@@ -27,16 +27,18 @@ class Floor(NamedTuple):
 
 FLOORS = (
     Floor('detectors', 'inference', BIG, 'float32', SWIN, 1.3),
-    Floor('detectors', 'inference', BIG, 'float32', RESNET, 0.85),
+    Floor('detectors', 'inference', BIG, 'float32', RESNET, 1.2),
+    Floor('detectors', 'inference', BIG, 'bfloat16', SWIN, 1.3),
+    Floor('detectors', 'inference', BIG, 'bfloat16', RESNET, 1.7),
     Floor('backbones', 'inference', BIG, 'float32', PLAIN, 2.3),
     Floor('backbones', 'inference', BIG, 'bfloat16', PLAIN, 4.0, reference_dtype='float32'),
     Floor('backbones', 'inference', BIG, 'bfloat16', PLAIN, 4.0),
     Floor('backbones', 'inference', BIG, 'float32', PLAIN, 1.9, memory=True),
     Floor('backbones', 'inference', [224, 224], 'float32', PLAIN, 1.0),
-    Floor('backbones', 'training step', [512, 512], 'float32', PLAIN, 1.15),
-    Floor('backbones', 'training step', [512, 512], 'bfloat16', PLAIN, 1.6,
+    Floor('backbones', 'training step', [512, 512], 'float32', PLAIN, 1.25),
+    Floor('backbones', 'training step', [512, 512], 'bfloat16', PLAIN, 1.9,
           reference_dtype='float32'),
-    Floor('backbones', 'training step', [512, 512], 'bfloat16', PLAIN, 1.6),
+    Floor('backbones', 'training step', [512, 512], 'bfloat16', PLAIN, 1.9),
 )
 # Forward and backward of the aggregation, speed and memory against unfold.
 OPERATORS = {'CoT aggregation, stage 1, NCHW': 5., 'CoT aggregation, stage 2, NCHW': 8.,

@@ -45,15 +45,14 @@ Where a floor is not reached:
 - *With AVX2 alone.* Products of matrices are less than half as fast as with AVX-512, so that what
   is not a product weighs less, in the plain form as well. In detectors neck and head do most of the
   work, and are deployed for Swin-T and ResNet-50, too.
-- *Inference in bfloat16 with AMX, 2 threads.* The floor lies within the spread: other programs used
-  the machine. OpenVINO, whose kernels are the same, was 1.08 times as fast beside eleven
-  others, and as fast (0.99 times) beside two.
+- *Inference in bfloat16 with AMX.* The floors lie within the spread: other programs used the
+  machine. OpenVINO, whose kernels are the same, was 1.08 times as fast as the backbone on 2 threads
+  beside eleven others, and as fast (0.99 times) beside two; 1.04 times on 1 thread. RetinaNet in a
+  process of its own ("PyTorch") took 0.85 and 1.2 times the time of OpenVINO in two runs.
 - *Training in float32.* Results of code before 1f33135 lack the gradient of wide depth-wise kernels
   in pieces (below). With it, on 2 threads of an Intel with AMX that other programs used at the
-  same time, the ratio was 1.67 when two models took turns, 1.28 with eight of them in one process.
-- *Training in float32 on one thread.* PyTorch hands 1 x 1 convolutions of a single thread to
-  another library, which fills and copies maps around its matrix products. As linear layers they
-  would gain less than a tenth, and nothing on two threads.
+  same time, the ratio was 1.67 and 1.56 when two models took turns, 1.28 with eight of them in one
+  process.
 - *CoT's aggregation in stages 2 and 3.* It is 6 to 8 % of a CoTNet-50 on a CPU (AMD EPYC, AVX2, 1
   thread: 7.1 % of inference at 224 x 224, 5.6 % at 800 x 1333, 8.0 % of a training step at
   512 x 512): if it took no time at all, the model would be 1.09 times as fast. Every tap reads and

@@ -50,6 +50,7 @@ def merge_cases(old: Sequence[dict], new: Sequence[dict]) -> list[dict]:
 def save_cases(path: Path, cases: Sequence[dict]) -> None:
     """Merge cases into a file, which is replaced only once it is written."""
     path = Path(path)
+    cases = json.loads(json.dumps(cases))  # as they will be read: tuples become lists
     text = json.dumps(dict(cases=merge_cases(load_cases(path), cases)), indent=1) + '\n'
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text)

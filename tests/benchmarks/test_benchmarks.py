@@ -17,7 +17,7 @@ def make_case(times, threads=1, **more):
     rows = [dict(form=form, times=values, seconds=sorted(values)[len(values) // 2], memory_mb=1.)
             for form, values in times.items()]
     machine = dict(hardware='x', threads=threads, allocator='glibc', gemm_gflops={})
-    return dict(suite='backbones', passes='inference', batch=1, size=[64, 64], dtype='float32',
+    return dict(suite='backbones', passes='inference', batch=1, size=(64, 64), dtype='float32',
                 rows=rows, machine=machine, **more)
 
 
