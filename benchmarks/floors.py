@@ -27,7 +27,7 @@ class Floor(NamedTuple):
 
 FLOORS = (
     Floor('detectors', 'inference', BIG, 'float32', SWIN, 1.3),
-    Floor('detectors', 'inference', BIG, 'float32', RESNET, 1.2),
+    Floor('detectors', 'inference', BIG, 'float32', RESNET, 1.0),
     Floor('detectors', 'inference', BIG, 'bfloat16', SWIN, 1.3),
     Floor('detectors', 'inference', BIG, 'bfloat16', RESNET, 1.7),
     Floor('backbones', 'inference', BIG, 'float32', PLAIN, 2.3),
