@@ -66,7 +66,8 @@ def deploy_dense_parts(model: nn.Module) -> list[nn.Module]:
 def _is_of_convolutions(part: nn.Module) -> bool:
     inner = (module for module in part.modules() if module is not part)
     return (f'{type(part).__module__}.{type(part).__qualname__}' in _CONVOLUTIONS_THROUGHOUT
-            and all(type(module).__module__.startswith(_HARMLESS) for module in inner)
+            and all(type(module).__module__.startswith(_HARMLESS)
+                    and 'forward' not in vars(module) for module in inner)
             and all(weight.device.type == 'cpu' for weight in part.parameters()))
 
 

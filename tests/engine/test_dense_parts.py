@@ -160,6 +160,13 @@ def test_a_second_call_changes_nothing_again():
     assert first and deploy_dense_parts(model) == []
 
 
+def test_a_part_with_a_forward_of_the_users_stays():
+    model = _build(RETINANET)
+    conv = model.bbox_head.cls_convs[0].conv
+    conv.forward = conv.forward
+    assert not {model.bbox_head, conv} & set(deploy_dense_parts(model))
+
+
 def test_the_backbone_is_left_alone():
     model = _build(RETINANET)
     assert not set(deploy_dense_parts(model)) & set(model.backbone.modules())

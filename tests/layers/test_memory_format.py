@@ -54,7 +54,9 @@ def test_a_stage_begins_in_the_format_of_its_convolutions(device, memory_format,
 @pytest.mark.parametrize('shape', [(2, 8, 90, 60), (1, 1, 3, 4), (0, 8, 5, 6), (3, 4, 1, 1)],
                          ids=str)
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16], ids=str)
-def test_contiguous_maps(shape, dtype):
+@pytest.mark.parametrize('threads', [1, 3])
+def test_contiguous_maps(shape, dtype, threads, monkeypatch):
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
     x = torch.randn(shape).to(dtype).contiguous(memory_format=torch.channels_last)
     for given in (x, x.contiguous(), x.transpose(2, 3), x[..., 1:], x[:, ::2]):
         out = as_contiguous(given)
