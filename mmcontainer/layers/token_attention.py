@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Optional
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
 
-from ..ops import dense_aggregation, merge_heads, resize_map, split_heads
+from ..ops import dense_aggregation, fused_attention, merge_heads, resize_map, split_heads
 from .context_aggregation import AffinityMatrices
 
 
@@ -99,7 +98,7 @@ class TokenAttention(BaseModule):
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
         """Map tokens (B, 1 + N, C) of a grid of ``size`` to the same shape."""
         query, key, value = self._project(x)
-        out = F.scaled_dot_product_attention(query, key, value)
+        out = fused_attention(query, key, value)
         if self.static is not None:
             out = out + self.static(value, size)
         return self.out_proj(out.transpose(1, 2).flatten(2))

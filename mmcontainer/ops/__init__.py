@@ -22,6 +22,7 @@ from .explicit import (
     relative_bias,
     resize_affinity,
 )
+from .fused_attention import fused_attention
 from .local_aggregation import local_aggregation, unfold_local_aggregation
 from .mlp import pointwise_mlp
 from .modulated_attention import gaussian_attention
@@ -32,10 +33,10 @@ from .spatial_mean import spatial_mean
 
 __all__ = [
     'aggregate', 'at_grid_size', 'attention_affinity', 'biased_attention', 'dense_aggregation',
-    'depthwise_affinity', 'depthwise_aggregation', 'depthwise_conv2d', 'gaussian_affinity',
-    'gaussian_attention', 'gaussian_bias', 'local_affinity', 'local_aggregation',
-    'low_rank_aggregation', 'merge_heads', 'mix', 'mixed_affinity', 'multi_scale_gaussian_affinity',
-    'multi_scale_gaussian_attention', 'pointwise_mlp', 'relative_affinity', 'relative_attention',
-    'relative_bias', 'resize_affinity', 'resize_map', 'self_attention', 'spatial_mean',
-    'split_heads', 'unfold_local_aggregation'
+    'depthwise_affinity', 'depthwise_aggregation', 'depthwise_conv2d', 'fused_attention',
+    'gaussian_affinity', 'gaussian_attention', 'gaussian_bias', 'local_affinity',
+    'local_aggregation', 'low_rank_aggregation', 'merge_heads', 'mix', 'mixed_affinity',
+    'multi_scale_gaussian_affinity', 'multi_scale_gaussian_attention', 'pointwise_mlp',
+    'relative_affinity', 'relative_attention', 'relative_bias', 'resize_affinity', 'resize_map',
+    'self_attention', 'spatial_mean', 'split_heads', 'unfold_local_aggregation'
 ]

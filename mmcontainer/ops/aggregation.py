@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..torch_compat import is_exporting, needs_onnx_operators
 from .depthwise import depthwise_conv2d
+from .fused_attention import fused_attention
 
 # ONNX has no operator for fused attention. With more positions than this in the example images, an
 # exported graph builds the affinity matrix in so many pieces.
@@ -71,7 +72,7 @@ def self_attention(query: Tensor,
     if is_exporting() and needs_onnx_operators() and height * width > _FEW_POSITIONS:
         tokens = _attend_in_pieces(query, key, value)
     else:
-        tokens = F.scaled_dot_product_attention(query, key, value)
+        tokens = fused_attention(query, key, value)
     return merge_heads(tokens, height, width)
 
 

@@ -22,6 +22,7 @@ from ..torch_compat import is_exporting
 from .autograd import plain_gradients
 from .capture import is_transformed
 from .explicit import relative_bias
+from .fused_attention import fused_attention
 from .precision import without_autocast
 
 FORMS = ('auto', 'dense', 'toeplitz')
@@ -88,7 +89,7 @@ def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) ->
         # Exporters (torch 2.12) cannot reshape what fused attention with a bias returns.
         logits = query @ key.transpose(-2, -1) / query.shape[-1]**0.5
         return (logits + bias).softmax(dim=-1) @ value
-    return F.scaled_dot_product_attention(query, key, value, bias)
+    return fused_attention(query, key, value, bias)
 
 
 def _check(query: Tensor, table: Tensor, height: int, width: int) -> None:

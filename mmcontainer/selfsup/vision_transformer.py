@@ -2,10 +2,12 @@
 import torch
 from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.utils.attention import scaled_dot_product_attention
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops import fused_attention
 from ..type_names import loading_entries
 
 
@@ -14,11 +16,18 @@ class DeiTVisionTransformer(VisionTransformer):
     """MMPretrain's Vision Transformer that begins training as DeiT's code, and DINO's, does.
 
     MMPretrain's layers draw the weights of their MLPs by Xavier's rule, after any ``init_cfg`` of
-    the model, and its class token begins at zero.
+    the model, and its class token begins at zero. Attention is
+    :func:`mmcontainer.ops.fused_attention`, which is the faster one for bfloat16 on CPUs.
 
     Args:
         *args, **kwargs: See :class:`mmpretrain.models.VisionTransformer`.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for layer in self.layers:
+            if layer.attn.scaled_dot_product_attention is scaled_dot_product_attention:
+                layer.attn.scaled_dot_product_attention = fused_attention
 
     def init_weights(self) -> None:
         """Initialise linear layers and tokens with a truncated normal, deviation 0.02."""
