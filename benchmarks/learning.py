@@ -39,7 +39,7 @@ All networks of a table have the same data, augmentation, optimizer, schedule an
 iterations, after the last of which the numbers were found: on the validation images, of BCCD on the
 test images. They differ in what they cost: see the minutes. "Half-way" is after half of the epochs
 of one training, on the validation images, of BCCD too. "Minutes" are those that processors worked
-on a training and its validations, or a GPU was held; of the first trainings they were not noted.
+on a training and its validations, or a GPU was held; of DINO they were not noted.
 The learning rate is one for all networks, and was not tuned for any. Where one seed is all there
 is, two points of difference mean nothing: 3925 images alone make the standard error of an accuracy
 of 72 % 0.7, and BCCD has 72 test images.
