@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from torch import nn
+from torch.nn import functional as F
 
 from mmcontainer.selfsup import DeiTVisionTransformer, DINOVisionTransformer
 
@@ -98,3 +99,19 @@ def test_loaded_weights_are_not_drawn_anew(tmp_path):
         type='Pretrained', checkpoint=str(tmp_path / 'vit.pth')))
     other.init_weights()
     torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def test_bfloat16_attends_in_float32_to_few_positions(monkeypatch):
+    """On a CPU, in training, by :func:`mmcontainer.ops.fused_attention`."""
+    types, attend = [], F.scaled_dot_product_attention
+
+    def record(query, *args):
+        types.append(query.dtype)
+        return attend(query, *args)
+
+    arch = dict(embed_dims=12, num_layers=1, num_heads=3, feedforward_channels=24)
+    model = DeiTVisionTransformer(arch, img_size=8, patch_size=4)
+    monkeypatch.setattr(F, 'scaled_dot_product_attention', record)
+    with torch.autocast('cpu', torch.bfloat16):
+        model(torch.rand(2, 3, 8, 8))
+    assert types == [torch.float32]
