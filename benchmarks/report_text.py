@@ -78,11 +78,10 @@ LIMITS = """\
   Attention works in stage 4 only, on one position per 32 x 32 pixels.
 - **Container-Base** attends in every stage. The first stage has one position per 4 x 4 pixels, and
   its cost grows with the square of the number of pixels ([measured](container_family.md)).
-  Training it in bfloat16 with PyTorch's fused attention was hardly faster than in float32: the
-  backward pass of that takes up to ten times as long in bfloat16 where positions are few. There
-  attention trains in float32 under autocast (`mmcontainer.ops.fused_attention`): 53 images of
-  64 x 64 pixels a second in place of 35, of H-DeiT-S 61 in place of 39 (AMX, one thread, another
-  training beside).
+  Training it in bfloat16 with PyTorch's fused attention was 1.3 times as fast as in float32: where
+  positions are few, that takes up to ten times as long to train in bfloat16. There attention trains
+  in float32 under autocast (`mmcontainer.ops.fused_attention`): 53 images of 64 x 64 pixels a
+  second in place of 35, of H-DeiT-S 61 in place of 39 (AMX, one thread, another training beside).
 - **CoTNet** moves memory: its local aggregation does nine multiply-adds per value, and weighs them
   with a map of weights that is larger than its input. It is linear in the number of pixels.
 - **CoAtNet** convolves in stages 1 and 2 and attends in stages 3 and 4. The attention of stage 3,

@@ -8,10 +8,8 @@ from torch import Tensor
 from .autograd import has_own_backward
 from .precision import computing_dtype, without_autocast
 
-_HALF = (torch.bfloat16, torch.float16)
-# For every sample and head the backward pass of half precision on a CPU costs as much as some
-# hundred positions more: float32 was 10 times as fast for 16 positions, with AMX, 1.5 times for
-# 256, and as fast for 1024 (slower on 2 threads).
+# Trained on a CPU with AMX, on one thread, float32 was 10 times as fast as bfloat16 for
+# 16 positions, 1.5 times for 256, and as fast for 1024; there it was slower on two threads.
 _MOST_AFFINITIES = 512**2
 
 
@@ -22,7 +20,7 @@ def fused_attention(query: Tensor,
                     dropout_p: float = 0.) -> Tensor:
     """Attend with softmax(Q K^T / sqrt(D) + bias) V, by ``F.scaled_dot_product_attention``.
 
-    Where that trains on a CPU in half precision, itself or by autocast, and positions are few, it
+    Where that trains on a CPU in bfloat16, itself or by autocast, and positions are few, it
     computes in float32.
 
     Args:
@@ -36,7 +34,7 @@ def fused_attention(query: Tensor,
         Tensor: (B, M, L, D).
     """
     dtype = computing_dtype(query)
-    if not (dtype in _HALF and has_own_backward(query)
+    if not (dtype == torch.bfloat16 and has_own_backward(query)
             and query.shape[-2] * key.shape[-2] <= _MOST_AFFINITIES):
         return F.scaled_dot_product_attention(query, key, value, bias, dropout_p)
     with without_autocast('cpu'):

@@ -1,4 +1,4 @@
-"""Attention that trains in half precision on a CPU: the type it computes in, and its numbers."""
+"""Attention that trains in bfloat16 on a CPU: the type it computes in, and its numbers."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ def types(monkeypatch):
 
 
 @pytest.mark.parametrize('bias', [None, torch.tensor([[0., 1, 2, 3, -torch.inf]])])
-def test_half_precision_rounds_the_result_alone(bias):
+def test_bfloat16_rounds_the_result_alone(bias):
     half = _inputs()
     single = [t.detach().float().requires_grad_() for t in half]
     bias = bias if bias is None else bias.bfloat16()
@@ -55,13 +55,13 @@ def test_other_types_stay(types, dtype):
     assert types == [{dtype}]
 
 
-def test_inference_stays_half(types):
+def test_inference_stays_bfloat16(types):
     with torch.no_grad():
         fused_attention(*_inputs())
     assert types == [{torch.bfloat16}]
 
 
-def test_many_positions_stay_half(types):
+def test_many_positions_stay_bfloat16(types):
     fused_attention(*_inputs(tokens=513))
     fused_attention(*_inputs(tokens=512))
     assert types == [{torch.bfloat16}, {torch.float32}]
