@@ -43,6 +43,9 @@ val_dataloader = dict(
     dataset=dict(ann_file='annotations/val.json', data_prefix=_images, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
+# In bfloat16, like the classifiers of imagenette.py: on a CPU with AMX 2.1 to 2.3 times as fast as
+# float32. For a CPU without bfloat16: `--cfg-options optim_wrapper.type=OptimWrapper`.
+optim_wrapper = dict(type='CPUAmpOptimWrapper')
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=100),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1)
