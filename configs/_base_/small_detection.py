@@ -35,8 +35,10 @@ test_pipeline = [
 ]
 _loader = dict(num_workers=1, persistent_workers=True)
 _images = dict(img='images/')
+# An epoch ends with a whole batch. The loss is divided by the boxes of a batch, so that one image
+# alone, most of whose cells nobody had labelled, had a gradient 60 times the usual one.
 train_dataloader = dict(
-    batch_size=4, **_loader,
+    batch_size=4, batch_sampler=dict(drop_last=True), **_loader,
     dataset=dict(ann_file='annotations/train.json', data_prefix=_images, pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=4, **_loader,

@@ -17,8 +17,8 @@ VERSIONS = dict(torch='2.12')
 
 def entry(row, value, run, metric='accuracy/top1', **more):
     return dict(row=row, found={metric: value}, run=run, seconds=dict(train=600.),
-                hardware='2 cores of a CPU', date='2026-11-29T10:00:00+00:00', versions=VERSIONS,
-                **{**dict(threads=2, recipe_hash='new'), **more})
+                hardware='2 cores of a CPU', versions=VERSIONS, **{
+                    **dict(threads=2, recipe_hash='new', date='2026-11-29T10:00:00+00:00'), **more})
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def sections(tmp_path):
               weights={'checkpoints/x.pth': '0123'}),
         entry('imagenette_container_light', 70., '1', curve=[[1, 30.], [2, 60.], [4, 70.]]),
         entry('imagenette_container_light', 72., '2', changes={'randomness.seed': 1},
-              cpu_seconds=dict(train=2400.)),
+              cpu_seconds=dict(train=2400.), date='2026-11-30T10:00:00+00:00'),
         entry('imagenette_container_light', 99., '3',
               changes={'optim_wrapper.optimizer.lr': 1.}),
         entry('imagenette_container_light', 1., '4', small=True),
@@ -52,7 +52,7 @@ def test_a_table_has_the_best_first_and_only_what_belongs_to_it(sections):
     assert table[1:] == [
         '| ResNet-50 | 75.5 | - | 10 | 78.5 |',
         '| Container-Light | 71.0 ± 1.4 (2 seeds) | 60.0 | 40 | 82.0 |']
-    assert 'Where: 2 cores of a CPU, torch 2.12, 2026-11-29.' in lines
+    assert 'Where: 2 cores of a CPU, torch 2.12, 2026-11-29, 2026-11-30.' in lines
     assert 'Not run yet: Container; DW-3; DeiT-S.' in lines
     assert lines[-2:] == ['python tools/reproduce.py imagenette_deit_s --data-root DIR', '```']
     table = list(learning.render_experiment(sections['table_4']))

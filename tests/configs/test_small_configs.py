@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.dataset import DefaultSampler
+from mmengine.registry import DATA_SAMPLERS, MODELS, init_default_scope
 from torch import nn
 
 from mmcontainer.backbones import Container
@@ -13,6 +14,16 @@ from mmcontainer.checkpoints.official import missing_message
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 # What may differ between the contestants of a table.
 OWN = ('model', 'custom_imports', 'custom_hooks')
+
+
+class Images(list):
+    """So many images of one shape, as batch samplers ask for them."""
+
+    def __init__(self, number):
+        super().__init__(number * [dict(width=320, height=240)])
+
+    def get_data_info(self, index):
+        return self[index]
 
 
 def recipe(path):
@@ -34,6 +45,16 @@ def test_contestants_share_the_recipe(pattern, number):
     assert len(others) == number - 1
     for other in others:
         assert recipe(other) == recipe(first), other.name
+
+
+@pytest.mark.parametrize('name', ['bccd', 'voc'])
+def test_an_epoch_of_a_detector_ends_with_a_whole_batch(name):
+    # One image alone, with two boxes, once had 60 times the usual gradient.
+    loader = Config.fromfile(next((CONFIGS / name).glob('*_r50_*.py'))).train_dataloader
+    dataset = Images(2 * loader.batch_size + 1)
+    batches = DATA_SAMPLERS.build(loader.batch_sampler, default_args=dict(
+        sampler=DefaultSampler(dataset, shuffle=False), batch_size=loader.batch_size))
+    assert [len(batch) for batch in batches] == 2 * [loader.batch_size]
 
 
 @pytest.mark.parametrize('arch', ['base', 'dw-3', 'h-deit-s', 'mh-dw-3', 'mlp-lr', 'mh-mlp-lr'])
