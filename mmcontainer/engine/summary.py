@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Optional
 
 import torch
@@ -134,6 +134,16 @@ def batch_size(loader: DataLoader) -> int:
         getattr(loader, 'batch_sampler', None), 'batch_size', 1)
 
 
+def describe_last_batch(loader: DataLoader) -> str:
+    """', the last with 1 image' where the last batch of an epoch is not whole, else nothing."""
+    sampler = getattr(loader.batch_sampler, 'sampler', None)
+    if not isinstance(sampler, Sized):
+        return ''
+    batch = batch_size(loader)
+    rest = len(sampler) - batch * (len(loader) - 1)
+    return f', the last with {rest} image{"s" * (rest > 1)}' if 0 < rest < batch else ''
+
+
 def describe_training(runner) -> list[tuple[str, str]]:
     """Rows about batches, learning rate and length of a training."""
     loader, loop, cfg = runner.train_dataloader, runner.train_loop, runner.cfg
@@ -145,7 +155,7 @@ def describe_training(runner) -> list[tuple[str, str]]:
         factors += f' x {accumulated} accumulated'
     if isinstance(loop, EpochBasedTrainLoop):
         epochs = f'{loop.max_epochs} epoch{"s" * (loop.max_epochs > 1)}'
-        length = (f'{epochs} of {len(loader)} iterations'
+        length = (f'{epochs} of {len(loader)} iterations{describe_last_batch(loader)}'
                   + (f', goes on after {runner.epoch}' if runner.epoch else ''))
     else:
         length = (f'{loop.max_iters} iterations'

@@ -3,11 +3,13 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.dataset import BaseDataset
+from torch.utils.data import DataLoader
 
 from mmcontainer.engine.summary import (
     _describe_schedule,
     describe_classes,
     describe_data,
+    describe_last_batch,
     metrics_table,
 )
 
@@ -50,6 +52,16 @@ def test_many_classes():
     assert describe_classes(data) == '20, from 19 (c19) to 0 (c0)'
     data = Data([[3]], names)
     assert describe_classes(data).endswith('; none of 19 of them')
+
+
+@pytest.mark.parametrize('number, options, text', [
+    (7, dict(batch_size=3), ', the last with 1 image'),
+    (8, dict(batch_size=3), ', the last with 2 images'),
+    (9, dict(batch_size=3), ''), (7, dict(batch_size=3, drop_last=True), ''),
+    (7, dict(batch_size=None), ''), (7, dict(batch_sampler=[[0, 1], [2]]), '')])
+def test_a_last_batch_that_is_not_whole_is_named(number, options, text):
+    # A batch of one image with few boxes has a gradient far above the usual one.
+    assert describe_last_batch(DataLoader(range(number), **options)) == text
 
 
 def test_data_that_cannot_be_counted():
