@@ -139,11 +139,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A section of the page; ``runs`` are those of ``learning.yaml``, with or without results."""
+    """A section of the page.
+
+    Attributes:
+        key: Names its picture.
+        title: Its heading.
+        claim: What the paper says, and what is done here.
+        runs: Those of ``learning.yaml``, with or without results.
+        outcome: What came out, with the means of rows as ``{imagenette_r50:.1f}``. It is shown once
+            all runs have results.
+    """
     key: str
     title: str
     claim: str
     runs: tuple[Run, ...]
+    outcome: str = ''
 
     @property
     def finished(self) -> list[Run]:
@@ -240,6 +250,9 @@ def render_experiment(experiment: Experiment) -> Iterator[str]:
         yield ''
         yield from markdown(['network', f'{metric} here', 'half-way', 'minutes of CPU or GPU',
                              'the paper, on its data'], map(_line, runs))
+        if experiment.outcome and len(runs) == len(experiment.runs):
+            means = {run.row.name: statistics.mean(run.values) for run in runs if not run.changes}
+            yield from ('', *_paragraph(experiment.outcome.format(**means)))
         yield from ('', *_paragraph(f'Where: {_machines(runs)}.'))
     if len(_curves(experiment)) > 1:
         yield from ('', f'![{experiment.title}: accuracy by epoch and by minute]'

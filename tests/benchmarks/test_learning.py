@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,6 +59,13 @@ def test_a_table_has_the_best_first_and_only_what_belongs_to_it(sections):
     table = list(learning.render_experiment(sections['table_4']))
     assert '| ResNet-50 | 20.0 | - | - | 36.5 |' in table
     assert not any('.png' in line for line in table)
+
+
+def test_what_came_out_is_said_once_all_was_run(sections):
+    part = replace(sections['table_1'], outcome='**No**: {imagenette_r50:.1f} %.')
+    whole = replace(part, runs=part.finished)
+    assert '**No**: 75.5 %.' in learning.render_experiment(whole)
+    assert '**No**: 75.5 %.' not in learning.render_experiment(part)
 
 
 def test_a_picture_needs_two_curves(sections):
