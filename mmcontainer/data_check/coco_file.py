@@ -193,11 +193,12 @@ def _flaws_of_copies(images: Sequence[dict], of_image: np.ndarray, category: Seq
     differing = [name for name, objects in copies.items()
                  if len(set(map(frozenset, filter(None, objects.values())))) > 1]
     if differing:
-        yield (f'{counted(len(differing), "image")} are listed more than once with different '
-               'objects, so that those of one entry would be background in the other: give all '
-               f'objects of an image one image_id: {listed(differing)}'), True
+        yield ('listed more than once with different objects: '
+               f'{counted(len(differing), "image")}, so that those of one entry would be '
+               'background in the other: give all objects of an image one image_id: '
+               f'{listed(differing)}'), True
     elif copies:
-        yield f'{counted(len(copies), "image")} are listed more than once: {listed(copies)}.', False
+        yield f'listed more than once: {counted(len(copies), "image")}: {listed(copies)}.', False
 
 
 def fill_in_areas(annotations: Sequence[dict], boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -249,8 +250,8 @@ def _flaws_of_boxes(boxes: np.ndarray, image: np.ndarray,
                         'file: are the images those of another split?')
         return problems, notes
     if lost.any():
-        notes.append(f'{counted(int(lost.sum()), "object")} of images that are not in the file are '
-                     'dropped.')
+        notes.append(f'dropped: {counted(int(lost.sum()), "object")} of images that are not in the '
+                     'file.')
     boxes, image = boxes[~lost], image[~lost]
     x, y, w, h = boxes.T
     if len(boxes) and boxes.max() <= 1 and (w > 0).any():
@@ -263,7 +264,7 @@ def _flaws_of_boxes(boxes: np.ndarray, image: np.ndarray,
                         'height] in pixels is expected')
         return problems, notes
     if flat.any():
-        notes.append(f'{counted(int(flat.sum()), "box")} of less than 1 x 1 pixel are dropped.')
+        notes.append(f'dropped: {counted(int(flat.sum()), "box")} of less than 1 x 1 pixel.')
     height, width = sizes[image].T
     out = (x < -1) | (y < -1) | (x + w > width + 1) | (y + h > height + 1)
     if out.mean() > _MOST:
@@ -272,7 +273,7 @@ def _flaws_of_boxes(boxes: np.ndarray, image: np.ndarray,
             'height] in pixels of the images as they are is expected. Are the boxes [x1, y1, x2, '
             'y2], or are height and width of images exchanged or those of other images?')
     elif out.any():
-        notes.append(f'{counted(int(out.sum()), "box")} stick out of their images.')
+        notes.append(f'outside of the image in part: {counted(int(out.sum()), "box")}.')
     return problems, notes
 
 

@@ -19,8 +19,8 @@ def _used_images(source: Source, annotations: Annotations, in_class: np.ndarray,
     min_size = rules.get('min_size', 0)
     small = annotations.sizes.min(1) < min_size
     if small.any():
-        report.notes.append(f'{counted(int(small.sum()), "image")} smaller than {min_size} pixels '
-                            'are dropped (filter_cfg.min_size).')
+        report.notes.append(f'dropped: {counted(int(small.sum()), "image")} smaller than '
+                            f'{min_size} pixels (filter_cfg.min_size).')
     used &= ~small
     if rules.get('filter_empty_gt'):
         filled = np.zeros(len(used), bool)
@@ -29,7 +29,7 @@ def _used_images(source: Source, annotations: Annotations, in_class: np.ndarray,
         filled[annotations.image[of_class & (annotations.image >= 0)]] = True
         empty = used & ~filled
         if empty.any():
-            report.notes.append(f'{counted(int(empty.sum()), "image")} without objects are dropped '
+            report.notes.append(f'dropped: {counted(int(empty.sum()), "image")} without objects '
                                 '(filter_cfg.filter_empty_gt).')
         used &= filled
     return used
@@ -59,7 +59,7 @@ def check_usage(cfg, source: Source, annotations: Annotations, report: Report) -
     images = _used_images(source, annotations, in_class, report)
     if not images.any():
         report.problems.append(
-            f'no image is left to read, of {len(images)}: {" ".join(report.notes)} Change '
+            f'no image is left to read, of {len(images)}; {" ".join(report.notes)} Change '
             'filter_cfg of the data set, or its classes')
         return []
     used = in_class & annotations.is_object & images[annotations.image]
@@ -69,8 +69,8 @@ def check_usage(cfg, source: Source, annotations: Annotations, report: Report) -
         return []
     ignored = int((used & annotations.is_ignored).sum())
     if ignored:
-        report.notes.append(f'{counted(ignored, "object")} marked as crowd, difficult or ignored '
-                            'are not trained on.')
+        report.notes.append(f'not trained on: {counted(ignored, "object")} marked as crowd, '
+                            'difficult or ignored.')
     if source.kind == 'coco':
         check_masks_in_use(cfg, source, annotations, used, report)
     report.summaries.append(
@@ -142,5 +142,5 @@ def check_masks_in_use(cfg, source: Source, annotations: Annotations, used: np.n
             report.problems.append(f'{text}: correct or remove them')
     codes = used & annotations.is_code
     if load.get('poly2mask') is False and codes.any():
-        report.notes.append(f'{counted(int(codes.sum()), "object")} with run-length codes as masks '
-                            'are dropped (poly2mask=False of LoadAnnotations).')
+        report.notes.append(f'dropped: {counted(int(codes.sum()), "object")} with run-length codes '
+                            'as masks (poly2mask=False of LoadAnnotations).')

@@ -126,7 +126,7 @@ def test_what_is_refused(data, refusal, change, text):
 
 def test_no_image_left(data, refusal):
     message = refusal(data, filter_cfg=dict(filter_empty_gt=True, min_size=50))
-    assert 'no image is left to read, of 2: 2 images smaller than 50 pixels' in message
+    assert 'no image is left to read, of 2; dropped: 2 images smaller than 50 pixels' in message
 
 
 def test_ten_missing_files_are_named(data, refusal):
@@ -204,9 +204,9 @@ def test_images_that_are_listed_twice(data, make_config, refusal):
     data['images'][1]['file_name'] = 'a.jpg'
     data['annotations'] = [{**data['annotations'][i], 'category_id': 1 + i // 2} for i in range(4)]
     report = check_annotations(make_config(data), ['train'])  # with the same objects
-    assert '1 image are listed more than once: a.jpg.' in ' '.join(report.notes)
+    assert 'listed more than once: 1 image: a.jpg.' in ' '.join(report.notes)
     data['annotations'][1]['bbox'] = [6, 6, 20, 20]
-    assert '1 image are listed more than once with different objects' in refusal(data)
+    assert 'listed more than once with different objects: 1 image' in refusal(data)
 
 
 def test_areas_of_0_are_filled_in(data, make_config):
@@ -228,7 +228,7 @@ def test_what_is_dropped_is_said(data, make_config):
     data['images'].append(dict(data['images'][0], id=5))
     notes = ' '.join(check_annotations(make_config(data), ['train']).notes)
     for text in ('1 object of images that are not in the file', '1 box of less than 1 x 1 pixel',
-                 '1 image without objects are dropped', '1 object marked as crowd'):
+                 'dropped: 1 image without objects', '1 object marked as crowd'):
         assert text in notes
 
 
