@@ -231,8 +231,9 @@ def _line(run: Run) -> list[str]:
 def _machines(runs: Sequence[Run]) -> str:
     """Where and when the numbers of a table were found."""
     days = defaultdict(set)
-    for entry in (entry for run in runs for entry in run.entries):
-        days[entry['hardware'], entry['versions']['torch']].add(entry['date'][:10])
+    for run in runs:
+        for entry in run.entries:
+            days[entry['hardware'], entry['versions']['torch']].add(entry['date'][:10])
     return '; '.join(f'{hardware}, torch {version}, {", ".join(sorted(dates))}'
                      for (hardware, version), dates in sorted(days.items()))
 

@@ -45,7 +45,7 @@ val_dataloader = dict(
     dataset=dict(ann_file='annotations/val.json', data_prefix=_images, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-# In bfloat16, like the classifiers of imagenette.py: on a CPU with AMX 2.1 to 2.3 times as fast as
+# In bfloat16, like the classifiers of imagenette.py: on a CPU with AMX about twice as fast as
 # float32. For a CPU without bfloat16: `--cfg-options optim_wrapper.type=OptimWrapper`.
 optim_wrapper = dict(type='CPUAmpOptimWrapper')
 param_scheduler = [

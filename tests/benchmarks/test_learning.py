@@ -17,9 +17,9 @@ VERSIONS = dict(torch='2.12')
 
 
 def entry(row, value, run, metric='accuracy/top1', **more):
-    return dict(row=row, found={metric: value}, run=run, seconds=dict(train=600.),
-                hardware='2 cores of a CPU', versions=VERSIONS, **{
-                    **dict(threads=2, recipe_hash='new', date='2026-11-29T10:00:00+00:00'), **more})
+    return {**dict(row=row, found={metric: value}, run=run, seconds=dict(train=600.), threads=2,
+                   hardware='2 cores of a CPU', versions=VERSIONS, recipe_hash='new',
+                   date='2026-11-29T10:00:00+00:00'), **more}
 
 
 @pytest.fixture
