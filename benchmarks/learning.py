@@ -146,8 +146,8 @@ class Experiment:
         title: Its heading.
         claim: What the paper says, and what is done here.
         runs: Those of ``learning.yaml``, with or without results.
-        outcome: What came out, with the means of rows as ``{imagenette_r50:.1f}``. It is shown once
-            all runs have results.
+        outcome: What came out, with the means of rows as ``{imagenette_r50:.1f}``, or of runs by
+            their place in ``runs``, as ``{0:.1f}``. It is shown once all runs have results.
     """
     key: str
     title: str
@@ -252,8 +252,10 @@ def render_experiment(experiment: Experiment) -> Iterator[str]:
         yield from markdown(['network', f'{metric} here', 'half-way', 'minutes of CPU or GPU',
                              'the paper, on its data'], map(_line, runs))
         if experiment.outcome and len(runs) == len(experiment.runs):
-            means = {run.row.name: statistics.mean(run.values) for run in runs if not run.changes}
-            yield from ('', *_paragraph(experiment.outcome.format(**means)))
+            means = [statistics.mean(run.values) for run in experiment.runs]
+            by_row = {run.row.name: mean for run, mean in zip(experiment.runs, means)
+                      if not run.changes}
+            yield from ('', *_paragraph(experiment.outcome.format(*means, **by_row)))
         yield from ('', *_paragraph(f'Where: {_machines(runs)}.'))
     if len(_curves(experiment)) > 1:
         yield from ('', f'![{experiment.title}: accuracy by epoch and by minute]'
