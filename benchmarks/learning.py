@@ -41,10 +41,11 @@ iterations, after the last of which the numbers were found: on the validation im
 test images. They differ in what they cost: see the minutes. "Half-way" is after half of the epochs
 of one training, on the validation images, of BCCD too. "Minutes" are those that processors worked
 on a training and its validations, or a GPU was held; of DINO they were not noted.
-The learning rate is one for all networks, and was not tuned for any. The seed is 0; where there
-are more, the others are 1 and 2 (`--cfg-options randomness.seed=1`). Where one seed is all there
-is, two points of difference mean nothing: 3925 images alone make the standard error of an accuracy
-of 72 % 0.7, and BCCD has 72 test images.
+The learning rate is one for all networks, and was not tuned for any; [DeiT-S would rather have
+another](#is-it-the-learning-rate). The seed is 0; where there are more, the others are 1 and 2
+(`--cfg-options randomness.seed=1`). Where one seed is all there is, two points of difference mean
+nothing: 3925 images alone make the standard error of an accuracy of 72 % 0.7, and BCCD has 72 test
+images.
 
 ## Data
 
